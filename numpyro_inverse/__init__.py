@@ -1,0 +1,1 @@
+"""Bayesian inverse problems in NumPyro."""
