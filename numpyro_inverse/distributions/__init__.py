@@ -1,0 +1,5 @@
+"""Priors and likelihoods as NumPyro distributions."""
+
+from numpyro_inverse.distributions.matern import Matern as Matern
+from numpyro_inverse.distributions.reparametrized import ReparametrizedDistribution as ReparametrizedDistribution
+from numpyro_inverse.distributions.stationary import StationaryField as StationaryField
