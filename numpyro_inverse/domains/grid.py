@@ -49,7 +49,7 @@ class Grid:
         extent: float | Sequence[float] | None = None,
         boundary: str | Sequence[str] = "neumann",
     ):
-        shape = (shape,) if np.ndim(shape) == 0 else tuple(shape)  # type: ignore[assignment, arg-type]
+        shape = tuple(np.atleast_1d(shape).tolist())
         if not 1 <= len(shape) <= 3 or any(int(n) != n or n < 1 for n in shape):
             raise ValueError(f"Grid: `shape` must be one to three positive integers; got {shape}.")
         shape = tuple(int(n) for n in shape)
@@ -109,7 +109,7 @@ class Grid:
         """Eigenvalues of the negative Laplacian, one per mode: the sum of squared wavenumbers."""
         total = np.zeros(self.shape)
         for axis, k in enumerate(self.wavenumbers):
-            total += np.expand_dims(k**2, [a for a in range(self.ndim) if a != axis])
+            total += np.expand_dims(k**2, tuple(a for a in range(self.ndim) if a != axis))
         return jnp.asarray(total, jnp.result_type(float))
 
     @property
@@ -122,7 +122,7 @@ class Grid:
         total = np.zeros(self.shape)
         for axis, (k, h) in enumerate(zip(self.wavenumbers, self.spacing, strict=True)):
             values = (2 / h * np.sin(k * h / 2)) ** 2
-            total += np.expand_dims(values, [a for a in range(self.ndim) if a != axis])
+            total += np.expand_dims(values, tuple(a for a in range(self.ndim) if a != axis))
         return jnp.asarray(total, jnp.result_type(float))
 
     def transform(self, x: Float[Array, "*batch_and_shape"]) -> Float[Array, "*batch_and_shape"]:
