@@ -1,0 +1,76 @@
+# Everything needs only Python >= 3.12, make and git; `make demo` and `make test` set up the rest in .venv.
+
+.DEFAULT_GOAL := help
+.PHONY: help env demo test test-statistical bench lint format types docs clean
+
+BIN := .venv/bin
+# Extra arguments: make demo ARGS="--size 256", make test ARGS="-k matern -x"
+ARGS ?=
+# Test processes.
+WORKERS ?= 2
+
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+export MPLBACKEND ?= Agg
+
+help:  ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' Makefile
+
+env: .venv/.complete  ## make .venv with the pinned versions of constraints.txt
+
+demo: env  ## run the quickstart (ARGS="--size 256" for a larger picture)
+	$(BIN)/python examples/quickstart.py $(ARGS)
+
+test: env  ## run the fast tests
+	$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+
+test-statistical: env  ## run the long statistical tests
+	$(BIN)/python -m pytest -n $(WORKERS) -m statistical $(ARGS)
+
+lint: env  ## check style
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: env  ## apply style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: env  ## check types
+	$(BIN)/mypy
+
+docs: .venv/.complete-docs  ## build the documentation in docs/_build/html
+	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html $(ARGS)
+
+# The peers pin older versions of what we need, so they live in an environment of their own; a benchmark calls it
+# through $PEERS_PYTHON and reports a peer that is missing.
+bench: env  ## run the benchmarks, with the peers beside us
+	@$(MAKE) --no-print-directory .venv-peers/.complete || echo "PEERS MISSING: their environment could not be made."
+	@for script in benchmarks/[a-z]*.py; do \
+		echo "== $$script"; \
+		PEERS_PYTHON=.venv-peers/bin/python PYTHONPATH=. $(BIN)/python $$script $(ARGS) || exit 1; \
+	done
+
+# An environment counts once its stamp is there. The stamp goes before pip starts and comes back when pip is done, so
+# one that was interrupted is made anew and one that is only out of date is brought up to date in place.
+.venv/.complete: pyproject.toml constraints.txt
+	@if [ ! -e $@ ] || ! $(BIN)/python -c '' 2>/dev/null; then \
+		python=$$(tools/find-python) || exit 1; \
+		echo "Making .venv with $$python; about 1 GB, a minute or two."; \
+		"$$python" -m venv --clear .venv || exit 1; \
+	fi
+	@rm -f $@
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+.venv/.complete-docs: .venv/.complete
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	@touch $@
+
+.venv-peers/.complete: benchmarks/peers.txt
+	@rm -f $@
+	@python=$$(tools/find-python) && "$$python" -m venv --clear .venv-peers
+	.venv-peers/bin/python -m pip install --quiet --requirement benchmarks/peers.txt
+	@touch $@
+
+clean:  ## remove everything that was built, the environments and caches too
+	rm -rf .venv .venv-peers .cache build dist docs/_build output *.egg-info .pytest_cache .ruff_cache .mypy_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
