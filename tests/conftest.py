@@ -1,0 +1,42 @@
+"""What every test gets: two host devices, a compilation cache kept between runs, and keys of its own."""
+
+import os
+import zlib
+from pathlib import Path
+
+# Before JAX starts.
+CACHE = Path(__file__).parents[1] / ".cache" / "jax"
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+import numpyro  # noqa: E402
+
+numpyro.set_host_device_count(2)
+
+import jax  # noqa: E402
+import pytest  # noqa: E402
+
+
+@pytest.fixture
+def key(request):
+    """A key that depends on the test's name alone: the same in every run, different in every test."""
+    return jax.random.key(zlib.crc32(request.node.nodeid.encode()))
+
+
+@pytest.fixture
+def x64():
+    """Double precision within the test."""
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _no_global_state():
+    """No test, and nothing that a test calls, leaves JAX configured differently."""
+    before = {name: getattr(jax.config, name) for name in ("jax_enable_x64", "jax_default_matmul_precision")}
+    yield
+    after = {name: getattr(jax.config, name) for name in before}
+    for name, value in before.items():
+        jax.config.update(name, value)
+    assert after == before
