@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Inexact
 
+from numpyro_inverse.operators._inputs import in_precision_of
+
 
 class LinearOperator(eqx.Module):
     r"""A linear map :math:`A : \mathbb{R}^{\text{in\_shape}} \to \mathbb{R}^{\text{out\_shape}}` as a pytree.
@@ -38,6 +40,7 @@ class LinearOperator(eqx.Module):
             ValueError: the trailing axes of ``x`` are not ``in_shape``.
         """
         x = jnp.asarray(x)
+        x = x if jnp.issubdtype(x.dtype, jnp.inexact) else x.astype(jnp.result_type(float))
         batch = _batch_shape(type(self).__name__, x, self.in_shape)
         if not batch:
             return self.mv(x)
@@ -215,7 +218,7 @@ class Scaled(LinearOperator):
 
     def mv(self, x):
         y = self.operator.mv(x)
-        return self.factor.astype(y.dtype) * y
+        return in_precision_of(y, self.factor) * y
 
     def norm_bound(self):
         bound = self.operator.norm_bound()
