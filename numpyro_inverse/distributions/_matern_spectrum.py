@@ -8,14 +8,18 @@ A field with spectral density S sampled with spacing h has at wavenumber k the *
 grid. Cutting the spectrum off at the grid's own wavenumbers instead loses variance: 4 % for smoothness 1/2 in 3-D at
 16 cells a range.
 
-The aliases, m != 0, add a function of k that is smooth and small. It is evaluated at a few Chebyshev nodes per axis
-(two rings of aliases summed, the rest integrated by the midpoint rule and the divergence theorem) and interpolated, at a
-cost that does not grow with the grid.
+The aliases, m != 0, are summed in closed form under the integral
+
+.. math:: (1 + q)^{-\alpha} = \frac{1}{\Gamma(\alpha)} \int_0^\infty s^{\alpha - 1} e^{-s (1 + q)}\, ds,
+
+which makes the density separable: the sum over m becomes a product over the axes of theta functions
+:math:`\theta(x, t) = \sum_m e^{-x (t + m)^2}` with :math:`x_i = s (K_i / \kappa_i)^2` and :math:`t_i = k_i / K_i`, each
+a handful of exponentials. Any dimension and any ratio of ranges to cells costs the same few quadrature nodes.
 """
 
 from __future__ import annotations
 
-from itertools import product
+from math import factorial
 
 import jax.numpy as jnp
 import numpy as np
@@ -23,11 +27,13 @@ from jax.scipy.special import gammaln
 from jaxtyping import Array, Float
 
 from numpyro_inverse.domains import Grid
-from numpyro_inverse.operators.kronecker import apply_along_axis
 
-NODES = 5  # Chebyshev nodes per axis; interpolation error about 3.7^(-2 NODES) of the aliases
-RINGS = 2  # rings of aliases summed one by one
-FACE_NODES = 6  # Gauss-Legendre nodes per axis for the integral over the rest
+QUADRATURE = 32  # Gauss-Legendre nodes in log s
+NODES = 8  # Chebyshev nodes per axis for the smooth part of theta; error about 13.9^-NODES of it
+CHEBYSHEV = 0.5 * np.cos((2 * np.arange(NODES) + 1) * np.pi / (4 * NODES))  # positive half of an even rule
+DUAL_BELOW = 2.0  # theta is summed over its Poisson dual for smaller x
+START = 0.5  # below x = START theta is its dual's constant to 3e-9, and the integral is elementary
+START_TERMS = 8  # Taylor terms there
 
 
 def matern_spectrum(
@@ -45,7 +51,8 @@ def matern_spectrum(
     d = domain.ndim
     alpha = smoothness + d / 2
     kappa = jnp.sqrt(8 * smoothness)[..., None] / ranges
-    density = _direct(domain, kappa, alpha) + _aliases(domain, kappa, alpha)
+    q = _squared_wavenumbers(domain, kappa)
+    density = jnp.exp(-_grid_axes(alpha, d) * jnp.log1p(q)) + _aliases(domain, kappa, smoothness, q)
     log_front = (
         2 * jnp.log(scale)
         + d / 2 * np.log(4 * np.pi)
@@ -53,79 +60,95 @@ def matern_spectrum(
         - gammaln(smoothness)
         - jnp.sum(jnp.log(kappa), axis=-1)
     )
-    return jnp.exp(log_front)[(..., *(None,) * d)] * density
+    return jnp.maximum(jnp.exp(_grid_axes(log_front, d)) * density, jnp.finfo(density.dtype).tiny)
 
 
-def _direct(domain: Grid, kappa: Array, alpha: Array) -> Array:
+def _grid_axes(value: Array, d: int) -> Array:
+    return value[(..., *(None,) * d)]
+
+
+def _squared_wavenumbers(domain: Grid, kappa: Array) -> Array:
+    """sum_i (k_i / kappa_i)^2 for every mode."""
     d = domain.ndim
     total = jnp.zeros(())
     for a, k in enumerate(domain.wavenumbers):
         ratio = jnp.asarray(k, kappa.dtype) / kappa[..., a, None]
         total = total + (ratio**2)[(..., *(None,) * a, slice(None), *(None,) * (d - 1 - a))]
-    return jnp.exp(-alpha[(..., *(None,) * d)] * jnp.log1p(total))
-
-
-def _aliases(domain: Grid, kappa: Array, alpha: Array) -> Array:
-    d = domain.ndim
-    nodes = 0.5 * np.cos((2 * np.arange(NODES) + 1) * np.pi / (4 * NODES))  # positive half of an even rule
-    t = np.stack(np.meshgrid(*[nodes] * d, indexing="ij"), axis=-1).reshape(-1, d)  # k / K at the nodes
-    stretch = 2 * np.pi / np.asarray(domain.spacing) / kappa  # K / kappa
-
-    values = _sum_of_rings(t, stretch, alpha) + _integral_of_the_rest(t, stretch, alpha)
-    values = values.reshape(values.shape[:-1] + (NODES,) * d)
-    for a, (k, h) in enumerate(zip(domain.wavenumbers, domain.spacing, strict=True)):
-        weights = _even_lagrange(nodes, k * h / (2 * np.pi))
-        values = apply_along_axis(jnp.asarray(weights, values.dtype), values, a - d)
-    return values
-
-
-def _kernel(x: np.ndarray, stretch: Array, power: Array) -> Array:
-    """(1 + sum_i (stretch_i x_i)^2)^-power for each row of ``x``; batch axes of ``stretch`` and ``power`` lead."""
-    q = jnp.einsum("...d,jd->...j", stretch**2, jnp.asarray(x**2, stretch.dtype), precision="highest")
-    return jnp.exp(-power[..., None] * jnp.log1p(q))
-
-
-def _sum_of_rings(t: np.ndarray, stretch: Array, alpha: Array) -> Array:
-    rings = np.array([m for m in product(range(-RINGS, RINGS + 1), repeat=t.shape[1]) if any(m)])
-    x = (t[:, None, :] + rings).reshape(-1, t.shape[1])
-    terms = _kernel(x, stretch, alpha)
-    return jnp.sum(terms.reshape((*terms.shape[:-1], len(t), len(rings))), axis=-1)
-
-
-def _integral_of_the_rest(t: np.ndarray, stretch: Array, alpha: Array) -> Array:
-    r"""Sum over the aliases outside the rings, by the midpoint rule and its first correction.
-
-    Outside a box B around t, :math:`\sum f \approx \int f - \tfrac1{24} \int \Delta f`. There f is nearly homogeneous
-    of degree -2 alpha, so both integrals are surface integrals over B:
-    :math:`\int f = \frac1{2\alpha - d} \oint f\, x \cdot n`, and :math:`\int \Delta f = -\oint \partial_n f`.
-    """
-    d = t.shape[1]
-    radius = RINGS + 0.5
-    x1, w1 = np.polynomial.legendre.leggauss(FACE_NODES)
-    total: Array = jnp.zeros(())
-    for a in range(d):
-        others = [b for b in range(d) if b != a]
-        y = np.array(list(product(radius * x1, repeat=d - 1))).reshape(FACE_NODES ** (d - 1), d - 1)
-        w = np.array([np.prod(c) for c in product(radius * w1, repeat=d - 1)])
-        for side in (-1, 1):
-            x = np.repeat(t[:, None, :], len(w), axis=1)
-            x[:, :, others] += y
-            x[:, :, a] += side * radius
-            weight = jnp.asarray(np.abs(x[:, :, a]) * w, stretch.dtype).ravel()  # (x . n) dS
-            flat = x.reshape(-1, d)
-            volume = _kernel(flat, stretch, alpha) / (2 * alpha - d)[..., None]
-            slope = -2 * (alpha * stretch[..., a] ** 2)[..., None] * _kernel(flat, stretch, alpha + 1)
-            face = weight * (volume + slope / 24)
-            total = total + jnp.sum(face.reshape((*face.shape[:-1], len(t), len(w))), axis=-1)
     return total
 
 
-def _even_lagrange(nodes: np.ndarray, t: np.ndarray) -> np.ndarray:
-    """Weights that interpolate an even function from ``nodes`` to ``t``; shape ``(len(t), len(nodes))``."""
-    s, points = nodes**2, t**2
-    weights = np.ones((len(t), len(nodes)))
-    for i in range(len(nodes)):
-        for j in range(len(nodes)):
+def _aliases(domain: Grid, kappa: Array, smoothness: Array, q: Array) -> Array:
+    """The sum over m != 0 of (1 + sum_i ((k_i + K_i m_i) / kappa_i)^2)^-alpha for every mode."""
+    d, dtype = domain.ndim, kappa.dtype
+    alpha = smoothness + d / 2
+    stretch = (2 * np.pi / np.asarray(domain.spacing) / kappa) ** 2  # (K / kappa)^2, one per axis
+
+    # Below `first` theta(x, t) = sqrt(pi / x); beyond `last` nothing is left of the nearest alias.
+    first = START / (10 + jnp.max(stretch, axis=-1))
+    last = (alpha + 8 * jnp.sqrt(alpha) + 20) / (1 + jnp.min(stretch, axis=-1) / 4)
+    nodes, weights = np.polynomial.legendre.leggauss(QUADRATURE)
+    half = 0.5 * jnp.log(last / first)[..., None]
+    s = first[..., None] * jnp.exp(half * jnp.asarray(1 + nodes, dtype))
+    weight = half * jnp.asarray(weights, dtype) * jnp.exp(alpha[..., None] * jnp.log(s) - s - gammaln(alpha)[..., None])
+
+    # prod(own + images) - prod(own) over the axes, without the subtraction; the last axis also sums the quadrature.
+    interpolations = [jnp.asarray(_even_lagrange(t), dtype) for t in _phases(domain)]
+    mixed, plain = 0 * weight[..., None, :], weight[..., None, :]
+    for a, t in enumerate(_phases(domain)[:-1]):
+        x = s * stretch[..., a, None]
+        own = _own(x, t)[..., None, :, :]
+        images = jnp.matmul(interpolations[a], _images(x), precision="highest")[..., None, :, :]
+        mixed, plain = mixed[..., None, :] * (own + images) + plain[..., None, :] * images, plain[..., None, :] * own
+        mixed, plain = (v.reshape((*smoothness.shape, -1, QUADRATURE)) for v in (mixed, plain))
+    x = s * stretch[..., -1, None]
+    images = jnp.matmul(mixed + plain, jnp.swapaxes(_images(x), -1, -2), precision="highest")
+    above = jnp.matmul(images, interpolations[-1].T, precision="highest")
+    if d > 1:
+        above += jnp.matmul(mixed, jnp.swapaxes(_own(x, _phases(domain)[-1]), -1, -2), precision="highest")
+    above = above.reshape(smoothness.shape + domain.shape)
+
+    # s < first: all aliases and the mode itself, less the mode itself, each by a Taylor series of the exponential.
+    volume = np.pi ** (d / 2) / jnp.sqrt(jnp.prod(stretch, axis=-1))
+    every = jnp.exp(smoothness * jnp.log(first) - gammaln(alpha)) * volume * _start(smoothness, first)
+    itself = jnp.exp(alpha * jnp.log(first) - gammaln(alpha))
+    itself = _grid_axes(itself, d) * _start(_grid_axes(alpha, d), _grid_axes(first, d) * (1 + q))
+    return above + _grid_axes(every, d) - itself
+
+
+def _start(power: Array, y: Array) -> Array:
+    """int_0^1 r^(power - 1) exp(-y r) dr for y < 1."""
+    return sum((-y) ** j / (factorial(j) * (power + j)) for j in range(START_TERMS))
+
+
+def _phases(domain: Grid) -> list[np.ndarray]:
+    """t = k / K for the modes along each axis, from 0 to 1/2."""
+    return [k * h / (2 * np.pi) for k, h in zip(domain.wavenumbers, domain.spacing, strict=True)]
+
+
+def _own(x: Float[Array, "*batch q"], t: np.ndarray) -> Float[Array, "*batch t q"]:
+    """exp(-x t^2): the term m = 0 of theta."""
+    return jnp.exp(-x[..., None, :] * jnp.asarray(t**2, x.dtype)[:, None])
+
+
+def _images(x: Float[Array, "*batch q"]) -> Float[Array, "*batch node q"]:
+    """The other terms of theta at the nodes, between which it is smooth and even in t."""
+    near = sum(_own(x, CHEBYSHEV + m) for m in range(-4, 5) if m)
+    safe = jnp.minimum(x, DUAL_BELOW)
+    wave = sum(
+        jnp.asarray(np.cos(2 * np.pi * j * CHEBYSHEV), x.dtype)[:, None]
+        * jnp.exp(-((np.pi * j) ** 2) / safe[..., None, :])
+        for j in (1, 2, 3)
+    )
+    dual = jnp.sqrt(np.pi / safe)[..., None, :] * (1 + 2 * wave) - _own(safe, CHEBYSHEV)
+    return jnp.where(x[..., None, :] < DUAL_BELOW, dual, near)
+
+
+def _even_lagrange(t: np.ndarray) -> np.ndarray:
+    """Weights that interpolate an even function from the Chebyshev nodes to ``t``; shape ``(len(t), NODES)``."""
+    s, points = CHEBYSHEV**2, t**2
+    weights = np.ones((len(t), NODES))
+    for i in range(NODES):
+        for j in range(NODES):
             if i != j:
                 weights[:, i] *= (points - s[j]) / (s[i] - s[j])
     return weights

@@ -11,8 +11,7 @@ from numpyro.distributions.util import validate_sample
 
 from numpyro_inverse.distributions.reparametrized import ReparametrizedDistribution
 from numpyro_inverse.domains import Grid
-from numpyro_inverse.domains._transforms import basis
-from numpyro_inverse.operators.kronecker import apply_along_axis
+from numpyro_inverse.domains._transforms import basis_at, variance_synthesis
 
 DENSE_LIMIT = 4096
 
@@ -57,7 +56,6 @@ class StationaryField(ReparametrizedDistribution):
         window: Grid | None = None,
         validate_args: bool | None = None,
     ):
-        d = domain.ndim
         name = type(self).__name__
         self.domain = domain
         self.window = domain if window is None else window
@@ -113,10 +111,9 @@ class StationaryField(ReparametrizedDistribution):
     def variance(self):
         r"""Pointwise variance :math:`\sum_k S_k \phi_k(x)^2`, shape ``batch + window.shape``."""
         variance = self.spectrum / self.domain.cell_volume
-        for a, (boundary, n) in enumerate(zip(self.domain.boundary, self.domain.shape, strict=True)):
-            rows = basis(boundary, n)[: self.window.shape[a]]
-            variance = apply_along_axis(jnp.asarray(rows**2, variance.dtype), variance, a - self.domain.ndim)
-        return variance
+        for axis, boundary in enumerate(self.domain.boundary):
+            variance = variance_synthesis(variance, boundary, axis - self.domain.ndim)
+        return self._crop(variance)
 
     @property
     def covariance_matrix(self) -> Float[Array, "*batch n n"]:
@@ -128,13 +125,19 @@ class StationaryField(ReparametrizedDistribution):
         n = self.window.size
         if n > DENSE_LIMIT:
             raise ValueError(
-                f"{type(self).__name__}: the density of a field seen through a window (`padding`) is formed densely, up "
-                f"to {DENSE_LIMIT} cells; this one has {n}. Use `whiten(model)`, which needs no density of the field."
+                f"{type(self).__name__}: the covariance of {n} cells is not formed densely (the limit is {DENSE_LIMIT}), "
+                "and the density of a field seen through a window (`padding`) needs it. Use `whiten(model)`, which "
+                "needs no density of the field."
             )
-        unit = jnp.eye(self.domain.size, dtype=self.spectrum.dtype).reshape((-1, *self.domain.shape))
-        modes = self._crop(self.domain.inverse_transform(unit)).reshape(-1, n)
-        weights = (self.spectrum / self.domain.cell_volume).reshape((*self.batch_shape, -1))
-        return jnp.einsum("...k,ki,kj->...ij", weights, modes, modes, precision="highest")
+        d, batch = self.domain.ndim, self.batch_shape
+        covariance = self.spectrum / self.domain.cell_volume
+        for boundary, size, cells in zip(self.domain.boundary, self.domain.shape, self.window.shape, strict=True):
+            rows = jnp.asarray(basis_at(boundary, size, (np.arange(cells) + 0.5) / size), covariance.dtype)
+            covariance = jnp.moveaxis(covariance, len(batch), -1)  # an axis of modes becomes a pair of axes of cells
+            covariance = jnp.matmul(covariance[..., None, :] * rows, rows.T, precision="highest")
+        pairs = [len(batch) + 2 * a for a in range(d)]
+        order = (*range(len(batch)), *pairs, *(a + 1 for a in pairs))
+        return covariance.transpose(order).reshape((*batch, n, n))
 
     @validate_sample
     def log_prob(self, value, intermediates=None):

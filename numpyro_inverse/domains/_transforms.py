@@ -87,6 +87,27 @@ def synthesis(w: Float[Array, "..."], boundary: str, axis: int) -> Float[Array, 
     return jnp.moveaxis(x, -1, axis)
 
 
+def variance_synthesis(v: Float[Array, "..."], boundary: str, axis: int) -> Float[Array, "..."]:
+    r"""Pointwise :math:`\sum_k v_k b_k(x_i)^2` along ``axis``: the variances that coefficient variances ``v`` give.
+
+    Up to ``DENSE_LIMIT`` points the squared basis is applied; beyond, :math:`2 \cos^2 = 1 + \cos 2\theta` and
+    :math:`2 \sin^2 = 1 - \cos 2\theta` make the result a cosine series, with wavenumbers above the grid's folded back.
+    """
+    n = v.shape[axis]
+    if n <= DENSE_LIMIT:
+        return apply_along_axis(jnp.asarray(basis(boundary, n) ** 2, v.dtype), v, axis)
+    v = jnp.moveaxis(v, axis, -1)
+    double = 2 * mode_numbers(boundary, n)
+    sign = np.where(np.arange(n) % 2 == 1, 1.0, -1.0) if boundary == "periodic" else np.full(n, 1.0)
+    if boundary == "dirichlet":
+        sign = -sign
+    sign = np.where(double < n, sign, -sign) * (double % (2 * n) != 0) * (double != n)
+    folded = np.where(double < n, double, 2 * n - double) % n
+    series = jnp.zeros_like(v).at[..., folded].add(v * jnp.asarray(sign / np.sqrt(2 * n), v.dtype))
+    series = series.at[..., 0].add(jnp.sum(v, axis=-1) / np.sqrt(n))
+    return jnp.maximum(jnp.moveaxis(synthesis(series, "neumann", -1), -1, axis), 0)
+
+
 def _alternating(n: int, dtype) -> Array:
     return jnp.asarray(1 - 2 * (np.arange(n) % 2), dtype)
 
