@@ -1,0 +1,335 @@
+"""From NumPyro samples to an ArviZ ``DataTree`` whose fields have physical coordinates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+import numpyro
+from jaxtyping import Array, Key, Shaped
+from numpyro.handlers import seed, substitute, trace
+from numpyro.infer import MCMC, NUTS
+from numpyro.primitives import Messenger
+
+from numpyro_inverse.domains import Grid
+
+if TYPE_CHECKING:
+    from xarray import Dataset, DataTree
+
+AXES = ("x", "y", "z")
+LATENT = "_latent"  # what `whiten` appends to the name of a field
+STATISTICS = {  # the last part of a kernel's extra field -> ArviZ's name
+    "accept_prob": "acceptance_rate",
+    "is_divergent": "diverging",
+    "num_integration_steps": "n_steps",
+    "num_steps": "n_steps",
+}
+
+
+def to_arviz(
+    posterior: MCMC | Mapping[str, Shaped[Array, "..."]],
+    model: Callable | None = None,
+    domain: Mapping[str, Grid] | None = None,
+    *,
+    model_args: tuple | None = None,
+    model_kwargs: Mapping[str, Any] | None = None,
+    prior: Mapping[str, Shaped[Array, "draw ..."]] | None = None,
+    posterior_predictive: bool = True,
+    log_likelihood: bool = True,
+    keep_latent: bool = False,
+    num_chains: int | None = None,
+    length_unit: str = "length unit",
+    batch_size: int = 32,
+    key: Key[Array, ""] | None = None,
+) -> DataTree:
+    r"""Samples as an ArviZ ``DataTree``, with the coordinates of the fields' domains.
+
+    Groups: ``posterior``; ``sample_stats``, from the kernel's ``extra_fields``, under ArviZ's names (``lp``,
+    ``acceptance_rate``, ``n_steps``, ``step_size``, ``diverging``, ...); and, with a model, ``observed_data``,
+    ``posterior_predictive`` (replicates :math:`\tilde y \sim p(\tilde y \mid \theta)` of every observed site, one per
+    draw) and ``log_likelihood`` (:math:`\log p(y_i \mid \theta)` per observation :math:`i`, also where the site's
+    distribution joins independent observations by ``to_event``). With ``prior``: ``prior`` and ``prior_predictive``.
+    A ``numpyro.factor`` is not data and is in none of them.
+
+    >>> mcmc.run(key, data=y, extra_fields=("accept_prob", "num_steps", "potential_energy"))  # doctest: +SKIP
+    >>> tree = to_arviz(mcmc, domain={"field": grid})  # doctest: +SKIP
+    >>> tree.posterior["field"].sel(x=0.3, y=0.1, method="nearest")  # doctest: +SKIP
+
+    Args:
+        posterior: an ``MCMC`` that has run, or a dict of samples of shape ``(chain, draw, ...)``; with ``num_chains``,
+            of shape ``(chain * draw, ...)``, chain after chain, as ``MCMC.get_samples()`` returns them.
+        model: the model whose sites these are; default: the one that ``MCMC`` ran. It may be whitened.
+        domain: the grid of a site's trailing axes, for sites of the posterior or of the data. Their dimensions are
+            then called ``x``, ``y``, ``z``, in the order of ``Grid.axes``, with those coordinates. Sites on the same
+            grid share them; on a further grid they are called ``x_site``, ``y_site``, ``z_site``.
+        model_args: the model's arguments, data included; default: those that ``MCMC`` ran with.
+        model_kwargs: likewise its keyword arguments.
+        prior: prior samples of shape ``(draw, ...)``, as ``Predictive`` returns them.
+        posterior_predictive: whether to draw replicates of the data. They are of the data's shape, once per draw.
+        log_likelihood: whether to evaluate the log-likelihood. It is of the data's shape, once per draw.
+        keep_latent: whether to keep ``u_latent``, the white coordinates of a whitened field ``u``. Their axes are
+            modes, not places, and they double the memory.
+        num_chains: number of chains in a dict of samples without a chain axis.
+        length_unit: the unit of the grids' lengths, kept in the coordinates' attribute ``units``.
+        batch_size: draws per evaluation of the model; bounds the memory on the device.
+        key: for the replicates; default: ``jax.random.key(0)``.
+
+    Raises:
+        ValueError: a site that does not exist, is not finite, has the wrong number of chains, or whose trailing axes
+            are not its domain's; or samples that lack a site of the model.
+    """
+    from xarray import DataTree
+
+    sampler = posterior if isinstance(posterior, MCMC) else None
+    if sampler is not None:
+        samples = sampler.get_samples(group_by_chain=True)
+        model = getattr(sampler.sampler, "model", None) if model is None else model
+        model_args = sampler._args if model_args is None else model_args
+        model_kwargs = sampler._kwargs if model_kwargs is None else model_kwargs
+    else:
+        samples = posterior
+    samples = _by_chain(samples, num_chains)
+    _check_finite("posterior", samples)
+    kept = {k: v for k, v in samples.items() if keep_latent or not _is_latent(k, samples)}
+
+    call = (tuple(model_args or ()), dict(model_kwargs or {}))
+    sites: dict[str, _Site] = {}
+    observed: dict[str, Any] = {}
+    if model is not None:
+        sites, observed = _inspect(model, samples, *call)
+
+    dims = {name: site.dims for name, site in sites.items()}
+    shapes = {name: x.shape[2:] for name, x in kept.items()} | {name: y.shape for name, y in observed.items()}
+    coords = _name_axes(domain or {}, shapes, dims, length_unit)
+
+    def group(data, sample_dims=("chain", "draw"), dims=dims):
+        return _dataset(data, sample_dims, dims, coords)
+
+    groups = {"posterior": group(kept)}
+    if sampler is not None:
+        groups["sample_stats"] = group(_sample_stats(sampler), dims={})
+    if observed:
+        groups["observed_data"] = group(observed, ())
+        asked = {"posterior_predictive": posterior_predictive, "log_likelihood": log_likelihood}
+        wanted = {name for name, yes in asked.items() if yes}
+        if wanted:
+            latent = _complete(sites, samples)
+            key = jax.random.key(0) if key is None else key
+            for name, data in _per_draw(wanted, model, latent, observed, call, batch_size, key).items():
+                groups[name] = group(data)
+    if prior is not None:
+        draws = {k: np.asarray(v)[None] for k, v in prior.items() if keep_latent or not _is_latent(k, prior)}
+        if model is not None:
+            draws = {k: v for k, v in draws.items() if k in sites}  # factors are left out
+        _check_finite("prior", draws)
+        groups["prior"] = group({k: v for k, v in draws.items() if k not in observed})
+        if any(k in observed for k in draws):
+            groups["prior_predictive"] = group({k: v for k, v in draws.items() if k in observed})
+    return DataTree.from_dict(groups)
+
+
+@dataclass(frozen=True)
+class _Site:
+    dims: list[str | None]  # names of the leading axes, where plates or `event_dims` name them
+    latent: bool
+
+
+class _Unobserved(Messenger):
+    """Observed sites are sampled instead, so that what depends on the data sees the replicate."""
+
+    def process_message(self, msg):
+        if msg["type"] == "sample" and msg["is_observed"] and not msg["infer"].get("is_auxiliary", False):
+            msg["is_observed"] = False
+            msg["value"] = None
+
+
+def _is_latent(name: str, samples: Mapping) -> bool:
+    return name.endswith(LATENT) and name.removesuffix(LATENT) in samples
+
+
+def _by_chain(samples: Any, num_chains: int | None) -> dict[str, np.ndarray]:
+    if not isinstance(samples, Mapping) or not samples:
+        raise ValueError("to_arviz: `posterior` must be an MCMC of a model, or a dict of samples by site name.")
+    samples = {name: np.asarray(x) for name, x in samples.items()}
+    if num_chains is not None:
+        for name, x in samples.items():
+            if x.ndim < 1 or num_chains < 1 or len(x) % num_chains:
+                raise ValueError(
+                    f"to_arviz: `num_chains` is {num_chains}, which does not divide the first axis of site {name!r}, "
+                    f"of shape {x.shape}."
+                )
+        samples = {name: x.reshape((num_chains, -1, *x.shape[1:])) for name, x in samples.items()}
+    first, shape = next((name, x.shape[:2]) for name, x in samples.items())
+    for name, x in samples.items():
+        if x.ndim < 2 or x.shape[:2] != shape:
+            raise ValueError(
+                f"to_arviz: `posterior` must have leading axes (chain, draw), the same for every site; {first!r} has "
+                f"{shape} and {name!r} has shape {x.shape}. For samples without a chain axis pass `num_chains`."
+            )
+    return samples
+
+
+def _check_finite(argument: str, samples: Mapping[str, np.ndarray]) -> None:
+    for name, x in samples.items():
+        finite = np.isfinite(x)
+        if not finite.all():
+            chain, draw = np.argwhere(~finite)[0][:2]
+            raise ValueError(
+                f"to_arviz: `{argument}` has {int((~finite).sum())} values of site {name!r} that are not finite; the "
+                f"first is in chain {chain}, draw {draw}."
+            )
+
+
+def _complete(sites: Mapping[str, _Site], samples: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The samples of the sites that the model samples; what is computed from them is computed again."""
+    latent = [name for name, site in sites.items() if site.latent]
+    missing = [name for name in latent if name not in samples]
+    if missing:
+        raise ValueError(
+            f"to_arviz: `posterior` lacks {', '.join(map(repr, missing))}, which the model samples, so data cannot be "
+            "predicted. Pass all sites (those ending in `_latent` for a whitened model), the `model` that the samples "
+            "are of, or `posterior_predictive=False, log_likelihood=False`."
+        )
+    return {name: samples[name] for name in latent}
+
+
+def _inspect(model: Callable, samples: Mapping, args: tuple, kwargs: dict) -> tuple[dict[str, _Site], dict]:
+    """The model's sites, and the values of those that are observed."""
+    draw = {name: x[0, 0] for name, x in samples.items()}
+    sites: dict[str, _Site] = {}
+
+    @jax.jit  # only what the observed values need is computed
+    def run():
+        values = {}
+        for name, site in _trace(model, draw, args, kwargs).items():
+            if site["type"] not in ("sample", "deterministic") or site.get("infer", {}).get("is_auxiliary"):
+                continue
+            is_sample = site["type"] == "sample"
+            sites[name] = _Site(_named_dims(site), is_sample and not site["is_observed"])
+            if is_sample and site["is_observed"]:
+                values[name] = site["value"]
+        return values
+
+    return sites, jax.device_get(run())
+
+
+def _trace(model: Callable, draw: Mapping, args: tuple, kwargs: dict) -> dict:
+    return trace(seed(substitute(model, data=draw), jax.random.key(0))).get_trace(*args, **kwargs)
+
+
+def _named_dims(site: Mapping[str, Any]) -> list[str | None]:
+    plates = {frame.dim: frame.name for frame in site["cond_indep_stack"]}
+    if site["type"] == "deterministic":  # its batch axes are not known; plates come first
+        return [plates[dim] for dim in sorted(plates)]
+    batch = len(site["fn"].batch_shape)
+    return [plates.get(axis - batch) for axis in range(batch)] + list(site["infer"].get("event_dims", []))
+
+
+def _name_axes(
+    domain: Mapping[str, Grid], shapes: Mapping[str, tuple], dims: dict[str, list[str | None]], length_unit: str
+) -> dict[str, Any]:
+    """Name the trailing axes of the sites in ``domain``, in ``dims``; returns the coordinates."""
+    coords: dict[str, Any] = {}
+    taken = {*shapes, *(name for names in dims.values() for name in names), "chain", "draw"}
+    names: dict[tuple, list[str]] = {}
+    for site, grid in domain.items():
+        if site not in shapes:
+            raise ValueError(
+                f"to_arviz: `domain` names the site {site!r}, which is neither in the posterior nor observed; there "
+                f"are {', '.join(map(repr, sorted(shapes)))}."
+            )
+        batch = len(shapes[site]) - grid.ndim
+        if batch < 0 or shapes[site][batch:] != grid.shape:
+            raise ValueError(
+                f"to_arviz: `domain[{site!r}]` has shape {grid.shape}, which are not the trailing axes of site "
+                f"{site!r}, of shape {shapes[site]} per draw."
+            )
+        place = (grid.shape, grid.extent)
+        if place not in names:
+            plain = list(AXES[: grid.ndim])
+            names[place] = [f"{axis}_{site}" for axis in plain] if taken & set(plain) else plain
+            taken |= set(names[place])
+            for name, x in zip(names[place], grid.axes, strict=True):
+                coords[name] = (name, x, {"units": length_unit})
+        leading = [*dims.get(site, []), *[None] * batch][:batch]
+        dims[site] = [*leading, *names[place]]
+    return coords
+
+
+def _dataset(data: Mapping[str, Any], sample_dims: tuple[str, ...], dims: Mapping, coords: Mapping) -> Dataset:
+    from arviz_base import dict_to_dataset
+
+    named: dict[Hashable, Sequence[Hashable]] = {}
+    for site, x in data.items():
+        n = np.ndim(x) - len(sample_dims)
+        names = dims.get(site, [])[:n]
+        named[site] = [name or f"{site}_dim_{axis}" for axis, name in enumerate([*names, *[None] * (n - len(names))])]
+    dataset = dict_to_dataset(
+        dict(data), inference_library=numpyro, sample_dims=list(sample_dims), dims=named, check_conventions=False
+    )
+    return dataset.assign_coords({name: x for name, x in coords.items() if name in dataset.dims})
+
+
+def _sample_stats(mcmc: MCMC) -> dict[str, np.ndarray]:
+    stats = {}
+    for field, value in mcmc.get_extra_fields(group_by_chain=True).items():
+        if not hasattr(value, "shape"):
+            continue
+        name = field.rsplit(".", 1)[-1]
+        if name == "potential_energy":
+            stats["lp"] = -np.asarray(value)
+        else:
+            stats[STATISTICS.get(name, name)] = np.asarray(value)
+    if "n_steps" in stats and isinstance(mcmc.sampler, NUTS):
+        stats["tree_depth"] = np.frexp(stats["n_steps"])[1]  # 1 + floor(log2 n)
+    return stats
+
+
+def _per_draw(
+    wanted: set[str], model: Any, samples: Mapping, observed: Mapping, call: tuple, batch_size: int, key: Array
+) -> dict[str, dict[str, np.ndarray]]:
+    """Replicates of the observed sites and their pointwise log-likelihood, by group, in batches of draws."""
+    args, kwargs = call
+    if batch_size < 1:
+        raise ValueError(f"to_arviz: `batch_size` must be at least 1; got {batch_size}.")
+    num_chains, num_draws = next(iter(samples.values())).shape[:2]
+    n = num_chains * num_draws
+    flat = {name: x.reshape((n, *x.shape[2:])) for name, x in samples.items()}
+    keys = jax.random.split(key, n)
+
+    def one(key, draw):
+        groups = {}
+        if "posterior_predictive" in wanted:
+            sites = trace(seed(substitute(_Unobserved(model), data=draw), key)).get_trace(*args, **kwargs)
+            groups["posterior_predictive"] = {name: sites[name]["value"] for name in observed}
+        if "log_likelihood" in wanted:
+            sites = _trace(model, draw, args, kwargs)
+            groups["log_likelihood"] = {name: _pointwise(sites[name]) for name in observed}
+        return groups
+
+    # Every batch has the same size, so that there is one program; the last is filled up with its last draw.
+    batch_size = min(batch_size, n)
+    evaluate = jax.jit(jax.vmap(one))
+    out: Any = None
+    for rows in _batches(n, batch_size):
+        padded = np.minimum(np.arange(rows.start, rows.start + batch_size), n - 1)
+        part = jax.device_get(evaluate(keys[padded], {name: x[padded] for name, x in flat.items()}))
+        if out is None:
+            out = jax.tree.map(lambda x: np.empty((n, *x.shape[1:]), x.dtype), part)
+        jax.tree.map(lambda whole, x, rows=rows: whole.__setitem__(rows, x[: rows.stop - rows.start]), out, part)
+    return jax.tree.map(lambda x: x.reshape((num_chains, num_draws, *x.shape[1:])), out)
+
+
+def _batches(n: int, size: int) -> Iterator[slice]:
+    return (slice(start, min(start + size, n)) for start in range(0, n, size))
+
+
+def _pointwise(site: Mapping[str, Any]) -> Array:
+    """Log-likelihood per observation: independent ones joined by ``to_event`` are taken apart."""
+    fn = site["fn"]
+    while isinstance(fn, numpyro.distributions.Independent):
+        fn = fn.base_dist
+    return fn.log_prob(site["value"])
