@@ -1,86 +1,131 @@
-"""Non-centred and partially centred coordinates for field sites, as an effect handler."""
+"""Whitened coordinates for field sites, as an effect handler, and NUTS settings that go with them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial, update_wrapper
 from typing import Any
 
+import jax
 import jax.numpy as jnp
-import numpyro
+import numpy as np
 from jaxtyping import Array, Float
-from numpyro.distributions import Distribution, ExpandedDistribution, Independent, Normal
-from numpyro.infer.reparam import Reparam
+from numpyro.distributions import biject_to
 
-from numpyro_inverse.distributions import ReparametrizedDistribution, StationaryField
-
-
-class BaseReparam(Reparam):
-    """Samples a :class:`ReparametrizedDistribution` through its base: site ``u`` becomes deterministic in ``u_latent``."""
-
-    def __call__(self, name, fn, obs):
-        """The replacement of site ``name``: no distribution, and the value computed from the latent site."""
-        if obs is not None:
-            raise ValueError(f"site {name!r}: an observed site cannot be whitened.")
-        fn, expand_shape, event_dim = self._unwrap(fn)
-        base = fn.base_dist
-        extra = event_dim - fn.event_dim
-        z = numpyro.sample(f"{name}_latent", self._wrap(base, expand_shape, base.event_dim + extra))
-        return None, fn.from_base(z)
+from numpyro_inverse.infer.coordinates import Coordinates, fit_coordinates
+from numpyro_inverse.infer.reparam import reparametrize
 
 
-class SpectralReparam(Reparam):
-    r"""Partial centring of a :class:`StationaryField`, mode by mode.
+class Whitened:
+    """A model in whitened coordinates; made by :func:`whiten`, called like the model itself."""
 
-    With amplitude :math:`a_k` (a function of the hyperparameters) and its value :math:`b_k` at a reference,
-    the latent site is :math:`v_k \sim N\bigl(0, (a_k / b_k)^{2 c_k}\bigr)` and the coefficients of the field are
-    :math:`w_k = v_k\, a_k^{1 - c_k} b_k^{c_k}`: white noise for c = 0, the coefficients themselves (over b) for c = 1
-    (Papaspiliopoulos, Roberts & Sköld, Statistical Science 22, 2007, section 3, per mode).
-    """
-
-    def __init__(self, centering: float | Float[Array, "..."] = 0.0, reference: float | Float[Array, "..."] = 1.0):
+    def __init__(self, model: Callable, centering: float | Float[Array, "..."] | str):
+        update_wrapper(self, model)
+        self.model = model
         self.centering = centering
-        self.reference = reference
+        self._coordinates: Coordinates | None = None
 
-    def __call__(self, name, fn, obs):
-        """The replacement of site ``name``: no distribution, and the value computed from the latent site."""
-        if obs is not None:
-            raise ValueError(f"site {name!r}: an observed site cannot be whitened.")
-        fn, expand_shape, event_dim = self._unwrap(fn)
-        modes = fn.domain.shape
-        amplitude = fn.amplitude
-        try:
-            scale = jnp.broadcast_to((amplitude / self.reference) ** self.centering, amplitude.shape)
-        except (TypeError, ValueError) as error:
-            raise ValueError(
-                f"whiten: `centering` for site {name!r} must broadcast to its modes {amplitude.shape}; "
-                f"got shape {jnp.shape(self.centering)}."
-            ) from error
-        latent = Normal(jnp.zeros((), scale.dtype), scale).to_event(len(modes))
-        v = numpyro.sample(f"{name}_latent", self._wrap(latent, expand_shape, event_dim))
-        return None, fn.from_coefficients(v * (amplitude / scale))
+    def coordinates(self, *args: Any, **kwargs: Any) -> Coordinates:
+        """The coordinates fitted to the data in the model's arguments; found at the first call, then kept.
 
+        They change how the posterior is explored, not the posterior: other data may be used with them.
 
-def unwrapped(fn: Distribution) -> Distribution:
-    """The distribution inside NumPyro's ``expand`` and ``to_event`` wrappers."""
-    while isinstance(fn, Independent | ExpandedDistribution):
-        fn = fn.base_dist
-    return fn
+        Raises:
+            ValueError: ``centering`` is not ``"auto"``, or as :func:`fit_coordinates`.
+        """
+        if not self.automatic:
+            raise ValueError('coordinates are fitted to data only for `whiten(model, centering="auto")`.')
+        if self._coordinates is None:
+            self._coordinates = fit_coordinates(self.model, args, kwargs)
+        return self._coordinates
 
+    @property
+    def automatic(self) -> bool:
+        """Whether the centring is found from the data."""
+        return isinstance(self.centering, str)
 
-def reparametrize(model: Callable, reparam_of: Callable[[str], Reparam]) -> Callable:
-    """``model`` with stationary fields sampled by ``reparam_of(site name)`` and other maps of a base by their base."""
-
-    def config(site: dict[str, Any]) -> Reparam | None:
-        if site["is_observed"]:
-            return None
-        fn = unwrapped(site["fn"])
-        if isinstance(fn, StationaryField):
-            return reparam_of(site["name"])
-        return BaseReparam() if isinstance(fn, ReparametrizedDistribution) else None
-
-    return numpyro.handlers.reparam(model, config=config)
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if self.automatic:
+            with jax.ensure_compile_time_eval():  # kernels trace the model, with the data at hand
+                fitted = self.coordinates(*args, **kwargs)
+            return reparametrize(self.model, fitted.centering, fitted.reference)(*args, **kwargs)
+        return reparametrize(self.model, self.centering)(*args, **kwargs)
 
 
-def whiten(model: Callable, centering: float | Float[Array, "..."] = 0.0) -> Callable:
-    """PLACEHOLDER docstring."""
-    return reparametrize(model, lambda name: SpectralReparam(centering))
+def whiten(model: Callable, centering: float | Float[Array, "..."] | str = 0.0) -> Whitened:
+    r"""The same model with every field site sampled in whitened coordinates.
+
+    A field site ``u`` becomes a deterministic site computed from the sampled site ``u_latent``; the joint law of
+    everything else is unchanged, hyperparameters included. For a :class:`StationaryField` with amplitudes
+    :math:`a_k` the latent site is :math:`v_k \sim N(0, (a_k / b_k)^{2 c_k})` and the field's coefficients are
+    :math:`v_k a_k^{1-c_k} b_k^{c_k}`; other maps of a base distribution are sampled through their base.
+
+    Args:
+        model: a NumPyro model.
+        centering: :math:`c`: 0 (white noise, right for weak data), 1 (centred coefficients, right for strong data), an
+            array with one number per mode, or ``"auto"``: :math:`c_k = b_k^2 I_k / (1 + b_k^2 I_k)` with :math:`b_k`
+            the amplitude and :math:`I_k` the data's expected information about mode k, both at a rough mode of the
+            posterior that is found from the first data the model is called with (:func:`fit_coordinates`).
+
+    Returns:
+        A callable with the model's arguments. With ``"auto"`` it keeps what it found, so that later calls, with or
+        without data, use the same coordinates.
+
+    Raises:
+        ValueError: ``centering`` is a string other than ``"auto"`` or a number outside [0, 1].
+
+    >>> mcmc = MCMC(NUTS(whiten(model, centering="auto")), num_warmup=500, num_samples=500)  # doctest: +SKIP
+    """
+    if isinstance(centering, str):
+        if centering != "auto":
+            raise ValueError(f'whiten: `centering` must be numbers in [0, 1] or "auto"; got {centering!r}.')
+    elif not np.all((np.asarray(centering) >= 0) & (np.asarray(centering) <= 1)):
+        raise ValueError(f'whiten: `centering` must be numbers in [0, 1] or "auto"; got {centering}.')
+    return Whitened(model, centering)
+
+
+def nuts_settings(whitened: Whitened, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    """Keyword arguments for NumPyro's ``NUTS``: mass matrix and starting points for automatically whitened coordinates.
+
+    The mass matrix is diagonal in the modes, from prior plus the data's expected information, and dense in the other
+    sites, from the curvature of the log density averaged over the modes' spread; it is kept during warm-up, which then
+    needs to find the step size only. Chains start from independent draws of the Gaussian with these variances.
+
+    >>> whitened = whiten(model, centering="auto")  # doctest: +SKIP
+    >>> kernel = NUTS(whitened, **nuts_settings(whitened, data=photo))  # doctest: +SKIP
+
+    Args:
+        whitened: ``whiten(model, centering="auto")``.
+        *args: the model's arguments, with the data.
+        **kwargs: the model's keyword arguments, with the data.
+
+    Raises:
+        ValueError: as :func:`fit_coordinates`.
+    """
+    fitted = whitened.coordinates(*args, **kwargs)
+    others = tuple(sorted(fitted.hyper_location))
+    modes = tuple(sorted(fitted.mode_location))
+    mass = {modes: jnp.concatenate([jnp.ravel(fitted.mode_variance[name]) for name in modes])}
+    if others:
+        mass[others] = fitted.hyper_covariance
+    return {
+        "inverse_mass_matrix": mass,
+        "dense_mass": [others] if others else False,
+        "adapt_mass_matrix": False,
+        "init_strategy": partial(_init_near, fitted=fitted),
+    }
+
+
+def _init_near(site: dict[str, Any] | None = None, *, fitted: Coordinates) -> Any:
+    """A NumPyro initialisation strategy: independent draws around the fitted location."""
+    if site is None:
+        return partial(_init_near, fitted=fitted)
+    if site["type"] != "sample" or site["is_observed"]:
+        return None
+    name = site["name"]
+    if name in fitted.mode_location:
+        location, spread = fitted.mode_location[name], jnp.sqrt(fitted.mode_variance[name])
+    else:
+        location, spread = fitted.hyper_location[name], fitted.hyper_spread[name]
+    noise = jax.random.normal(site["kwargs"]["rng_key"], jnp.shape(location), jnp.result_type(location))
+    return biject_to(site["fn"].support)(location + spread * noise)

@@ -1,0 +1,265 @@
+"""Coordinates fitted to data: a rough posterior, and what the data say about each mode there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import prod
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.optimize
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float
+from numpyro import handlers
+from numpyro.distributions import Unit, biject_to
+from numpyro.infer.util import constrain_fn, potential_energy
+
+from numpyro_inverse.distributions import ReparametrizedDistribution, StationaryField
+from numpyro_inverse.infer.reparam import reparametrize, unwrapped
+
+ROUNDS = 4  # of: information, then optimisation
+STEPS = 30  # L-BFGS iterations a round
+SIMULATIONS = 32  # simulated data sets per information estimate; its relative error is sqrt(2 / SIMULATIONS)
+MAX_HYPERPARAMETERS = 512
+
+
+class Coordinates(NamedTuple):
+    """Per-mode centring of every stationary field, and a Gaussian sketch of the posterior in those coordinates.
+
+    Dictionaries are keyed by field site (``centering``, ``reference``), by latent site (``mode_*``) or by the other
+    latent sites (``hyper_*``, unconstrained).
+    """
+
+    centering: dict[str, Float[Array, "..."]]
+    reference: dict[str, Float[Array, "..."]]
+    mode_location: dict[str, Float[Array, "..."]]
+    mode_variance: dict[str, Float[Array, "..."]]
+    hyper_location: dict[str, Float[Array, "..."]]
+    hyper_spread: dict[str, Float[Array, "..."]]
+    hyper_covariance: Float[Array, "p p"]
+
+
+def fit_coordinates(model: Callable, args: tuple, kwargs: dict[str, Any], seed: int = 0) -> Coordinates:
+    r"""Find where the posterior lies, roughly, and how much the data say about each mode of each field there.
+
+    Maximises over the hyperparameters :math:`\eta` and the modes' means :math:`\mu` the evidence lower bound with
+    fixed spreads, :math:`E_{\epsilon} \log p(y, \eta, \mu + s \epsilon)`, by L-BFGS with one antithetic pair
+    :math:`\pm\epsilon`, in partially centred coordinates. Between rounds the coordinates are renewed: the data's
+    expected information about coefficient k is :math:`I_k = E_y (\partial_{w_k} \log p(y \mid w))^2` over data
+    simulated from the model at the current point (for any likelihood; Gauss-Newton's diagonal if it is Gaussian), the
+    centring :math:`c_k = b_k^2 I_k / (1 + b_k^2 I_k)` and the spread :math:`s_k = (1 + b_k^2 I_k)^{-1/2}`.
+
+    Raises:
+        ValueError: traced arguments; no field site; no data; data that are not finite; a latent site that is neither a
+            field's modes nor few enough for a dense matrix.
+    """
+    problem = _Problem(model, args, kwargs)
+    key = jax.random.key(seed)
+    eta, w = jax.jit(problem.start)(jax.random.fold_in(key, 0))
+    coordinates_at = jax.jit(problem.coordinates_at)
+    value_and_grad = jax.jit(jax.value_and_grad(problem.smoothed_potential))
+    curvature = jax.jit(problem.curvature)
+    to_coefficients = jax.jit(problem.coefficients)
+    for i in range(ROUNDS + 1):
+        key_information, key_noise = jax.random.split(jax.random.fold_in(key, i + 1))
+        modes = coordinates_at(eta, w, key_information)
+        frame = (modes, _noise(modes.spread, key_noise))
+        mean = jax.tree.map(jnp.divide, w, modes.reference)
+        covariance, root = _inverse_and_root(curvature((eta, mean), *frame))
+        if i == ROUNDS:
+            break  # the last coordinates are those at the final point
+        eta, mean = _minimise(lambda x: value_and_grad(x, *frame), (eta, mean), root, modes.spread)
+        w = to_coefficients((eta, mean), modes)
+    _, unravel = ravel_pytree(eta)  # sites in alphabetical order, as in NumPyro's mass matrix blocks
+    fitted = Coordinates(
+        centering=modes.centering,
+        reference=modes.reference,
+        mode_location={f"{name}_latent": value for name, value in mean.items()},
+        mode_variance={f"{name}_latent": value**2 for name, value in modes.spread.items()},
+        hyper_location=eta,
+        hyper_spread=unravel(jnp.asarray(np.sqrt(np.diag(covariance)))),
+        hyper_covariance=jnp.asarray(covariance),
+    )
+    if not all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in jax.tree.leaves(fitted)):
+        raise ValueError(
+            'whiten(centering="auto"): no finite rough mode was found from the prior medians; give the hyperparameters '
+            "proper priors in the right units, or set `centering` by hand."
+        )
+    return fitted
+
+
+class _Modes(NamedTuple):
+    """Reference amplitudes, centring, and posterior standard deviations of the latents, by field site."""
+
+    reference: dict[str, Array]
+    centering: dict[str, Array]
+    spread: dict[str, Array]
+
+
+def _noise(spread: dict[str, Array], key: Array) -> dict[str, Array]:
+    keys = jax.random.split(key, len(spread))
+    return {name: s * jax.random.normal(k, s.shape, s.dtype) for k, (name, s) in zip(keys, spread.items(), strict=True)}
+
+
+class _Problem:
+    """A model with its data, taken apart into fields' coefficients ``w``, other latents ``eta`` and data."""
+
+    def __init__(self, model: Callable, args: tuple, kwargs: dict[str, Any]):
+        if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((args, kwargs))):
+            raise ValueError(
+                'whiten(centering="auto") needs the data themselves, but the model\'s arguments are being traced; call '
+                "`.coordinates(...)` with the data once, outside `jit` (and without `jit_model_args`)."
+            )
+        self.model, self.args, self.kwargs = model, args, kwargs
+        sites = self._sites()
+        latent = {name: site["fn"] for name, site in sites.items() if not site["is_observed"]}
+        self.fields = [name for name, fn in latent.items() if isinstance(unwrapped(fn), StationaryField)]
+        self.others = [name for name in latent if name not in self.fields]
+        self.data = [name for name, site in sites.items() if site["is_observed"] and not isinstance(site["fn"], Unit)]
+        if not self.fields:
+            raise ValueError('whiten(centering="auto"): the model has no site whose distribution is a StationaryField.')
+        if not self.data:
+            raise ValueError('whiten(centering="auto"): the model has no observed site; call it with the data.')
+        for name in self.data:
+            value = sites[name]["value"]
+            if not isinstance(value, jax.core.Tracer) and not np.all(np.isfinite(value)):
+                raise ValueError(f"site {name!r}: the data are not finite; leave missing values out with a Mask.")
+        for name in self.others:
+            if isinstance(unwrapped(latent[name]), ReparametrizedDistribution):
+                raise ValueError(f'whiten(centering="auto"): site {name!r} is no StationaryField; use `centering=0`.')
+            if latent[name].support.is_discrete:
+                raise ValueError(f"site {name!r} is discrete; it has no whitened coordinates.")
+        size = sum(prod(latent[name].shape()) for name in self.others)
+        if size > MAX_HYPERPARAMETERS:
+            raise ValueError(
+                f'whiten(centering="auto"): besides the fields there are {size} latent numbers (sites '
+                f"{', '.join(self.others)}), more than {MAX_HYPERPARAMETERS}; use `centering=0` and let NUTS adapt."
+            )
+
+    def _sites(self) -> dict[str, Any]:
+        """The model's sample sites; their types and shapes, not their values, are meant to be used."""
+        found: dict[str, Any] = {}
+
+        def run():
+            seeded = handlers.seed(self.model, jax.random.key(0))
+            found.update(handlers.trace(seeded).get_trace(*self.args, **self.kwargs))
+
+        jax.eval_shape(run)  # no computation, no compilation
+        return {name: site for name, site in found.items() if site["type"] == "sample"}
+
+    def start(self, key: Array) -> tuple[dict[str, Array], dict[str, Array]]:
+        """Unconstrained prior medians of the other latents, each given the medians upstream, and zero coefficients."""
+        latents = {f"{name}_latent" for name in self.fields}
+
+        def value(site):
+            if site["type"] != "sample" or site["is_observed"]:
+                return None
+            if site["name"] in latents:
+                return jnp.zeros(site["fn"].shape(), unwrapped(site["fn"]).scale.dtype)
+            if site["name"] not in self.others:
+                return None
+            return jnp.median(site["fn"].sample(site["kwargs"]["rng_key"], (101,)), axis=0)
+
+        seeded = handlers.seed(reparametrize(self.model, 1.0), key)
+        model = handlers.substitute(seeded, substitute_fn=value)
+        trace = handlers.trace(model).get_trace(*self.args, **self.kwargs)
+        eta = {name: biject_to(trace[name]["fn"].support).inv(trace[name]["value"]) for name in self.others}
+        return eta, {name: trace[f"{name}_latent"]["value"] for name in self.fields}
+
+    def trace_at(self, eta: dict[str, Array], w: dict[str, Array]) -> dict[str, Any]:
+        """The model's sites with the given coefficients and hyperparameters."""
+        model = handlers.seed(reparametrize(self.model, 1.0), jax.random.key(0))
+        latents = eta | {f"{name}_latent": value for name, value in w.items()}
+        values = constrain_fn(model, self.args, self.kwargs, latents)
+        return handlers.trace(handlers.substitute(model, data=values)).get_trace(*self.args, **self.kwargs)
+
+    def amplitudes(self, eta: dict[str, Array], w: dict[str, Array]) -> dict[str, Array]:
+        trace = self.trace_at(eta, w)
+        return {
+            name: jnp.broadcast_to(unwrapped(trace[f"{name}_latent"]["fn"]).scale, value.shape)
+            for name, value in w.items()
+        }
+
+    def information(self, eta: dict[str, Array], w: dict[str, Array], key: Array) -> dict[str, Array]:
+        """Mean squared score of each coefficient over data simulated at (eta, w)."""
+        at = self.trace_at(eta, w)
+
+        def log_likelihood(w: dict[str, Array], data: dict[str, Array]) -> Array:
+            trace = self.trace_at(eta, w)
+            total = jnp.zeros(())
+            for name, value in data.items():
+                scale = trace[name]["scale"]
+                total += jnp.sum(trace[name]["fn"].log_prob(value)) * (1.0 if scale is None else scale)
+            return total
+
+        def add_square(total: dict[str, Array], key: Array):
+            data = {name: at[name]["fn"].sample(jax.random.fold_in(key, i)) for i, name in enumerate(self.data)}
+            score = jax.grad(log_likelihood)(w, data)
+            return jax.tree.map(lambda t, g: t + g**2, total, score), None
+
+        total, _ = jax.lax.scan(add_square, jax.tree.map(jnp.zeros_like, w), jax.random.split(key, SIMULATIONS))
+        return jax.tree.map(lambda t: t / SIMULATIONS, total)
+
+    def coordinates_at(self, eta: dict[str, Array], w: dict[str, Array], key: Array) -> _Modes:
+        reference = self.amplitudes(eta, w)
+        information = self.information(eta, w, key)
+        gain = jax.tree.map(lambda b, i: b**2 * i, reference, information)
+        centering = jax.tree.map(lambda g: g / (1 + g), gain)
+        return _Modes(reference, centering, jax.tree.map(lambda g: 1 / jnp.sqrt(1 + g), gain))
+
+    def smoothed_potential(self, x: tuple, modes: _Modes, noise: dict[str, Array]) -> Array:
+        """Potential energy at (eta, mean of v), averaged over v = mean +- noise."""
+        eta, mean = x
+        model = reparametrize(self.model, modes.centering, modes.reference)
+
+        def at(sign: Array) -> Array:
+            v = {f"{name}_latent": mean[name] + sign * noise[name] for name in mean}
+            return potential_energy(model, self.args, self.kwargs, eta | v)
+
+        return jnp.mean(jax.lax.map(at, jnp.array([-1.0, 1.0])))
+
+    def curvature(self, x: tuple, modes: _Modes, noise: dict[str, Array]) -> Float[Array, "p p"]:
+        """Hessian of the smoothed potential in the flattened eta, one column at a time."""
+        flat, unravel = ravel_pytree(x[0])
+        gradient = jax.grad(lambda e: self.smoothed_potential((unravel(e), x[1]), modes, noise))
+        return jax.lax.map(lambda e: jax.jvp(gradient, (flat,), (e,))[1], jnp.eye(flat.size, dtype=flat.dtype))
+
+    def coefficients(self, x: tuple, modes: _Modes) -> dict[str, Array]:
+        """The coefficients w = v a^(1 - c) b^c at (eta, v)."""
+        eta, v = x
+        return jax.tree.map(
+            lambda v, a, b, c: v * a ** (1 - c) * b**c, v, self.amplitudes(eta, v), modes.reference, modes.centering
+        )
+
+
+def _inverse_and_root(hessian: Float[Array, "p p"]) -> tuple[np.ndarray, np.ndarray]:
+    """Inverse and inverse square root of a Hessian, its eigenvalues made positive."""
+    hessian = np.asarray(hessian, float)
+    values, vectors = np.linalg.eigh((hessian + hessian.T) / 2)
+    scale = 1 / np.maximum(np.abs(values), np.finfo(np.float32).tiny)
+    return (vectors * scale) @ vectors.T, vectors * np.sqrt(scale)
+
+
+def _minimise(value_and_grad: Callable, x: tuple, root: np.ndarray, spread: dict[str, Array]) -> tuple:
+    """L-BFGS from ``x`` in units of the spreads, where the curvature is near one."""
+    flat_eta, unravel_eta = ravel_pytree(x[0])
+    flat_mean, unravel_mean = ravel_pytree(x[1])
+    centre = np.concatenate([flat_eta, flat_mean]).astype(float)
+    p = flat_eta.size
+    scale = np.asarray(ravel_pytree(spread)[0], float)
+
+    def at(u: np.ndarray) -> tuple:
+        step = centre + np.concatenate([root @ u[:p], scale * u[p:]])
+        return unravel_eta(jnp.asarray(step[:p], flat_eta.dtype)), unravel_mean(jnp.asarray(step[p:], flat_mean.dtype))
+
+    def objective(u: np.ndarray) -> tuple[float, np.ndarray]:
+        value, (g_eta, g_mean) = value_and_grad(at(u))
+        g_eta, g_mean = (np.asarray(ravel_pytree(g)[0], float) for g in (g_eta, g_mean))
+        return float(value), np.concatenate([root.T @ g_eta, scale * g_mean])
+
+    found = scipy.optimize.minimize(
+        objective, np.zeros_like(centre), jac=True, method="L-BFGS-B", options={"maxiter": STEPS}
+    )
+    return at(found.x)
