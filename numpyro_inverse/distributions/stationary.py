@@ -125,9 +125,8 @@ class StationaryField(ReparametrizedDistribution):
         n = self.window.size
         if n > DENSE_LIMIT:
             raise ValueError(
-                f"{type(self).__name__}: the covariance of {n} cells is not formed densely (the limit is {DENSE_LIMIT}), "
-                "and the density of a field seen through a window (`padding`) needs it. Use `whiten(model)`, which "
-                "needs no density of the field."
+                f"{type(self).__name__}: a dense covariance is formed up to {DENSE_LIMIT} cells; this field has {n}. "
+                "The density of a field seen through a window (`padding`) needs it: use `whiten(model)`, which does not."
             )
         d, batch = self.domain.ndim, self.batch_shape
         covariance = self.spectrum / self.domain.cell_volume
