@@ -9,6 +9,8 @@ from numpyro_inverse import distributions as distributions
 from numpyro_inverse import domains as domains
 from numpyro_inverse import infer as infer
 from numpyro_inverse import operators as operators
+from numpyro_inverse import plots as plots
+from numpyro_inverse.infer import to_arviz as to_arviz
 from numpyro_inverse.infer import whiten as whiten
 
 __version__ = "0.1.0"

@@ -1,0 +1,3 @@
+"""Pictures of fields and their uncertainty (matplotlib, from the extra ``examples``)."""
+
+from numpyro_inverse.plots.field import field as field
