@@ -12,16 +12,13 @@ import numpy as np
 from jaxtyping import Array, Inexact
 
 
-def grid_shape(owner: str, shape: Any, *, max_ndim: int | None = 3) -> tuple[int, ...]:
+def grid_shape(owner: str, shape: Any, *, any_ndim: bool = False) -> tuple[int, ...]:
     """``shape`` as a tuple of positive integers, or a ValueError."""
     sizes = (shape,) if np.ndim(shape) == 0 else tuple(shape)
-    limit = f"one to {max_ndim}" if max_ndim else "one or more"
-    if (
-        not sizes
-        or (max_ndim and len(sizes) > max_ndim)
-        or any(isinstance(n, bool) or int(n) != n or n < 1 for n in sizes)
-    ):
-        raise ValueError(f"{owner}: `shape` must be {limit} positive integers; got {shape}.")
+    allowed = len(sizes) >= 1 if any_ndim else 1 <= len(sizes) <= 3
+    if not allowed or any(isinstance(n, bool) or int(n) != n or n < 1 for n in sizes):
+        number = "one or more" if any_ndim else "one to three"
+        raise ValueError(f"{owner}: `shape` must be {number} positive integers; got {shape}.")
     return tuple(int(n) for n in sizes)
 
 

@@ -26,7 +26,7 @@ class Downsample(LinearOperator):
     factor: tuple[int, ...] = eqx.field(static=True)
 
     def __init__(self, shape: int | Sequence[int], factor: int | Sequence[int]):
-        self.in_shape = grid_shape("Downsample", shape, max_ndim=None)
+        self.in_shape = grid_shape("Downsample", shape, any_ndim=True)
         factors = per_axis("Downsample", "factor", factor, len(self.in_shape))
         if any(isinstance(f, bool) or int(f) != f or f < 1 for f in factors):
             raise ValueError(f"Downsample: `factor` must be positive integers; got {factor}.")

@@ -105,6 +105,7 @@ class Transpose(LinearOperator):
     def mv(self, x):
         domain = jax.ShapeDtypeStruct(self.operator.in_shape, x.dtype)
         codomain = jax.eval_shape(self.operator.mv, domain)
+        domain = domain.update(dtype=codomain.dtype)  # complex if the operator is, also for real x
         (y,) = jax.linear_transpose(self.operator.mv, domain)(x.astype(codomain.dtype))
         return y
 

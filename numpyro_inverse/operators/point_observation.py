@@ -29,7 +29,7 @@ class PointObservation(LinearOperator):
     in_shape: tuple[int, ...] = eqx.field(static=True)
 
     def __init__(self, index: Int[Array, "m ndim"], shape: int | Sequence[int]):
-        self.in_shape = grid_shape("PointObservation", shape, max_ndim=None)
+        self.in_shape = grid_shape("PointObservation", shape, any_ndim=True)
         ndim = len(self.in_shape)
         if is_traced(index):
             raise ValueError(

@@ -1,0 +1,91 @@
+"""Operators that pick, average or transform entries, against NumPy; a norm that each is known to have."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from numpyro_inverse.operators import Downsample, Fourier, Kronecker, Mask, Matrix, PointObservation
+
+
+def _norm(operator):
+    return np.linalg.norm(operator.as_matrix(), 2)
+
+
+def test_mask():
+    x = np.random.default_rng(0).normal(size=(4, 3, 2)).astype(np.float32)
+    mask = x > 0.3
+    np.testing.assert_array_equal(Mask(mask)(x), x[mask])
+    np.testing.assert_array_equal(Mask(mask).T(x[mask]), np.where(mask, x, 0))
+    assert Mask(mask).norm_bound() == 1.0 == _norm(Mask(mask))
+
+
+def test_point_observation(x64):
+    x = np.random.default_rng(0).normal(size=(4, 5))
+    index = np.array([[3, 4], [0, 2], [3, 4], [3, 4]])
+    a = PointObservation(index, (4, 5))
+    np.testing.assert_array_equal(a(x), x[tuple(index.T)])
+    np.testing.assert_array_equal(PointObservation([2, 0], 4)(x[:, 0]), x[[2, 0], 0])
+    assert a.norm_bound() == pytest.approx(_norm(a)) == pytest.approx(np.sqrt(3))
+
+
+def test_downsample(x64):
+    x = np.arange(24.0).reshape(4, 6)
+    a = Downsample((4, 6), (2, 3))
+    np.testing.assert_allclose(a(x), [[x[i : i + 2, j : j + 3].mean() for j in (0, 3)] for i in (0, 2)])
+    assert a.norm_bound() == pytest.approx(_norm(a)) == pytest.approx(6**-0.5)
+
+
+@pytest.mark.parametrize("shape", [(8,), (7,), (6, 5), (5, 6), (3, 4, 2)])
+def test_fourier_against_the_dense_dft(shape, x64):
+    """Every frequency, so also those which are found as conjugates, against an explicit sum of exponentials."""
+    x = np.random.default_rng(0).normal(size=shape)
+    dfts = [np.exp(-2j * np.pi * np.outer(np.arange(n), np.arange(n)) / n) / np.sqrt(n) for n in shape]
+    expected = Kronecker(dfts)(x).ravel()
+    everything = Fourier(np.ones(shape, bool))
+    np.testing.assert_allclose(everything(x), [expected.real, expected.imag], atol=1e-13)
+    assert everything.norm_bound() == pytest.approx(_norm(everything))
+    mask = np.random.default_rng(1).uniform(size=shape) < 0.4
+    chosen = expected[mask.ravel()]
+    np.testing.assert_allclose(Fourier(mask)(x), [chosen.real, chosen.imag], atol=1e-13)
+
+
+def test_matrix():
+    m = np.array([[1.0, 2j, 0, 1], [0, 1, 1j, 3]])
+    x = np.array([[1.0, 2.0], [3.0, 4.0]])
+    a = Matrix(m, in_shape=(2, 2), out_shape=(1, 2))
+    np.testing.assert_allclose(a(x), (m @ x.ravel())[None], rtol=1e-6)
+    np.testing.assert_allclose(a.H(np.array([[1.0, 2.0]])), (m.conj().T @ [1, 2]).reshape(2, 2), rtol=1e-6)
+    assert a.norm_bound() == pytest.approx(np.linalg.norm(m, 2), rel=1e-5)
+    assert Matrix([[1, 2], [3, 4]])(x[0]).dtype == jnp.float32
+
+
+def test_integers_are_not_truncated():
+    """Factors below 1 act in full on integer arrays."""
+    np.testing.assert_allclose(Kronecker([np.full((1, 4), 0.25)])(np.arange(4)), [1.5])
+    np.testing.assert_allclose((0.5 * Mask(np.ones(3, bool)))(np.arange(3)), [0, 0.5, 1.0])
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Mask(np.array([0, 1])), "Mask: `mask` must be boolean; got dtype int64"),
+        (lambda: Mask(np.zeros((2, 2), bool)), "keeps no entry"),
+        (lambda: jax.jit(lambda m: Mask(m)(jnp.ones(2)))(np.ones(2, bool)), "known outside `jit`"),
+        (lambda: Fourier(np.ones((2, 2))), "Fourier: `mask` must be boolean; got dtype float64"),
+        (lambda: Fourier(np.ones((1,) * 4, bool)), "one to three axes"),
+        (lambda: PointObservation([[0, 5], [1, 1]], (4, 5)), r"1 of 2 rows .* index\[0\] = \[0, 5\]"),
+        (lambda: PointObservation([[-1, 0]], (4, 5)), "outside the shape"),
+        (lambda: PointObservation([0, 1], (4, 5)), r"shape \(m, 2\)"),
+        (lambda: PointObservation([[0.0, 1.0]], (4, 5)), "got dtype float64"),
+        (lambda: Downsample((4, 6), 4), "does not divide the shape"),
+        (lambda: Downsample((4, 6), 0.5), "`factor` must be positive integers"),
+        (lambda: Downsample((4, 6), (2, 3, 1)), "one value or one per axis"),
+        (lambda: Matrix(np.ones(3)), "`matrix` must be a matrix"),
+        (lambda: Matrix([[np.nan]]), "`matrix` must be finite"),
+        (lambda: Matrix(np.ones((2, 4)), in_shape=(3,)), "`in_shape` .* but the matrix wants 4"),
+    ],
+)
+def test_bad_input(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
