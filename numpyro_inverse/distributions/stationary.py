@@ -126,7 +126,7 @@ class StationaryField(ReparametrizedDistribution):
         if n > DENSE_LIMIT:
             raise ValueError(
                 f"{type(self).__name__}: a dense covariance is formed up to {DENSE_LIMIT} cells; this field has {n}. "
-                "The density of a field seen through a window (`padding`) needs it: use `whiten(model)`, which does not."
+                "The density of a field seen through a window (`padding`) needs it; `whiten(model)` does not."
             )
         d, batch = self.domain.ndim, self.batch_shape
         covariance = self.spectrum / self.domain.cell_volume

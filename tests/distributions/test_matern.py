@@ -1,0 +1,303 @@
+"""The Matérn field against the analytic covariance (its mirror images included), in every dimension and at every edge."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.special import gamma, kv
+from scipy.stats import multivariate_normal
+
+from numpyro_inverse.distributions import Matern
+from numpyro_inverse.domains import Grid
+
+SMOOTHNESS = (0.5, 1.0, 1.5, 2.3)
+ANISOTROPIC = (0.25, 0.1, 0.4)
+
+
+def correlation(r, smoothness):
+    """Matérn correlation at distance ``r`` in ranges (scipy's Bessel function)."""
+    x = np.sqrt(8 * smoothness) * np.asarray(r, float)
+    x = np.where(x == 0, 1e-12, x)
+    return np.where(x > 1e-11, 2 ** (1 - smoothness) / gamma(smoothness) * x**smoothness * kv(smoothness, x), 1.0)
+
+
+def images(grid, smoothness, ranges, boundary=None, reach=3):
+    """Covariance matrix at unit scale from the free-space covariance and its mirror images at the boundary."""
+    boundary = boundary or grid.boundary
+    x = np.asarray(grid.points, float).reshape(-1, grid.ndim)
+    per_axis = []
+    for a, (b, length) in enumerate(zip(boundary, grid.extent, strict=True)):
+        period = length if b == "periodic" else 2 * length
+        copies = [(1, 1, period * m) for m in range(-reach, reach + 1)]
+        if b != "periodic":
+            sign = 1 if b == "neumann" else -1
+            copies += [(sign, -1, period * m) for m in range(-reach, reach + 1)]
+        per_axis.append(
+            [(sign, (x[:, None, a] - side * x[None, :, a] - shift) / ranges[a]) for sign, side, shift in copies]
+        )
+    total = np.zeros((len(x), len(x)))
+    for copy in itertools.product(*per_axis):
+        sign = np.prod([s for s, _ in copy])
+        total += sign * correlation(np.sqrt(sum(d**2 for _, d in copy)), smoothness)
+    return total
+
+
+def covariance(field):
+    return np.asarray(field.covariance_matrix)
+
+
+@pytest.mark.parametrize("smoothness", SMOOTHNESS)
+@pytest.mark.parametrize("ndim", [1, 2, 3])
+@pytest.mark.parametrize("where", ["neumann", "dirichlet", "periodic", "padding"])
+def test_covariance_is_analytic_away_from_the_boundary(where, ndim, smoothness, x64):
+    """Within 1 % of the free-space covariance up to a range away, from the middle of a domain ten ranges wide; with
+    padding, from a corner too."""
+    cells = {1: 160, 2: 64, 3: 30}[ndim]
+    grid = Grid((cells,) * ndim, boundary="neumann" if where == "padding" else where)
+    field = Matern(grid, range=0.1, scale=1.3, smoothness=smoothness, padding=0.5 if where == "padding" else 0.0)
+    for start in [cells // 2] + [0] * (where == "padding"):
+        row = field._crop(row_of_covariance(field, (start,) * ndim))
+        points = np.asarray(grid.points)
+        r = np.linalg.norm(points - points[(start,) * ndim], axis=-1)
+        near = r <= 0.1
+        expected = 1.3**2 * correlation(r[near] / 0.1, smoothness)
+        np.testing.assert_allclose(np.asarray(row)[near], expected, rtol=1e-4)
+
+
+def row_of_covariance(field, cell):
+    unit = jnp.zeros(field.domain.shape).at[cell].set(1.0)
+    return field.domain.inverse_transform(field.amplitude**2 * field.domain.transform(unit))
+
+
+@pytest.mark.parametrize("smoothness", SMOOTHNESS)
+@pytest.mark.parametrize(
+    ("shape", "boundary"),
+    [
+        ((12,), ("neumann",)),
+        ((12,), ("dirichlet",)),
+        ((11,), ("periodic",)),
+        ((8, 10), ("neumann", "dirichlet")),
+        ((7, 12), ("periodic", "neumann")),
+        ((4, 6, 5), ("dirichlet", "periodic", "neumann")),
+    ],
+)
+def test_covariance_is_the_sum_of_images_everywhere(shape, boundary, smoothness, x64):
+    """Every entry of the covariance, at the boundary too, with a range of its own along each axis: the spectrum is
+    folded exactly, from 1 to 5 cells a range."""
+    grid = Grid(shape, boundary=boundary)
+    ranges = ANISOTROPIC[: len(shape)]
+    field = Matern(grid, range=ranges, scale=1.3, smoothness=smoothness)
+    expected = 1.69 * images(grid, smoothness, ranges)
+    np.testing.assert_allclose(covariance(field), expected, atol=5e-6)
+
+
+@pytest.mark.parametrize("ranges", [(1e-3, 1.0, 0.01), (1.0, 0.01, 0.3), (3.0, 1e-3, 1e-3)])
+@pytest.mark.parametrize("smoothness", [0.3, 1.0, 6.0, 20.0])
+@pytest.mark.parametrize("ndim", [1, 2, 3])
+def test_spectrum_at_extreme_ratios_of_ranges_to_cells(ndim, smoothness, ranges, x64):
+    """From a thousandth of a cell to fifty cells a range: the variance is the sum of the images on the torus."""
+    grid = Grid((24, 20, 16)[:ndim], extent=1.0, boundary="periodic")
+    ranges = ranges[:ndim]
+    field = Matern(grid, range=ranges, scale=1.0, smoothness=smoothness)
+    reach = [int(np.ceil(12 * r)) for r in ranges]
+    shifts = np.array(list(itertools.product(*[np.arange(-m, m + 1) / r for m, r in zip(reach, ranges, strict=True)])))
+    expected = np.sum(correlation(np.linalg.norm(shifts, axis=-1), smoothness))
+    np.testing.assert_allclose(np.sum(field.spectrum), expected, rtol=2e-5 if smoothness < 10 else 1e-3)
+    assert np.all(np.asarray(field.spectrum) > 0)
+
+
+def test_boundary_inflation():
+    """Variance at a Neumann edge is twice, at a corner four times that inside; Dirichlet: zero. Padding removes it."""
+    arguments = {"range": 0.1, "scale": 1.0, "smoothness": 1.5}
+    inside, edge, corner = (64, 64), (0, 64), (0, 0)
+    neumann = Matern(Grid((128, 128)), **arguments).variance
+    np.testing.assert_allclose([neumann[inside], neumann[edge], neumann[corner]], [1, 2, 4], rtol=0.04)
+    dirichlet = Matern(Grid((128, 128), boundary="dirichlet"), **arguments).variance
+    np.testing.assert_allclose([dirichlet[inside], dirichlet[edge], dirichlet[corner]], [1, 0, 0], atol=0.02)
+    padded = Matern(Grid((128, 128)), padding=0.1, **arguments).variance
+    np.testing.assert_allclose(padded, 1.0, rtol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(9,), (6, 7), (4, 3, 5)])
+def test_padding_by_the_whole_extent_averages_the_boundary_conditions(shape, x64):
+    """The torus of twice the size is the mean of the 2^d Dirichlet/Neumann combinations (Kutri & Scheichl 2024)."""
+    arguments = {"range": 0.6, "scale": 1.2, "smoothness": 1.0}
+    grid = Grid(shape)
+    padded = covariance(Matern(grid, padding=grid.extent, **arguments))
+    combinations = list(itertools.product(("neumann", "dirichlet"), repeat=grid.ndim))
+    average = np.mean([covariance(Matern(Grid(shape, boundary=b), **arguments)) for b in combinations], axis=0)
+    np.testing.assert_allclose(padded, average, atol=1e-6)
+
+
+def test_refinement_changes_nothing_but_resolution(x64):
+    """Covariance between cell centres shared by grids of 16, 48 and 144 cells, at the boundary too."""
+    arguments = {"range": 0.2, "scale": 1.0, "smoothness": 0.7}
+    rows = []
+    for factor in (1, 3, 9):
+        field = Matern(Grid(16 * factor), **arguments)
+        shared = slice(factor // 2, None, factor)
+        rows.append(covariance(field)[shared, shared])
+    np.testing.assert_allclose(rows[1], rows[0], atol=1e-6)
+    np.testing.assert_allclose(rows[2], rows[0], atol=1e-6)
+
+
+def test_variance_and_lagged_covariance_agree_across_grids(x64):
+    """16, 32 and 64 cells a side on a padded domain: variance, and correlation a quarter of the domain apart."""
+    for n in (16, 32, 64):
+        field = Matern(Grid((n, n)), range=0.3, scale=2.0, smoothness=1.0, padding=1.0)
+        row = field._crop(row_of_covariance(field, (0, 0)))
+        np.testing.assert_allclose(row[0, 0], 4.0, rtol=1e-6)
+        np.testing.assert_allclose(row[n // 4, 0], 4.0 * correlation(0.25 / 0.3, 1.0), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("shape", "boundary", "ranges", "padding"),
+    [
+        ((20,), "neumann", 0.3, 0.0),
+        ((20,), "dirichlet", 0.3, 0.0),
+        ((6, 8), "periodic", 0.3, 0.0),
+        ((6, 8), ("neumann", "dirichlet"), (0.3, 0.2), 0.0),
+        ((6, 8), "neumann", (0.3, 0.2), (0.4, 0.3)),
+        ((4, 3, 5), ("periodic", "dirichlet", "neumann"), (0.3, 0.4, 0.5), 0.0),
+        ((4, 3, 5), "neumann", 0.3, 0.5),
+    ],
+)
+def test_log_density_is_that_of_the_dense_normal(shape, boundary, ranges, padding, x64):
+    """Against scipy's multivariate normal with the covariance of the images, which shares no code with ours. A batch of
+    two smoothnesses, two scales and two means, to 1e-5 relative."""
+    grid = Grid(shape, boundary=boundary)
+    rng = np.random.default_rng(0)
+    smoothness, scale = np.array([0.7, 1.0]), np.array([1.3, 0.4])
+    mean = rng.normal(size=(2, *shape))
+    value = mean + rng.normal(size=(2, *shape))
+    field = Matern(grid, range=ranges, scale=scale, smoothness=smoothness, mean=mean, padding=padding)
+    assert (field.batch_shape, field.event_shape) == ((2,), shape)
+    expected = []
+    for i in range(2):
+        torus = grid.extended(padding)
+        each = np.broadcast_to(ranges, len(shape))
+        if padding:
+            full = images(torus, smoothness[i], each).reshape(torus.shape * 2)
+            matrix = full[tuple(slice(n) for n in shape * 2)].reshape(grid.size, grid.size)
+        else:
+            matrix = images(grid, smoothness[i], each)
+        density = multivariate_normal(mean[i].ravel(), scale[i] ** 2 * matrix)
+        expected.append(density.logpdf(value[i].ravel()))
+    np.testing.assert_allclose(field.log_prob(value), expected, rtol=1e-5)
+
+
+NAMES = ("range", "scale", "smoothness", "mean")
+POINT = np.array([0.3, 1.2, 1.4, 0.5])
+
+
+@pytest.mark.parametrize("padding", [0.0, 0.3])
+@pytest.mark.parametrize("boundary", ["neumann", "dirichlet", "periodic"])
+def test_gradients_in_all_hyperparameters(boundary, padding, x64):
+    """Of the log density and of a functional of ``from_base``, against fourth-order finite differences."""
+    grid = Grid((5, 6), boundary=boundary)
+    probe = jax.random.normal(jax.random.key(0), grid.shape)
+    white = jax.random.normal(jax.random.key(1), grid.extended(padding).shape if padding else grid.shape)
+
+    def both(p):
+        field = Matern(grid, **dict(zip(NAMES, p, strict=True)), padding=padding)
+        return jnp.stack([field.log_prob(probe), jnp.sum(probe * field.from_base(white))])
+
+    e = 1e-3
+    steps = jnp.concatenate([POINT + k * e * jnp.eye(4) for k in (-2, -1, 1, 2)])
+    low2, low, high, high2 = jax.jit(jax.vmap(both))(steps).reshape(4, 4, 2)
+    expected = (low2 - 8 * low + 8 * high - high2) / (12 * e)
+    np.testing.assert_allclose(jax.jit(jax.jacfwd(both))(POINT), expected.T, rtol=1e-6, atol=1e-7)
+    np.testing.assert_allclose(jax.jit(jax.jacrev(both))(POINT), expected.T, rtol=1e-6, atol=1e-7)
+
+
+def test_range_of_one_axis_and_batches_of_ranges(x64):
+    grid = Grid((4, 6))
+    batch = Matern(grid, range=(jnp.array([0.1, 0.2, 0.3]), 0.4), scale=1.0, smoothness=jnp.ones((2, 1)))
+    assert batch.batch_shape == (2, 3)
+    one = Matern(grid, range=(0.2, 0.4), scale=1.0, smoothness=1.0)
+    np.testing.assert_allclose(batch.spectrum[1, 1], one.spectrum, rtol=1e-12)
+
+
+@pytest.mark.parametrize("smoothness", [0.5, 2.3])
+@pytest.mark.parametrize("shape", [(200,), (40, 30), (12, 10, 8)])
+def test_single_precision_agrees_with_double(shape, smoothness):
+    """Field and density in float32 within 1e-4 of those in x64 (relative to the field's size, and per cell)."""
+    rng = np.random.default_rng(0)
+    z = rng.normal(size=shape).astype(np.float32)
+
+    def results():
+        field = Matern(Grid(shape), range=0.2, scale=1.0, smoothness=smoothness)
+        x = field.from_base(jnp.asarray(z, jnp.result_type(float)))
+        return np.asarray(x), np.asarray(field.log_prob(x)), x.dtype
+
+    x, density, dtype = results()
+    with jax.enable_x64(True):
+        x64, density64, dtype64 = results()
+    assert (dtype, dtype64) == (jnp.float32, jnp.float64)
+    np.testing.assert_allclose(x, x64, atol=1e-5)
+    np.testing.assert_allclose(density / x.size, density64 / x.size, rtol=1e-4)
+
+
+def test_very_smooth_fields_stay_finite():
+    """Smoothness 20 on a fine grid: the spectrum underflows in float32; samples and their gradients do not break."""
+    z = jax.random.normal(jax.random.key(0), (64, 64))
+
+    def total(smoothness):
+        return jnp.sum(Matern(Grid((64, 64)), range=0.8, scale=1.0, smoothness=smoothness).from_base(z) ** 2)
+
+    value, slope = jax.jit(jax.value_and_grad(total))(20.0)
+    assert np.isfinite(value)
+    assert np.isfinite(slope)
+
+
+@pytest.mark.parametrize("shape", [(256, 256), (48, 48, 48)])
+def test_large_samples(shape, key):
+    """Finite, and the mean over cells of the squared field is its mean variance within 5 standard errors.
+
+    That mean is a sum of independent chi-squared variables, one per mode, so its standard error is exact:
+    sqrt(2 sum v_k^2) / n; a false alarm happens once in 1e5 runs at least (its right tail is fatter than normal).
+    """
+    field = Matern(Grid(shape), range=0.1, scale=1.5, smoothness=1.0)
+    x = np.asarray(field.sample(key), float)
+    assert np.isfinite(x).all()
+    v = np.asarray(field.amplitude, float) ** 2
+    error = np.sqrt(2 * np.sum(v**2)) / v.size
+    assert abs(np.mean(x**2) - np.mean(v)) < 5 * error
+    np.testing.assert_allclose(np.mean(field.variance), np.mean(v), rtol=1e-4)
+
+
+def test_variance_of_a_long_line():
+    """100 000 cells, no n x n matrix: one in the middle, two at the ends."""
+    variance = Matern(Grid(100_000), range=0.1, scale=1.0, smoothness=1.0).variance
+    np.testing.assert_allclose(variance[jnp.array([0, 50_000, 99_999])], [2, 1, 2], rtol=1e-4)
+
+
+GOOD = {"domain": Grid((4, 6)), "range": 0.2, "scale": 1.0, "smoothness": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"range": -0.1}, "Matern: `range` must be positive and finite; got -0.1"),
+        ({"range": (0.1, 0.0)}, "Matern: `range` must be positive and finite; got 0.0"),
+        ({"range": np.nan}, "Matern: `range` must be positive and finite; got nan"),
+        ({"scale": 0.0}, "Matern: `scale` must be positive and finite"),
+        ({"smoothness": np.inf}, "Matern: `smoothness` must be positive and finite"),
+        ({"range": (0.1,)}, r"`range` must be one value or a tuple of one per axis \(2\); got 1"),
+        ({"mean": np.zeros(3)}, r"`mean` must broadcast to batch \+ \(4, 6\); got shape \(3,\)"),
+        ({"mean": np.nan}, "`mean` must be finite; 1 values are not"),
+        ({"padding": -1.0}, "`padding` must be non-negative lengths"),
+        ({"range": np.ones(3), "scale": np.ones(2)}, "[Ii]ncompatible shapes"),
+    ],
+)
+def test_bad_input(change, message):
+    with pytest.raises(ValueError, match=message):
+        Matern(**{**GOOD, **change})
+
+
+def test_padded_density_of_a_large_field():
+    field = Matern(Grid((65, 64)), range=0.2, scale=1.0, smoothness=1.0, padding=0.2)
+    with pytest.raises(ValueError, match=r"up to 4096 cells; this field has 4160.*whiten"):
+        field.log_prob(jnp.zeros((65, 64)))
