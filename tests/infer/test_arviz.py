@@ -129,9 +129,10 @@ def test_replicates_do_not_depend_on_the_batch_size(mcmc, tree):
 def test_what_depends_on_the_data_sees_the_replicate():
     def chained():
         a = numpyro.sample("a", dist.Normal(100.0, 1.0), obs=jnp.zeros(()))
-        numpyro.sample("b", dist.Normal(a + numpyro.sample("s", dist.Normal()), 1.0), obs=jnp.zeros(()))
+        centre = numpyro.deterministic("centre", a + numpyro.sample("s", dist.Normal()))
+        numpyro.sample("b", dist.Normal(centre, 1.0), obs=jnp.zeros(()))
 
-    tree = to_arviz({"s": np.zeros((1, 4))}, chained)
+    tree = to_arviz({"s": np.zeros((1, 4)), "centre": np.zeros((1, 4))}, chained)
     assert tree.posterior_predictive["b"].min() > 50
     np.testing.assert_allclose(tree.log_likelihood["b"], stats.norm.logpdf(0.0), rtol=1e-6)
 
