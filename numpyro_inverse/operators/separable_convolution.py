@@ -17,8 +17,9 @@ class SeparableConvolution(Kronecker):
 
     Same meaning as :class:`~numpyro_inverse.operators.Convolution` with the outer product of the kernels. Each axis
     is a dense ``n x n`` matrix with the boundary folded in, so kernels of any length are exact and both directions
-    are plain matrix products: on CPU two to five times faster than the FFT at 128 x 128 and 256 x 256, and faster
-    than a sum of shifted slices once the gradient is counted (``docs/operators.md``). Cost :math:`O(N \sum_i n_i)`.
+    are plain matrix products. Cost :math:`O(N \sum_i n_i)`: on CPU faster than the FFT up to axes of about 256
+    cells, slower from 512 on, where the ``Convolution`` with the outer product serves better (measured in
+    ``docs/operators.md``, with the alternatives).
 
     Args:
         kernels: one real vector per axis, centre at index ``size // 2``. May be traced.

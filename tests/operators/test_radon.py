@@ -84,8 +84,8 @@ def _dense(shape, angles, bins):
 @pytest.mark.parametrize("precision", [np.float32, np.float64])
 def test_no_shadow_is_misplaced_when_compiled(precision):
     """Each pixel's weights land in their own bins at every angle, also where shadows end at bin edges."""
-    x = np.random.default_rng(0).normal(size=(48, 40))
-    angles = np.linspace(0, np.pi, 36, endpoint=False)
+    x = np.random.default_rng(0).normal(size=(64, 64))
+    angles = np.linspace(0, np.pi, 12, endpoint=False)
     with jax.enable_x64(precision is np.float64):
         a = Radon(x.shape, angles)
         y = np.asarray(jax.jit(lambda a, x: a(x))(a, x.astype(precision)), float)
