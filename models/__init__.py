@@ -1,0 +1,17 @@
+"""Reference inverse problems: one file each, with a problem card, a NumPyro model, a simulator and the exact posterior.
+
+Each module has
+
+- ``model(data=None, ...)``: a NumPyro model function, written as a user would write it;
+- ``simulate(key, ...)``: a truth from the prior and its data;
+- ``exact_posterior(data, ...)``: mean, standard deviations, covariance and log evidence in float64, by NumPy and SciPy,
+  independent of the samplers of ``numpyro_inverse``.
+
+============================  =====================================================
+:mod:`models.deconvolution`   Gaussian blur of a signal or a picture
+:mod:`models.tomography`      parallel-beam X-ray tomography
+:mod:`models.gravity`         depth profile of density from surface gravity
+:mod:`models.shaw`            one-dimensional image restoration through a slit
+:mod:`models.heat`            surface heat flux from the temperature inside
+============================  =====================================================
+"""
