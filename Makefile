@@ -21,10 +21,10 @@ demo: env  ## run the quickstart (ARGS="--size 256" for a larger picture)
 	$(BIN)/python examples/quickstart.py $(ARGS)
 
 test: env  ## run the fast tests
-	$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 test-statistical: env  ## run the long statistical tests
-	$(BIN)/python -m pytest -n $(WORKERS) -m statistical $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m statistical $(ARGS)
 
 lint: env  ## check style
 	$(BIN)/ruff check .

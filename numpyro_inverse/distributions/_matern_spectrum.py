@@ -117,7 +117,7 @@ def _aliases(domain: Grid, kappa: Array, smoothness: Array, q: Array) -> Array:
 
 def _start(power: Array, y: Array) -> Array:
     """int_0^1 r^(power - 1) exp(-y r) dr for y < 1."""
-    return sum((-y) ** j / (factorial(j) * (power + j)) for j in range(START_TERMS))
+    return jnp.asarray(sum((-y) ** j / (factorial(j) * (power + j)) for j in range(START_TERMS)))
 
 
 def _phases(domain: Grid) -> list[np.ndarray]:

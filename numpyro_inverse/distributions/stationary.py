@@ -44,8 +44,8 @@ class StationaryField(ReparametrizedDistribution):
 
     arg_constraints = {"spectrum": constraints.positive}  # noqa: RUF012
     reparametrized_params = ["spectrum"]  # noqa: RUF012
-    pytree_data_fields = ("spectrum", "_mean")
-    pytree_aux_fields = ("domain", "window")
+    pytree_data_fields: tuple[str, ...] = ("spectrum", "_mean")
+    pytree_aux_fields: tuple[str, ...] = ("domain", "window")
 
     def __init__(
         self,
