@@ -44,7 +44,7 @@ docs: .venv/.complete-docs  ## build the documentation in docs/_build/html
 # through $PEERS_PYTHON and reports a peer that is missing.
 bench: env  ## run the benchmarks, with the peers beside us
 	@$(MAKE) --no-print-directory .venv-peers/.complete || echo "PEERS MISSING: their environment could not be made."
-	@for script in benchmarks/[a-z]*.py; do \
+	@for script in $(wildcard benchmarks/[a-z]*.py); do \
 		echo "== $$script"; \
 		PEERS_PYTHON=.venv-peers/bin/python PYTHONPATH=. $(BIN)/python $$script $(ARGS) || exit 1; \
 	done
