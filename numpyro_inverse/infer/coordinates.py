@@ -57,20 +57,23 @@ def fit_coordinates(model: Callable, args: tuple, kwargs: dict[str, Any], seed: 
     """
     problem = _Problem(model, args, kwargs)
     key = jax.random.key(seed)
-    eta, w = jax.jit(problem.start)(jax.random.fold_in(key, 0))
+    eta, w, prior_spread = jax.jit(problem.start)(jax.random.fold_in(key, 0))
     coordinates_at = jax.jit(problem.coordinates_at)
     value_and_grad = jax.jit(jax.value_and_grad(problem.smoothed_potential))
-    curvature = jax.jit(problem.curvature)
     to_coefficients = jax.jit(problem.coefficients)
+    step = 0.05 * np.asarray(ravel_pytree(prior_spread)[0], float)
     for i in range(ROUNDS + 1):
         key_information, key_noise = jax.random.split(jax.random.fold_in(key, i + 1))
         modes = coordinates_at(eta, w, key_information)
         frame = (modes, _noise(modes.spread, key_noise))
         mean = jax.tree.map(jnp.divide, w, modes.reference)
-        covariance, root = _inverse_and_root(curvature((eta, mean), *frame))
+        covariance, root = _inverse_and_root(
+            _hessian(lambda x, frame=frame: value_and_grad(x, *frame), eta, mean, step)
+        )
+        step = 0.5 * np.sqrt(np.diag(covariance))
         if i == ROUNDS:
             break  # the last coordinates are those at the final point
-        eta, mean = _minimise(lambda x: value_and_grad(x, *frame), (eta, mean), root, modes.spread)
+        eta, mean = _minimise(lambda x, frame=frame: value_and_grad(x, *frame), (eta, mean), root, modes.spread)
         w = to_coefficients((eta, mean), modes)
     _, unravel = ravel_pytree(eta)  # sites in alphabetical order, as in NumPyro's mass matrix blocks
     fitted = Coordinates(
@@ -149,24 +152,27 @@ class _Problem:
         jax.eval_shape(run)  # no computation, no compilation
         return {name: site for name, site in found.items() if site["type"] == "sample"}
 
-    def start(self, key: Array) -> tuple[dict[str, Array], dict[str, Array]]:
-        """Unconstrained prior medians of the other latents, each given the medians upstream, and zero coefficients."""
+    def start(self, key: Array) -> tuple[dict[str, Array], dict[str, Array], dict[str, Array]]:
+        """Medians (given the medians upstream) and spreads of the other latents' priors, and zero coefficients.
+
+        Medians and spreads are unconstrained, from 101 draws.
+        """
         latents = {f"{name}_latent" for name in self.fields}
+        spread = {}
 
         def value(site):
-            if site["type"] != "sample" or site["is_observed"]:
-                return None
-            if site["name"] in latents:
+            if site["type"] == "sample" and site["name"] in latents:
                 return jnp.zeros(site["fn"].shape(), unwrapped(site["fn"]).scale.dtype)
             if site["name"] not in self.others:
                 return None
-            return jnp.median(site["fn"].sample(site["kwargs"]["rng_key"], (101,)), axis=0)
+            draws = site["fn"].sample(site["kwargs"]["rng_key"], (101,))
+            spread[site["name"]] = jnp.std(biject_to(site["fn"].support).inv(draws), axis=0)
+            return jnp.median(draws, axis=0)
 
         seeded = handlers.seed(reparametrize(self.model, 1.0), key)
-        model = handlers.substitute(seeded, substitute_fn=value)
-        trace = handlers.trace(model).get_trace(*self.args, **self.kwargs)
+        trace = handlers.trace(handlers.substitute(seeded, substitute_fn=value)).get_trace(*self.args, **self.kwargs)
         eta = {name: biject_to(trace[name]["fn"].support).inv(trace[name]["value"]) for name in self.others}
-        return eta, {name: trace[f"{name}_latent"]["value"] for name in self.fields}
+        return eta, {name: trace[f"{name}_latent"]["value"] for name in self.fields}, spread
 
     def trace_at(self, eta: dict[str, Array], w: dict[str, Array]) -> dict[str, Any]:
         """The model's sites with the given coefficients and hyperparameters."""
@@ -220,18 +226,24 @@ class _Problem:
 
         return jnp.mean(jax.lax.map(at, jnp.array([-1.0, 1.0])))
 
-    def curvature(self, x: tuple, modes: _Modes, noise: dict[str, Array]) -> Float[Array, "p p"]:
-        """Hessian of the smoothed potential in the flattened eta, one column at a time."""
-        flat, unravel = ravel_pytree(x[0])
-        gradient = jax.grad(lambda e: self.smoothed_potential((unravel(e), x[1]), modes, noise))
-        return jax.lax.map(lambda e: jax.jvp(gradient, (flat,), (e,))[1], jnp.eye(flat.size, dtype=flat.dtype))
-
     def coefficients(self, x: tuple, modes: _Modes) -> dict[str, Array]:
         """The coefficients w = v a^(1 - c) b^c at (eta, v)."""
         eta, v = x
         return jax.tree.map(
             lambda v, a, b, c: v * a ** (1 - c) * b**c, v, self.amplitudes(eta, v), modes.reference, modes.centering
         )
+
+
+def _hessian(value_and_grad: Callable, eta: dict[str, Array], mean: dict[str, Array], step: np.ndarray) -> np.ndarray:
+    """Hessian in the flattened eta, by central differences of the gradient over ``step`` either way."""
+    flat, unravel = ravel_pytree(eta)
+
+    def gradient(shift: np.ndarray) -> np.ndarray:
+        _, (g, _) = value_and_grad((unravel(flat + jnp.asarray(shift, flat.dtype)), mean))
+        return np.asarray(ravel_pytree(g)[0], float)
+
+    columns = [(gradient(e) - gradient(-e)) / (2 * h) for e, h in zip(np.diag(step), step, strict=True)]
+    return np.stack(columns) if columns else np.zeros((0, 0))
 
 
 def _inverse_and_root(hessian: Float[Array, "p p"]) -> tuple[np.ndarray, np.ndarray]:
