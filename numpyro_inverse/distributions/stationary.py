@@ -136,18 +136,21 @@ class StationaryField(ReparametrizedDistribution):
             covariance = jnp.matmul(covariance[..., None, :] * rows, rows.T, precision="highest")
         pairs = [len(batch) + 2 * a for a in range(d)]
         order = (*range(len(batch)), *pairs, *(a + 1 for a in pairs))
-        return covariance.transpose(order).reshape((*batch, n, n))
+        covariance = covariance.transpose(order).reshape((*batch, n, n))
+        return 0.5 * (covariance + jnp.swapaxes(covariance, -1, -2))
 
     @validate_sample
     def log_prob(self, value, intermediates=None):
         r"""Log density, :math:`-\tfrac12 \sum_k \bigl( w_k^2 / v_k + \log 2 \pi v_k \bigr)` with coefficients
-        :math:`w` of ``value - mean`` and their variances :math:`v`; dense if the field is seen through a window."""
+        :math:`w` of ``value - mean`` and their variances :math:`v`; dense if the field is seen through a window (and
+        then NaN where the covariance is singular to working precision, as for a smooth field in float32)."""
         residual = value - self._mean
         d = self.domain.ndim
         if self.window.shape != self.domain.shape:
             flat = residual.reshape((*residual.shape[:-d], -1))
             zero = jnp.zeros(flat.shape[-1:], flat.dtype)
-            return MultivariateNormal(zero, covariance_matrix=self.covariance_matrix).log_prob(flat)
+            factor = jnp.linalg.cholesky(self.covariance_matrix)
+            return MultivariateNormal(zero, scale_tril=factor, validate_args=False).log_prob(flat)
         axes = tuple(range(-d, 0))
         w = self.domain.transform(residual) / self.amplitude
         log_scale = jnp.sum(jnp.log(self.amplitude), axis=axes)

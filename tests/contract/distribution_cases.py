@@ -1,0 +1,50 @@
+"""Every distribution, one line each: a name and how to make it. The contract suite runs over them all.
+
+A case is ``(make, parameters)``: ``make(**parameters)`` is the distribution with batch shape (), and each parameter may
+be replaced by an array of a batch shape. Parameters are those that are differentiated.
+"""
+
+import jax.numpy as jnp
+import numpy as np
+
+from numpyro_inverse.distributions import Matern, StationaryField
+from numpyro_inverse.domains import Grid
+
+MATERN = {"range": 0.3, "scale": 1.2, "smoothness": 1.4, "mean": 0.5}
+MIXED = ("neumann", "dirichlet", "periodic")
+
+
+def _mean(mean, ndim):
+    return jnp.asarray(mean)[(..., *(None,) * ndim)]
+
+
+def matern(shape, boundary="neumann", padding=0.0):
+    """A maker of Matérn fields whose ``mean`` is a number, or a batch of them."""
+    return lambda mean, **p: Matern(Grid(shape, boundary=boundary), mean=_mean(mean, len(shape)), padding=padding, **p)
+
+
+def _sobolev(order, mean):
+    grid = Grid((4, 5), boundary=("periodic", "neumann"))
+    return StationaryField(grid, (1 + grid.eigenvalues) ** -jnp.asarray(order)[..., None, None], mean=_mean(mean, 2))
+
+
+def _gmrf(precision):
+    grid = Grid(7, boundary="dirichlet")
+    return StationaryField(grid, 1 / (jnp.asarray(precision)[..., None] * grid.difference_eigenvalues))
+
+
+DISTRIBUTIONS = {
+    "Matern, line, neumann": (matern((9,)), MATERN),
+    "Matern, rectangle, periodic": (matern((4, 6), "periodic"), MATERN),
+    "Matern, rectangle, dirichlet": (matern((4, 6), "dirichlet"), MATERN),
+    "Matern, box, mixed": (matern((3, 4, 2), MIXED), MATERN),
+    "Matern, rectangle, padded": (matern((3, 4), padding=0.5), MATERN),
+    "StationaryField, Sobolev": (_sobolev, {"order": 1.5, "mean": 0.3}),
+    "StationaryField, first-order GMRF": (_gmrf, {"precision": 30.0}),
+}
+
+
+def batched(parameters, shape):
+    """The same parameters, each an array of ``shape`` spread by 10 % about its value."""
+    factors = 1 + 0.1 * np.linspace(-1, 1, int(np.prod(shape))).reshape(shape)
+    return {name: value * factors for name, value in parameters.items()}
