@@ -25,7 +25,7 @@ numpyro.set_host_device_count(2)  # one per chain, before JAX is first used
 parser = argparse.ArgumentParser(description="Deblur a photograph: the main job of numpyro_inverse.")
 parser.add_argument("--size", type=int, default=128, help="side of the crop in pixels, 16 to 256 (default 128)")
 parser.add_argument("--chains", type=int, default=2)
-parser.add_argument("--warmup", type=int, default=100)
+parser.add_argument("--warmup", type=int, default=50)
 parser.add_argument("--samples", type=int, default=250, help="draws per chain")
 parser.add_argument("--output", type=Path, default=Path("output"), help="where figure and results go")
 args = parser.parse_args()

@@ -1,16 +1,14 @@
-"""Whitened coordinates for field sites, as an effect handler, and NUTS settings that go with them."""
+"""Whitened coordinates for field sites, as an effect handler."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial, update_wrapper
+from functools import update_wrapper
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
-from numpyro.distributions import biject_to
 from numpyro.handlers import block
 
 from numpyro_inverse.infer.coordinates import Coordinates, fit_coordinates
@@ -83,52 +81,3 @@ def whiten(model: Callable, centering: float | Float[Array, "..."] | str = 0.0) 
     elif not np.all((np.asarray(centering) >= 0) & (np.asarray(centering) <= 1)):
         raise ValueError(f'whiten: `centering` must be numbers in [0, 1] or "auto"; got {centering}.')
     return Whitened(model, centering)
-
-
-def nuts_settings(whitened: Whitened, *args: Any, **kwargs: Any) -> dict[str, Any]:
-    """Keyword arguments for NumPyro's ``NUTS``: mass matrix and starting points for automatically whitened coordinates.
-
-    The mass matrix is diagonal in the modes, from prior plus the data's expected information, and dense in the other
-    sites, from the curvature of the log density averaged over the modes' spread; it is kept during warm-up, which then
-    needs to find the step size only: 100 iterations do. Chains start from independent draws of the Gaussian with these
-    variances. The target is so nearly isotropic that longer steps pay: an acceptance of 0.7 is aimed at.
-
-    >>> whitened = whiten(model, centering="auto")  # doctest: +SKIP
-    >>> kernel = NUTS(whitened, **nuts_settings(whitened, data=photo))  # doctest: +SKIP
-
-    Args:
-        whitened: ``whiten(model, centering="auto")``.
-        *args: the model's arguments, with the data.
-        **kwargs: the model's keyword arguments, with the data.
-
-    Raises:
-        ValueError: as :func:`fit_coordinates`.
-    """
-    fitted = whitened.coordinates(*args, **kwargs)
-    others = tuple(sorted(fitted.hyper_location))
-    modes = tuple(sorted(fitted.mode_location))
-    mass = {modes: jnp.concatenate([jnp.ravel(fitted.mode_variance[name]) for name in modes])}
-    if others:
-        mass[others] = fitted.hyper_covariance
-    return {
-        "inverse_mass_matrix": mass,
-        "dense_mass": [others] if others else [],
-        "adapt_mass_matrix": False,
-        "target_accept_prob": 0.7,
-        "init_strategy": partial(_init_near, fitted=fitted),
-    }
-
-
-def _init_near(site: dict[str, Any] | None = None, *, fitted: Coordinates) -> Any:
-    """A NumPyro initialisation strategy: independent draws around the fitted location."""
-    if site is None:
-        return partial(_init_near, fitted=fitted)
-    if site["type"] != "sample" or site["is_observed"]:
-        return None
-    name = site["name"]
-    if name in fitted.mode_location:
-        location, spread = fitted.mode_location[name], jnp.sqrt(fitted.mode_variance[name])
-    else:
-        location, spread = fitted.hyper_location[name], fitted.hyper_spread[name]
-    noise = jax.random.normal(site["kwargs"]["rng_key"], jnp.shape(location), jnp.result_type(location))
-    return biject_to(site["fn"].support)(location + spread * noise)
