@@ -59,7 +59,7 @@ class StationaryField(ReparametrizedDistribution):
         name = type(self).__name__
         self.domain = domain
         self.window = domain if window is None else window
-        if any(w > n for w, n in zip(self.window.shape, domain.shape, strict=True)):
+        if self.window.ndim != domain.ndim or any(w > n for w, n in zip(self.window.shape, domain.shape, strict=True)):
             raise ValueError(f"{name}: `window` {self.window.shape} does not fit into `domain` {domain.shape}.")
         spectrum = jnp.asarray(spectrum)
         check_positive(name, "spectrum", spectrum)

@@ -1,0 +1,92 @@
+"""Stationary fields: spectra given by hand, windows, bad input."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.stats import multivariate_normal
+
+from numpyro_inverse.distributions import StationaryField
+from numpyro_inverse.domains import Grid
+
+
+def second_difference(n, boundary):
+    """The matrix of the negative second difference on cell centres, written out."""
+    matrix = 2 * np.eye(n) - np.eye(n, k=1) - np.eye(n, k=-1)
+    if boundary == "periodic":
+        matrix[0, -1] = matrix[-1, 0] = -1
+    else:  # the ghost cell repeats the value (neumann) or its negative (dirichlet)
+        matrix[0, 0] = matrix[-1, -1] = 1 if boundary == "neumann" else 3
+    return matrix
+
+
+@pytest.mark.parametrize("boundary", ["neumann", "dirichlet", "periodic"])
+def test_gmrf_precision_is_the_stencil(boundary, x64):
+    """A Gaussian Markov random field in 2-D: covariance, density and variance from the inverse of its precision."""
+    grid = Grid((4, 5), extent=(4.0, 5.0), boundary=boundary)  # cells of size 1
+    precision = 30 * (
+        np.kron(second_difference(4, boundary), np.eye(5))
+        + np.kron(np.eye(4), second_difference(5, boundary))
+        + 0.1 * np.eye(20)
+    )
+    field = StationaryField(grid, 1 / (30 * (grid.difference_eigenvalues + 0.1)), mean=2.0)
+    np.testing.assert_allclose(field.covariance_matrix, np.linalg.inv(precision), atol=1e-14)
+    x = np.random.default_rng(0).normal(size=(3, 4, 5))
+    expected = multivariate_normal(np.full(20, 2.0), np.linalg.inv(precision)).logpdf(x.reshape(3, 20))
+    np.testing.assert_allclose(field.log_prob(x), expected, rtol=1e-10)
+    np.testing.assert_allclose(field.variance.ravel(), np.diagonal(np.linalg.inv(precision)), rtol=1e-12)
+
+
+def test_spectrum_means_the_same_on_every_grid(x64):
+    """A band-limited spectrum: covariance at shared cell centres does not change with refinement."""
+    matrices = []
+    for factor in (1, 3):
+        grid = Grid(6 * factor)
+        spectrum = jnp.where(grid.eigenvalues < (3.5 * np.pi) ** 2, 1 / (1 + grid.eigenvalues), 1e-30)
+        shared = slice(factor // 2, None, factor)
+        matrices.append(StationaryField(grid, spectrum).covariance_matrix[shared, shared])
+    np.testing.assert_allclose(matrices[1], matrices[0], atol=1e-12)
+
+
+def test_window_sees_the_leading_cells(x64):
+    torus, window = Grid((5, 6), boundary="periodic"), Grid((2, 4))
+    spectrum = np.random.default_rng(0).uniform(0.5, 2, size=(3, 5, 6))  # cosine and sine of one wave differ
+    whole, seen = StationaryField(torus, spectrum), StationaryField(torus, spectrum, window=window)
+    assert (seen.batch_shape, seen.event_shape) == ((3,), (2, 4))
+    expected = whole.covariance_matrix.reshape(3, 5, 6, 5, 6)[:, :2, :4, :2, :4].reshape(3, 8, 8)
+    np.testing.assert_allclose(seen.covariance_matrix, expected, atol=1e-14)
+    np.testing.assert_allclose(seen.variance, whole.variance[:, :2, :4], rtol=1e-13)
+    z = np.random.default_rng(1).normal(size=(3, 5, 6))
+    np.testing.assert_allclose(seen.from_base(z), whole.from_base(z)[:, :2, :4], rtol=1e-13)
+    assert seen.mean.shape == (3, 2, 4)
+
+
+def test_windowed_density_in_single_precision_at_any_scale():
+    """Rounding leaves a covariance of size 1e6 asymmetric by more than any absolute tolerance."""
+    torus = Grid((8, 8), boundary="periodic")
+    small = StationaryField(torus, (1 + torus.eigenvalues) ** -1.5, window=Grid((5, 5)))
+    large = StationaryField(torus, 1e6 * (1 + torus.eigenvalues) ** -1.5, window=Grid((5, 5)))
+    x = np.random.default_rng(0).normal(size=(5, 5)).astype(np.float32)
+    np.testing.assert_allclose(large.log_prob(1e3 * x), small.log_prob(x) - 25 * np.log(1e3), rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("spectrum", "arguments", "message"),
+    [
+        (np.ones((4, 4)), {}, r"`spectrum` must broadcast to batch \+ \(4, 5\); got shape \(4, 4\)"),
+        (-np.ones((4, 5)), {}, "`spectrum` must be positive and finite; got -1.0"),
+        (np.full((4, 5), np.nan), {}, "`spectrum` must be positive and finite; got nan"),
+        (np.ones((4, 5)), {"mean": np.inf}, "`mean` must be finite"),
+        (np.ones((4, 5)), {"mean": np.zeros((2, 4, 4))}, r"`mean` must broadcast to batch \+ \(4, 5\)"),
+        (np.ones((4, 5)), {"window": Grid((4, 6))}, r"`window` \(4, 6\) does not fit into `domain` \(4, 5\)"),
+        (np.ones((4, 5)), {"window": Grid(4)}, r"`window` \(4,\) does not fit into `domain` \(4, 5\)"),
+    ],
+)
+def test_bad_input(spectrum, arguments, message):
+    with pytest.raises(ValueError, match="StationaryField: " + message):
+        StationaryField(Grid((4, 5)), spectrum, **arguments)
+
+
+def test_dense_covariance_has_a_limit():
+    grid = Grid(4097)
+    with pytest.raises(ValueError, match="up to 4096 cells; this field has 4097"):
+        _ = StationaryField(grid, jnp.ones(4097)).covariance_matrix
