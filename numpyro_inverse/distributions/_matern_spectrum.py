@@ -52,7 +52,7 @@ def matern_spectrum(
     alpha = smoothness + d / 2
     kappa = jnp.sqrt(8 * smoothness)[..., None] / ranges
     q = _squared_wavenumbers(domain, kappa)
-    density = jnp.exp(-_grid_axes(alpha, d) * jnp.log1p(q)) + _aliases(domain, kappa, smoothness, q)
+    density = jnp.exp(-_grid_axes(alpha, d) * jnp.log(1 + q)) + _aliases(domain, kappa, smoothness, q)
     log_front = (
         2 * jnp.log(scale)
         + d / 2 * np.log(4 * np.pi)
@@ -117,7 +117,10 @@ def _aliases(domain: Grid, kappa: Array, smoothness: Array, q: Array) -> Array:
 
 def _start(power: Array, y: Array) -> Array:
     """int_0^1 r^(power - 1) exp(-y r) dr for y < 1."""
-    return jnp.asarray(sum((-y) ** j / (factorial(j) * (power + j)) for j in range(START_TERMS)))
+    total = jnp.zeros(())
+    for j in reversed(range(START_TERMS)):  # Horner's rule
+        total = 1 / (factorial(j) * (power + j)) - y * total
+    return total
 
 
 def _phases(domain: Grid) -> list[np.ndarray]:
@@ -132,13 +135,13 @@ def _own(x: Float[Array, "*batch q"], t: np.ndarray) -> Float[Array, "*batch t q
 
 def _images(x: Float[Array, "*batch q"]) -> Float[Array, "*batch node q"]:
     """The other terms of theta at the nodes, between which it is smooth and even in t."""
-    near = sum(_own(x, CHEBYSHEV + m) for m in range(-4, 5) if m)
+    others = np.array([m for m in range(-4, 5) if m])
+    squares = jnp.asarray((CHEBYSHEV + others[:, None]) ** 2, x.dtype)[..., None]
+    near = jnp.sum(jnp.exp(-x[..., None, None, :] * squares), axis=-3)
     safe = jnp.minimum(x, DUAL_BELOW)
-    wave = sum(
-        jnp.asarray(np.cos(2 * np.pi * j * CHEBYSHEV), x.dtype)[:, None]
-        * jnp.exp(-((np.pi * j) ** 2) / safe[..., None, :])
-        for j in (1, 2, 3)
-    )
+    j = np.arange(1, 4)[:, None, None]
+    waves = jnp.asarray(np.cos(2 * np.pi * j * CHEBYSHEV[:, None]), x.dtype)
+    wave = jnp.sum(waves * jnp.exp(-jnp.asarray((np.pi * j) ** 2, x.dtype) / safe[..., None, None, :]), axis=-3)
     dual = jnp.sqrt(np.pi / safe)[..., None, :] * (1 + 2 * wave) - _own(safe, CHEBYSHEV)
     return jnp.where(x[..., None, :] < DUAL_BELOW, dual, near)
 

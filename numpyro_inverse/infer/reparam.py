@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 import numpyro
 from jaxtyping import Array, Float
 from numpyro.distributions import Distribution, ExpandedDistribution, Independent, Normal
@@ -47,17 +49,18 @@ class SpectralReparam(Reparam):
             raise ValueError(f"site {name!r}: an observed site cannot be whitened.")
         fn, expand_shape, event_dim = self._unwrap(fn)
         modes = fn.domain.shape
-        amplitude = fn.amplitude
+        log_amplitude = 0.5 * jnp.log(fn.spectrum / fn.domain.cell_volume)
         try:
-            scale = jnp.broadcast_to((amplitude / self.reference) ** self.centering, amplitude.shape)
+            shift = self.centering * (log_amplitude - jnp.log(self.reference))
+            log_scale = jnp.broadcast_to(shift, log_amplitude.shape)
         except (TypeError, ValueError) as error:
             raise ValueError(
-                f"whiten: `centering` for site {name!r} must broadcast to its modes {amplitude.shape}; "
+                f"whiten: `centering` for site {name!r} must broadcast to its modes {log_amplitude.shape}; "
                 f"got shape {jnp.shape(self.centering)}."
             ) from error
-        latent = Normal(jnp.zeros((), scale.dtype), scale).to_event(len(modes))
+        latent = Normal(jnp.zeros((), log_scale.dtype), jnp.exp(log_scale)).to_event(len(modes))
         v = numpyro.sample(f"{name}_latent", self._wrap(latent, expand_shape, event_dim))
-        return None, fn.from_coefficients(v * (amplitude / scale))
+        return None, fn.from_coefficients(v * jnp.exp(log_amplitude - log_scale))
 
 
 def unwrapped(fn: Distribution) -> Distribution:
@@ -80,8 +83,12 @@ def reparametrize(model: Callable, centering: Any = 0.0, reference: Any = 1.0) -
         if site["is_observed"]:
             return None
         fn = unwrapped(site["fn"])
-        if isinstance(fn, StationaryField):
-            return SpectralReparam(of(centering, site["name"]), of(reference, site["name"]))
-        return BaseReparam() if isinstance(fn, ReparametrizedDistribution) else None
+        if not isinstance(fn, ReparametrizedDistribution):
+            return None
+        c = of(centering, site["name"])
+        white = np.ndim(c) == 0 and not isinstance(c, jax.core.Tracer) and c == 0
+        if white or not isinstance(fn, StationaryField):
+            return BaseReparam()
+        return SpectralReparam(c, of(reference, site["name"]))
 
     return numpyro.handlers.reparam(model, config=config)
