@@ -36,7 +36,6 @@ def _gmrf(precision):
 DISTRIBUTIONS = {
     "Matern, line, neumann": (matern((9,)), MATERN),
     "Matern, rectangle, periodic": (matern((4, 6), "periodic"), MATERN),
-    "Matern, rectangle, dirichlet": (matern((4, 6), "dirichlet"), MATERN),
     "Matern, box, mixed": (matern((3, 4, 2), MIXED), MATERN),
     "Matern, rectangle, padded": (matern((3, 4), padding=0.5), MATERN),
     "StationaryField, Sobolev": (_sobolev, {"order": 1.5, "mean": 0.3}),

@@ -132,7 +132,7 @@ def test_boundary_inflation():
     np.testing.assert_allclose(padded, 1.0, rtol=1e-4)
 
 
-@pytest.mark.parametrize("shape", [(9,), (6, 7), (4, 3, 5)])
+@pytest.mark.parametrize("shape", [(9,), (4, 5), pytest.param((3, 2, 4), marks=pytest.mark.statistical)])
 def test_padding_by_the_whole_extent_averages_the_boundary_conditions(shape, x64):
     """The torus of twice the size is the mean of the 2^d Dirichlet/Neumann combinations (Kutri & Scheichl 2024)."""
     arguments = {"range": 0.6, "scale": 1.2, "smoothness": 1.0}
@@ -173,7 +173,7 @@ def test_variance_and_lagged_covariance_agree_across_grids(x64):
         ((6, 8), ("neumann", "dirichlet"), (0.3, 0.2), 0.0),
         ((6, 8), "neumann", (0.3, 0.2), (0.4, 0.3)),
         ((4, 3, 5), ("periodic", "dirichlet", "neumann"), (0.3, 0.4, 0.5), 0.0),
-        ((4, 3, 5), "neumann", 0.3, 0.5),
+        ((3, 2, 3), "neumann", 0.3, 0.5),
     ],
 )
 def test_log_density_is_that_of_the_dense_normal(shape, boundary, ranges, padding, x64):
@@ -209,7 +209,7 @@ def test_range_of_one_axis_and_batches_of_ranges(x64):
 
 
 @pytest.mark.parametrize("smoothness", [0.5, 2.3])
-@pytest.mark.parametrize("shape", [(200,), (40, 30), (12, 10, 8)])
+@pytest.mark.parametrize("shape", [(200,), (12, 10, 8)])
 def test_single_precision_agrees_with_double(shape, smoothness):
     """Field and density in float32 within 1e-4 of those in x64 (relative to the field's size, and per cell)."""
     rng = np.random.default_rng(0)
