@@ -19,6 +19,7 @@ from numpyro_inverse.infer._affine import HERE, Affine, AffineModel
 PROBES = 32  # random data vectors from which the diagonal of H is estimated; relative error sqrt(2 / PROBES)
 POWER_STEPS = 8  # of the power iteration that measures how far a root is from the exact one
 REFINEMENTS = 3
+RANK, RANK_ENTRIES, SUBSPACE_STEPS = 64, 2**24, 4  # of the preconditioner: vectors, numbers in them at most, iterations
 
 
 class Draw(NamedTuple):
@@ -107,6 +108,47 @@ class Factored(eqx.Module):
         return Draw(noise, self.error, self.residual, jnp.zeros((), int))
 
 
+class Preconditioner(eqx.Module):
+    r"""An approximation of :math:`H^{-1}`: its diagonal :math:`D`, and the directions that the diagonal misses most.
+
+    .. math:: D^{-1/2} \bigl(I + U (\Lambda^{-1} - I) U^T\bigr) D^{-1/2}
+
+    with Ritz pairs :math:`(\Lambda, U)` of the largest eigenvalues of :math:`D^{-1/2} H D^{-1/2}` from randomised
+    subspace iteration (Halko, Martinsson & Tropp, SIAM Review 53, 2011). Positive definite however rough they are.
+    """
+
+    scale: Float[Array, " n"]
+    vectors: Float[Array, "k n"]
+    values: Float[Array, " k"]
+
+    def __init__(self, affine: Affine, diagonal: Float[Array, " n"], key: Array):
+        self.scale = 1 / jnp.sqrt(diagonal)
+        n = diagonal.size
+        rank = max(1, min(RANK, n, RANK_ENTRIES // n))
+
+        def multiply(rows):
+            return jax.lax.map(lambda x: self.scale * affine.hessian(self.scale * x), rows)
+
+        def orthonormal(rows):
+            return jnp.linalg.qr(rows.T)[0].T
+
+        rows = orthonormal(jax.random.normal(key, (rank, n), diagonal.dtype))
+        rows = jax.lax.fori_loop(0, SUBSPACE_STEPS, lambda _, rows: orthonormal(multiply(rows)), rows)
+        values, rotation = jnp.linalg.eigh(jnp.matmul(multiply(rows), rows.T, precision="highest"))
+        self.vectors = jnp.matmul(rotation.T, rows, precision="highest")
+        self.values = jnp.maximum(values, 1e-3)
+
+    def __call__(self, x: Float[Array, " n"]) -> Float[Array, " n"]:
+        x = self.scale * x
+        along = (1 / self.values - 1) * jnp.matmul(self.vectors, x, precision="highest")
+        return self.scale * (x + jnp.matmul(along, self.vectors, precision="highest"))
+
+    @property
+    def largest(self) -> Float[Array, ""]:
+        """A bound of the largest eigenvalue of the inverse."""
+        return jnp.max(jnp.maximum(self.values, 1)) / jnp.min(self.scale) ** 2
+
+
 class PerturbThenOptimise(eqx.Module):
     r"""Draws :math:`H^{-1} (\tilde A^T (r_0 + \epsilon_1) + \epsilon_2)` by conjugate gradients, matrix-free.
 
@@ -118,14 +160,14 @@ class PerturbThenOptimise(eqx.Module):
     """
 
     mean: Float[Array, " n"]
-    precision: Float[Array, " n"]
+    preconditioner: Preconditioner
     tolerance: float = eqx.field(static=True)
     max_steps: int = eqx.field(static=True)
 
-    def __init__(self, affine: Affine, precision: Float[Array, " n"], tolerance: float, max_steps: int):
-        self.precision, self.tolerance, self.max_steps = precision, tolerance, max_steps
-        self.mean = jnp.zeros_like(precision)
-        self.mean = self._solve(affine, affine.offset, jnp.zeros_like(precision)).noise
+    def __init__(self, affine: Affine, preconditioner: Preconditioner, tolerance: float, max_steps: int):
+        self.preconditioner, self.tolerance, self.max_steps = preconditioner, tolerance, max_steps
+        self.mean = jnp.zeros_like(preconditioner.scale)
+        self.mean = self._solve(affine, affine.offset, self.mean).noise
 
     def draw(self, affine: Affine, key: Array) -> Draw:
         """An independent draw; its ``error`` must be checked."""
@@ -138,9 +180,9 @@ class PerturbThenOptimise(eqx.Module):
         operator = lx.FunctionLinearOperator(affine.hessian, structure, lx.positive_semidefinite_tag)
         # Lineax calls a system singular when a step is longer than 1 / (100 eps n); a large preconditioner keeps steps
         # short, and conjugate gradients do not otherwise depend on its scale.
-        large = jnp.max(self.precision) * max(1.0, 1e3 * self.mean.size * float(jnp.finfo(self.mean.dtype).eps))
+        large = self.preconditioner.largest * max(1.0, 1e3 * self.mean.size * float(jnp.finfo(self.mean.dtype).eps))
         preconditioner = lx.FunctionLinearOperator(
-            lambda x: large / self.precision * x, structure, lx.positive_semidefinite_tag
+            lambda x: large * self.preconditioner(x), structure, lx.positive_semidefinite_tag
         )
         solver = lx.CG(rtol=0.0, atol=self.tolerance / 2, norm=two_norm, stabilise_every=None, max_steps=self.max_steps)
 
@@ -245,7 +287,9 @@ def gaussian_posterior(
         return Factored(affine, DenseRoot(affine, model.size), jax.random.key(2))
 
     def matrix_free(estimate):
-        return PerturbThenOptimise(model.affine(), estimate, tolerance, max_steps)
+        affine = model.affine()
+        preconditioner = Preconditioner(affine, estimate, jax.random.key(4))
+        return PerturbThenOptimise(affine, preconditioner, tolerance, max_steps)
 
     def check():
         return model.check(jax.random.key(3))

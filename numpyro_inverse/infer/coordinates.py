@@ -17,6 +17,7 @@ from numpyro.distributions import Unit, biject_to
 from numpyro.infer.util import constrain_fn, potential_energy
 
 from numpyro_inverse.distributions import ReparametrizedDistribution, StationaryField
+from numpyro_inverse.infer._trial_chain import trial_step_size
 from numpyro_inverse.infer.reparam import reparametrize, unwrapped
 
 ROUNDS = 4  # of: information, then optimisation
@@ -29,7 +30,8 @@ class Coordinates(NamedTuple):
     """Per-mode centring of every stationary field, and a Gaussian sketch of the posterior in those coordinates.
 
     Dictionaries are keyed by field site (``centering``, ``reference``), by latent site (``mode_*``) or by the other
-    latent sites (``hyper_*``, unconstrained).
+    latent sites (``hyper_*``, unconstrained). ``step_size`` suits NUTS in units of the sketch (``None``: none
+    that was tried does).
     """
 
     centering: dict[str, Float[Array, "..."]]
@@ -39,6 +41,7 @@ class Coordinates(NamedTuple):
     hyper_location: dict[str, Float[Array, "..."]]
     hyper_spread: dict[str, Float[Array, "..."]]
     hyper_covariance: Float[Array, "p p"]
+    step_size: float | None
 
 
 def fit_coordinates(model: Callable, args: tuple, kwargs: dict[str, Any], seed: int = 0) -> Coordinates:
@@ -57,35 +60,30 @@ def fit_coordinates(model: Callable, args: tuple, kwargs: dict[str, Any], seed: 
     """
     problem = _Problem(model, args, kwargs)
     key = jax.random.key(seed)
-    eta, w, prior_spread = jax.jit(problem.start)(jax.random.fold_in(key, 0))
-    coordinates_at = jax.jit(problem.coordinates_at)
-    value_and_grad = jax.jit(jax.value_and_grad(problem.smoothed_potential))
-    to_coefficients = jax.jit(problem.coefficients)
+    x, prior_spread = jax.jit(problem.start)(jax.random.fold_in(key, 0))
+    modes = _Modes(*(jax.tree.map(jnp.ones_like, x[1]) for _ in _Modes._fields))
+    renew = jax.jit(problem.renew)
+    value_and_grad = jax.jit(jax.value_and_grad(problem.potential))
     step = 0.05 * np.asarray(ravel_pytree(prior_spread)[0], float)
     for i in range(ROUNDS + 1):
         key_information, key_noise = jax.random.split(jax.random.fold_in(key, i + 1))
-        modes = coordinates_at(eta, w, key_information)
-        frame = (modes, _noise(modes.spread, key_noise))
-        mean = jax.tree.map(jnp.divide, w, modes.reference)
-        covariance, root = _inverse_and_root(
-            _hessian(lambda x, frame=frame: value_and_grad(x, *frame), eta, mean, step)
-        )
-        step = 0.5 * np.sqrt(np.diag(covariance))
-        if i == ROUNDS:
-            break  # the last coordinates are those at the final point
-        eta, mean = _minimise(lambda x, frame=frame: value_and_grad(x, *frame), (eta, mean), root, modes.spread)
-        w = to_coefficients((eta, mean), modes)
-    _, unravel = ravel_pytree(eta)  # sites in alphabetical order, as in NumPyro's mass matrix blocks
+        modes, mean = renew(x, modes, key_information)
+        sketch = _Sketch(value_and_grad, (x[0], mean), modes, key_noise, step)
+        step = 0.5 * sketch.hyper_spread
+        if i < ROUNDS:  # the last coordinates are those at the final point
+            x = sketch.minimise()
+    _, unravel = ravel_pytree(x[0])  # sites in alphabetical order, as in NumPyro's mass matrix blocks
     fitted = Coordinates(
         centering=modes.centering,
         reference=modes.reference,
         mode_location={f"{name}_latent": value for name, value in mean.items()},
         mode_variance={f"{name}_latent": value**2 for name, value in modes.spread.items()},
-        hyper_location=eta,
-        hyper_spread=unravel(jnp.asarray(np.sqrt(np.diag(covariance)))),
-        hyper_covariance=jnp.asarray(covariance),
+        hyper_location=x[0],
+        hyper_spread=unravel(jnp.asarray(sketch.hyper_spread)),
+        hyper_covariance=jnp.asarray(sketch.hyper_root @ sketch.hyper_root.T),
+        step_size=trial_step_size(sketch.standardised, sketch.size),
     )
-    if not all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in jax.tree.leaves(fitted)):
+    if not all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(fitted)):
         raise ValueError(
             'whiten(centering="auto"): no finite rough mode was found from the prior medians; give the hyperparameters '
             "proper priors in the right units, or set `centering` by hand."
@@ -99,11 +97,6 @@ class _Modes(NamedTuple):
     reference: dict[str, Array]
     centering: dict[str, Array]
     spread: dict[str, Array]
-
-
-def _noise(spread: dict[str, Array], key: Array) -> dict[str, Array]:
-    keys = jax.random.split(key, len(spread))
-    return {name: s * jax.random.normal(k, s.shape, s.dtype) for k, (name, s) in zip(keys, spread.items(), strict=True)}
 
 
 class _Problem:
@@ -152,8 +145,8 @@ class _Problem:
         jax.eval_shape(run)  # no computation, no compilation
         return {name: site for name, site in found.items() if site["type"] == "sample"}
 
-    def start(self, key: Array) -> tuple[dict[str, Array], dict[str, Array], dict[str, Array]]:
-        """Medians (given the medians upstream) and spreads of the other latents' priors, and zero coefficients.
+    def start(self, key: Array) -> tuple[tuple, dict[str, Array]]:
+        """Medians (given the medians upstream) of the other latents' priors and zero coefficients, and prior spreads.
 
         Medians and spreads are unconstrained, from 101 draws.
         """
@@ -172,7 +165,7 @@ class _Problem:
         seeded = handlers.seed(reparametrize(self.model, 1.0), key)
         trace = handlers.trace(handlers.substitute(seeded, substitute_fn=value)).get_trace(*self.args, **self.kwargs)
         eta = {name: biject_to(trace[name]["fn"].support).inv(trace[name]["value"]) for name in self.others}
-        return eta, {name: trace[f"{name}_latent"]["value"] for name in self.fields}, spread
+        return (eta, {name: trace[f"{name}_latent"]["value"] for name in self.fields}), spread
 
     def trace_at(self, eta: dict[str, Array], w: dict[str, Array]) -> dict[str, Any]:
         """The model's sites with the given coefficients and hyperparameters."""
@@ -208,70 +201,81 @@ class _Problem:
         total, _ = jax.lax.scan(add_square, jax.tree.map(jnp.zeros_like, w), jax.random.split(key, SIMULATIONS))
         return jax.tree.map(lambda t: t / SIMULATIONS, total)
 
-    def coordinates_at(self, eta: dict[str, Array], w: dict[str, Array], key: Array) -> _Modes:
-        reference = self.amplitudes(eta, w)
-        information = self.information(eta, w, key)
-        gain = jax.tree.map(lambda b, i: b**2 * i, reference, information)
-        centering = jax.tree.map(lambda g: g / (1 + g), gain)
-        return _Modes(reference, centering, jax.tree.map(lambda g: 1 / jnp.sqrt(1 + g), gain))
-
-    def smoothed_potential(self, x: tuple, modes: _Modes, noise: dict[str, Array]) -> Array:
-        """Potential energy at (eta, mean of v), averaged over v = mean +- noise."""
-        eta, mean = x
-        model = reparametrize(self.model, modes.centering, modes.reference)
-
-        def at(sign: Array) -> Array:
-            v = {f"{name}_latent": mean[name] + sign * noise[name] for name in mean}
-            return potential_energy(model, self.args, self.kwargs, eta | v)
-
-        return jnp.mean(jax.lax.map(at, jnp.array([-1.0, 1.0])))
-
-    def coefficients(self, x: tuple, modes: _Modes) -> dict[str, Array]:
-        """The coefficients w = v a^(1 - c) b^c at (eta, v)."""
+    def renew(self, x: tuple, old: _Modes, key: Array) -> tuple[_Modes, dict[str, Array]]:
+        """The coordinates that fit the point ``x`` = (eta, v in the old coordinates), and v in the new ones."""
         eta, v = x
-        return jax.tree.map(
-            lambda v, a, b, c: v * a ** (1 - c) * b**c, v, self.amplitudes(eta, v), modes.reference, modes.centering
-        )
+        reference = self.amplitudes(eta, v)
+        w = jax.tree.map(lambda v, a, b, c: v * a ** (1 - c) * b**c, v, reference, old.reference, old.centering)
+        gain = jax.tree.map(lambda b, i: b**2 * i, reference, self.information(eta, w, key))
+        centering = jax.tree.map(lambda g: g / (1 + g), gain)
+        spread = jax.tree.map(lambda g: 1 / jnp.sqrt(1 + g), gain)
+        return _Modes(reference, centering, spread), jax.tree.map(jnp.divide, w, reference)
+
+    def potential(self, x: tuple, modes: _Modes) -> Array:
+        """Potential energy at (eta, v)."""
+        model = reparametrize(self.model, modes.centering, modes.reference)
+        return potential_energy(model, self.args, self.kwargs, x[0] | {f"{k}_latent": v for k, v in x[1].items()})
 
 
-def _hessian(value_and_grad: Callable, eta: dict[str, Array], mean: dict[str, Array], step: np.ndarray) -> np.ndarray:
-    """Hessian in the flattened eta, by central differences of the gradient over ``step`` either way."""
-    flat, unravel = ravel_pytree(eta)
+class _Sketch:
+    """A Gaussian sketch of the posterior around a point, and the potential in its units, on the host."""
 
-    def gradient(shift: np.ndarray) -> np.ndarray:
-        _, (g, _) = value_and_grad((unravel(flat + jnp.asarray(shift, flat.dtype)), mean))
-        return np.asarray(ravel_pytree(g)[0], float)
+    def __init__(self, value_and_grad: Callable, x: tuple, modes: _Modes, key: Array, step: np.ndarray):
+        flat, self.unravel = ravel_pytree(x)
+        self.centre = np.asarray(flat, float)
+        self.size = self.centre.size
+        self.dtype = flat.dtype
+        self.mode_spread = np.asarray(ravel_pytree(modes.spread)[0], float)
+        self.p = self.size - self.mode_spread.size
+        self.value_and_grad = lambda x: value_and_grad(x, modes)
+        noise = np.asarray(jax.random.normal(key, self.mode_spread.shape), float)
+        self.noise = np.concatenate([np.zeros(self.p), self.mode_spread * noise])
+        self.hyper_root = _inverse_root(self._hyper_hessian(step))
+        self.hyper_spread = np.sqrt(np.sum(self.hyper_root**2, axis=1))
 
-    columns = [(gradient(e) - gradient(-e)) / (2 * h) for e, h in zip(np.diag(step), step, strict=True)]
-    return np.stack(columns) if columns else np.zeros((0, 0))
+    def _potential(self, point: np.ndarray) -> tuple[float, np.ndarray]:
+        value, gradient = self.value_and_grad(self.unravel(jnp.asarray(point, self.dtype)))
+        return float(value), np.asarray(ravel_pytree(gradient)[0], float)
+
+    def _smoothed(self, point: np.ndarray) -> tuple[float, np.ndarray]:
+        """The potential averaged over an antithetic pair of the modes' spread."""
+        up, down = self._potential(point + self.noise), self._potential(point - self.noise)
+        return (up[0] + down[0]) / 2, (up[1] + down[1]) / 2
+
+    def _hyper_hessian(self, step: np.ndarray) -> np.ndarray:
+        """Hessian of the smoothed potential in eta, by central differences of its gradient over ``step`` either way."""
+        hessian = np.zeros((self.p, self.p))
+        for i, h in enumerate(step):
+            shift = np.zeros(self.size)
+            shift[i] = h
+            up, down = self._smoothed(self.centre + shift)[1], self._smoothed(self.centre - shift)[1]
+            hessian[i] = (up - down)[: self.p] / (2 * h)
+        return hessian
+
+    def _at(self, u: np.ndarray) -> np.ndarray:
+        return self.centre + np.concatenate([self.hyper_root @ u[: self.p], self.mode_spread * u[self.p :]])
+
+    def _pull(self, gradient: np.ndarray) -> np.ndarray:
+        return np.concatenate([self.hyper_root.T @ gradient[: self.p], self.mode_spread * gradient[self.p :]])
+
+    def standardised(self, u: np.ndarray) -> tuple[float, np.ndarray]:
+        """The potential and its gradient in units of the sketch, in which the posterior is near a standard normal."""
+        value, gradient = self._potential(self._at(u))
+        return value, self._pull(gradient)
+
+    def minimise(self) -> tuple:
+        """The point where L-BFGS on the smoothed potential ends, started at the centre."""
+
+        def objective(u):
+            value, gradient = self._smoothed(self._at(u))
+            return value, self._pull(gradient)
+
+        options = {"maxiter": STEPS}
+        found = scipy.optimize.minimize(objective, np.zeros(self.size), jac=True, method="L-BFGS-B", options=options)
+        return self.unravel(jnp.asarray(self._at(found.x), self.dtype))
 
 
-def _inverse_and_root(hessian: Float[Array, "p p"]) -> tuple[np.ndarray, np.ndarray]:
-    """Inverse and inverse square root of a Hessian, its eigenvalues made positive."""
-    hessian = np.asarray(hessian, float)
+def _inverse_root(hessian: Float[np.ndarray, "p p"]) -> Float[np.ndarray, "p p"]:
+    """The inverse square root of a Hessian, its eigenvalues made positive."""
     values, vectors = np.linalg.eigh((hessian + hessian.T) / 2)
-    scale = 1 / np.maximum(np.abs(values), np.finfo(np.float32).tiny)
-    return (vectors * scale) @ vectors.T, vectors * np.sqrt(scale)
-
-
-def _minimise(value_and_grad: Callable, x: tuple, root: np.ndarray, spread: dict[str, Array]) -> tuple:
-    """L-BFGS from ``x`` in units of the spreads, where the curvature is near one."""
-    flat_eta, unravel_eta = ravel_pytree(x[0])
-    flat_mean, unravel_mean = ravel_pytree(x[1])
-    centre = np.concatenate([flat_eta, flat_mean]).astype(float)
-    p = flat_eta.size
-    scale = np.asarray(ravel_pytree(spread)[0], float)
-
-    def at(u: np.ndarray) -> tuple:
-        step = centre + np.concatenate([root @ u[:p], scale * u[p:]])
-        return unravel_eta(jnp.asarray(step[:p], flat_eta.dtype)), unravel_mean(jnp.asarray(step[p:], flat_mean.dtype))
-
-    def objective(u: np.ndarray) -> tuple[float, np.ndarray]:
-        value, (g_eta, g_mean) = value_and_grad(at(u))
-        g_eta, g_mean = (np.asarray(ravel_pytree(g)[0], float) for g in (g_eta, g_mean))
-        return float(value), np.concatenate([root.T @ g_eta, scale * g_mean])
-
-    found = scipy.optimize.minimize(
-        objective, np.zeros_like(centre), jac=True, method="L-BFGS-B", options={"maxiter": STEPS}
-    )
-    return at(found.x)
+    return vectors / np.sqrt(np.maximum(np.abs(values), np.finfo(np.float32).tiny))
