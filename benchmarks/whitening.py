@@ -184,7 +184,7 @@ def centering():
     out = {}
     for name, count, noise in (("weak", 100, 0.5), ("medium", 300, 0.1), ("strong", 1024, 0.1)):
         rates: dict[str, list[float]] = {"white": [], "centred": [], "automatic": []}
-        for seed in range(4):
+        for seed in range(2):
             key_points, key_field, key_noise = jax.random.split(jax.random.key(seed), 3)
             observe = grid.interpolation(np.asarray(jax.random.uniform(key_points, (count, 2))))
             truth = ni.distributions.Matern(grid, range=0.3, scale=1.0, smoothness=1.0).sample(key_field)
@@ -204,11 +204,11 @@ def centering():
                 "automatic": NUTS(tuned, **ni.infer.nuts_settings(tuned, values)),
             }
             for kind, kernel in kernels.items():
-                _, samples, extra = run(kernel, values, 400, 400, seed=seed)
+                _, samples, extra = run(kernel, values, 300, 300, seed=seed)
                 rates[kind].append(1e3 * float(ess(samples["range"])[0]) / float(extra["num_steps"].sum()))
         mean = {kind: float(np.exp(np.mean(np.log(rate)))) for kind, rate in rates.items()}
         out[name] = {
-            "ESS of the range per 1,000 gradients, four data sets": rates,
+            "ESS of the range per 1,000 gradients, two data sets": rates,
             "geometric means": mean,
             "automatic over the better extreme": mean["automatic"] / max(mean["white"], mean["centred"]),
         }
