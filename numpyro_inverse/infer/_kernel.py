@@ -1,0 +1,363 @@
+"""What every gradient kernel shares: a target on flat vectors, a first state, and the interface of ``MCMCKernel``."""
+
+from __future__ import annotations
+
+import copy
+from abc import abstractmethod
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpyro
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Bool, Float, Int, PyTree
+from numpyro import handlers
+from numpyro.distributions import biject_to
+from numpyro.infer.gibbs import GIBBS_SITES_KWARG
+from numpyro.infer.initialization import init_to_uniform
+from numpyro.infer.mcmc import MCMCKernel
+from numpyro.infer.util import initialize_model, transform_fn
+from numpyro.util import identity, is_prng_key
+
+NOWHERE = "the first point of a chain has a density or a gradient that is not finite; give other `init_params`."
+
+
+class Point(NamedTuple):
+    """A flat unconstrained vector with its potential energy and gradient."""
+
+    x: Float[Array, "n"]
+    potential_energy: Float[Array, ""]
+    grad: Float[Array, "n"]
+
+
+class KernelState(NamedTuple):
+    """State of our kernels; every field is available as an extra field.
+
+    Attributes:
+        i: iteration, warm-up included.
+        z: latent values in unconstrained space.
+        potential_energy: minus the log density at ``z``, up to a constant.
+        grad: its gradient, flat; empty for kernels that need none.
+        accept_prob: of the last proposal; 1 for unadjusted kernels.
+        mean_accept_prob: its mean over the warm-up, then over the draws.
+        diverging: the last proposal was hopeless (log acceptance ratio below -1000).
+        step_size: of the last move.
+        num_grads: gradients that the last move took.
+        adapt_state: what warm-up adapts.
+        constants: what is fixed when a chain starts.
+        rng_key: key of the next move.
+    """
+
+    i: Int[Array, ""]
+    z: PyTree
+    potential_energy: Float[Array, ""]
+    grad: Float[Array, "n"]
+    accept_prob: Float[Array, ""]
+    mean_accept_prob: Float[Array, ""]
+    diverging: Bool[Array, ""]
+    step_size: Float[Array, ""]
+    num_grads: Int[Array, ""]
+    adapt_state: Any
+    constants: Any
+    rng_key: Array
+
+
+class Move(NamedTuple):
+    """What one transition returns."""
+
+    point: Point
+    accept_prob: Float[Array, ""]
+    diverging: Bool[Array, ""]
+    num_grads: int
+    adapt_state: Any
+
+
+class GradientKernel(MCMCKernel):
+    """Base of our kernels. A subclass defines :meth:`_adaptation`, :meth:`_step_size` and :meth:`_move`.
+
+    Args:
+        model: a NumPyro model.
+        potential_fn: instead of ``model``, a potential energy on any pytree; ``init_params`` are then needed.
+        init_strategy: NumPyro's, for the first point.
+    """
+
+    sample_field = "z"
+
+    def __init__(
+        self,
+        model: Callable | None = None,
+        potential_fn: Callable | None = None,
+        *,
+        init_strategy: Callable = init_to_uniform,
+    ):
+        if (model is None) == (potential_fn is None):
+            raise ValueError(f"{self._name}: give either `model` or `potential_fn`.")
+        self._model = model
+        self._potential_fn = potential_fn
+        self._init_strategy = init_strategy
+        self._num_warmup = 0
+        self._forget()
+
+    def _forget(self) -> None:
+        """Drop what was built from the model."""
+        self._potential_gen: Callable | None = None
+        self._postprocess: Callable | None = None
+        self._transforms: dict[str, Any] = {}
+        self._sample_fn: Callable | None = None  # MCMC initialises a kernel for which this is None
+
+    # What a kernel defines.
+
+    @abstractmethod
+    def _adaptation(self, point: Point) -> Any:
+        """The first ``adapt_state``."""
+
+    @abstractmethod
+    def _step_size(self, adapt_state: Any) -> Float[Array, ""]:
+        """The step size in it."""
+
+    @abstractmethod
+    def _move(self, key: Array, here: Point, state: KernelState, target: Callable) -> Move:
+        """One transition from ``here``; ``target(x, key)`` is the :class:`Point` at ``x``."""
+
+    def _constants(self, key: Array, trace: dict[str, Any], z: PyTree) -> Any:
+        """What is fixed at the start, the same for all chains; ``trace`` is empty without a model."""
+        return ()
+
+    def _evaluate(self, potential: Callable, x: Float[Array, "n"]) -> Point:
+        """The point at ``x``."""
+        return Point(x, *jax.value_and_grad(potential)(x))
+
+    def _check_trace(self, trace: dict[str, Any]) -> None:
+        """Refuse models that the kernel cannot sample."""
+        latents = {k: v for k, v in trace.items() if v["type"] == "sample" and not v["is_observed"]}
+        discrete = [name for name, site in latents.items() if site["fn"].support.is_discrete]
+        if discrete:
+            raise ValueError(
+                f"{self._name}: latent site {discrete[0]!r} is discrete. Sum it out in the model, or sample it with "
+                "`DiscreteGibbs` in a `Gibbs` kernel."
+            )
+        if not latents:
+            raise ValueError(f"{self._name}: the model has no latent site; there is nothing to sample.")
+
+    def _check_batches(self, trace: dict[str, Any]) -> None:
+        """Refuse subsampling: the potential would be that of one batch for ever."""
+        for name, site in trace.items():
+            if site["type"] == "plate" and site["args"][1] is not None and site["args"][0] > site["args"][1]:
+                raise ValueError(
+                    f"{self._name}: plate {name!r} subsamples, but this kernel needs all the data. Leave out "
+                    "`subsample_size`, or use `TemperedSGLD`."
+                )
+
+    # The interface of MCMCKernel.
+
+    @property
+    def _name(self) -> str:
+        return type(self).__name__
+
+    @property
+    def model(self) -> Callable | None:
+        """The model."""
+        return self._model
+
+    @property
+    def default_fields(self) -> tuple[str, ...]:
+        """Fields that ``MCMC`` always collects."""
+        return ("z", "diverging")
+
+    def get_diagnostics_str(self, state: KernelState) -> str:
+        """What the progress bar shows."""
+        return f"step size {float(state.step_size):.2e}, acceptance {float(state.mean_accept_prob):.2f}"
+
+    def init(
+        self, rng_key: Array, num_warmup: int, init_params: Any, model_args: tuple, model_kwargs: dict[str, Any] | None
+    ) -> KernelState:
+        """The first state; ``init_params`` are unconstrained values, some sites or all.
+
+        Raises:
+            ValueError: a discrete latent, no latent, a first point that is not finite; the site is named.
+        """
+        self._num_warmup = num_warmup
+        self._sample_fn = self._sample_one
+        single = is_prng_key(rng_key)
+        split = partial(jax.random.split, num=3)
+        keys = split(rng_key) if single else jnp.swapaxes(jax.vmap(split)(rng_key), 0, 1)
+        z, constants = self._first(keys[0], keys[1], init_params, model_args, model_kwargs or {})
+
+        def state_at(z: PyTree, rng_key: Array) -> KernelState:
+            x, unravel = ravel_pytree(z)
+            rng_key, key = jax.random.split(rng_key)
+            point = self._target(model_args, model_kwargs, unravel)(x, key)
+            adapt_state = self._adaptation(point)
+            zero = jnp.zeros((), x.dtype)
+            return KernelState(
+                i=jnp.zeros((), int),
+                z=z,
+                potential_energy=point.potential_energy,
+                grad=point.grad,
+                accept_prob=zero,
+                mean_accept_prob=zero,
+                diverging=jnp.zeros((), bool),
+                step_size=jnp.asarray(self._step_size(adapt_state), x.dtype),
+                num_grads=jnp.zeros((), int),
+                adapt_state=adapt_state,
+                constants=constants,
+                rng_key=rng_key,
+            )
+
+        with numpyro.validation_enabled(False):  # what is not finite is told below
+            state = state_at(z, keys[2]) if single else jax.vmap(state_at)(z, keys[2])
+        good = jnp.all(jnp.isfinite(state.potential_energy)) & jnp.all(jnp.isfinite(state.grad))
+        if isinstance(good, jax.core.Tracer):
+            bad = eqx.error_if(state.potential_energy, ~good, f"{self._name}: {NOWHERE}")
+            return state._replace(potential_energy=bad)
+        if not good:
+            raise ValueError(f"{self._name}: {self._blame(z, single, model_args, model_kwargs or {})}")
+        return state
+
+    def _first(self, key: Array, model_key: Array, given: Any, args: tuple, kwargs: dict[str, Any]) -> tuple[Any, Any]:
+        """First values, and the constants."""
+        if self._model is None:
+            if given is None:
+                raise ValueError(f"{self._name}: `potential_fn` needs `init_params`.")
+            z = jax.tree.map(lambda v: jnp.asarray(v, jnp.result_type(float)), given)
+            return z, self._constants(_one(key), {}, z)
+        seeded = handlers.seed(self._model, _one(key))
+        started = handlers.substitute(seeded, substitute_fn=self._init_strategy())
+        with handlers.block():
+            trace = handlers.trace(started).get_trace(*args, **kwargs)
+        self._check_trace(trace)
+        self._check_batches(trace)
+        latents = [k for k, v in trace.items() if v["type"] == "sample" and not v["is_observed"]]
+        self._transforms = {k: biject_to(trace[k]["fn"].support) for k in latents}
+        try:
+            found, self._potential_gen, self._postprocess, _ = initialize_model(
+                model_key,
+                self._model,
+                dynamic_args=True,
+                init_strategy=self._init_strategy,
+                model_args=args,
+                model_kwargs=kwargs,
+            )
+        except RuntimeError as error:
+            values = transform_fn(self._transforms, {k: trace[k]["value"] for k in latents}, invert=True)
+            raise ValueError(f"{self._name}: {self._blame(values, True, args, kwargs)}") from error
+        z = dict(found.z)
+        if given is not None:
+            unknown = sorted(set(given) - set(z))
+            if unknown:
+                raise ValueError(f"{self._name}: `init_params` has {unknown[0]!r}, which is not a latent site.")
+            if GIBBS_SITES_KWARG in kwargs:  # Gibbs hands constrained values to its blocks
+                given = transform_fn({k: self._transforms[k] for k in given}, given, invert=True)
+            z |= {k: jnp.asarray(v, z[k].dtype) for k, v in given.items()}
+        return z, self._constants(_one(key), trace, z)
+
+    def _blame(self, z: PyTree, single: bool, args: tuple, kwargs: dict[str, Any]) -> str:
+        """The site at which the log density, or its gradient, is not finite."""
+        if not isinstance(z, dict) or self._model is None:
+            return NOWHERE
+        chains = [z] if single else [jax.tree.map(lambda v: v[c], z) for c in range(len(jax.tree.leaves(z)[0]))]
+        for values in chains:
+
+            def log_probs(values):
+                constrained = transform_fn(self._transforms, values)
+                model = handlers.substitute(handlers.seed(self._model, jax.random.key(0)), data=constrained)
+                sites = handlers.trace(model).get_trace(*args, **kwargs).items()
+                return {k: jnp.sum(s["fn"].log_prob(s["value"])) for k, s in sites if s["type"] == "sample"}
+
+            with handlers.block(), numpyro.validation_enabled(False):
+                found = log_probs(values)
+                slopes = jax.grad(lambda v: sum(log_probs(v).values()))(values)
+            for name, value in found.items():
+                if not jnp.isfinite(value):
+                    return f"site {name!r} has log density {float(value)} at the first point; give other `init_params`."
+            for name, slope in slopes.items():
+                if not jnp.all(jnp.isfinite(slope)):
+                    return f"the gradient in site {name!r} is not finite at the first point; give other `init_params`."
+        return NOWHERE
+
+    def sample(self, state: KernelState, model_args: tuple, model_kwargs: dict[str, Any] | None) -> KernelState:
+        """The next state."""
+        single = is_prng_key(state.rng_key)
+        one = partial(self._sample_one, model_args=model_args, model_kwargs=model_kwargs)
+        return one(state) if single else jax.vmap(one)(state)
+
+    def _sample_one(self, state: KernelState, model_args: tuple, model_kwargs: dict[str, Any] | None) -> KernelState:
+        rng_key, key = jax.random.split(state.rng_key)
+        x, unravel = ravel_pytree(state.z)
+        here = Point(x, state.potential_energy, state.grad)
+        move = self._move(key, here, state, self._target(model_args, model_kwargs, unravel))
+        drawn = jnp.where(state.i < self._num_warmup, state.i, state.i - self._num_warmup)
+        mean = state.mean_accept_prob + (move.accept_prob - state.mean_accept_prob) / (drawn + 1)
+        return KernelState(
+            i=state.i + 1,
+            z=unravel(move.point.x),
+            potential_energy=move.point.potential_energy,
+            grad=move.point.grad,
+            accept_prob=move.accept_prob,
+            mean_accept_prob=mean.astype(x.dtype),
+            diverging=move.diverging,
+            step_size=jnp.asarray(self._step_size(state.adapt_state), x.dtype),
+            num_grads=jnp.asarray(move.num_grads, int),
+            adapt_state=move.adapt_state,
+            constants=state.constants,
+            rng_key=rng_key,
+        )
+
+    def _potential(self, args: tuple, kwargs: dict[str, Any], key: Array) -> Callable:
+        """The potential energy of a pytree of latents; ``key`` is for kernels whose gradients are random."""
+        if self._model is None:
+            return self._potential_fn  # type: ignore[return-value]
+        if self._potential_gen is None:
+            raise RuntimeError(f"{self._name}: call `init` first.")
+        return self._potential_gen(*args, **kwargs)
+
+    def _target(self, args: tuple, kwargs: dict[str, Any] | None, unravel: Callable) -> Callable:
+        def target(x: Float[Array, "n"], key: Array) -> Point:
+            potential = self._potential(args, kwargs or {}, key)
+            return self._evaluate(lambda x: potential(unravel(x)), x)
+
+        return target
+
+    def refresh(self, state: KernelState, model_args: tuple, model_kwargs: dict[str, Any] | None) -> KernelState:
+        """The state for other model arguments, as Gibbs sampling needs it."""
+
+        def again(state: KernelState) -> KernelState:
+            x, unravel = ravel_pytree(state.z)
+            point = self._target(model_args, model_kwargs, unravel)(x, state.rng_key)
+            return state._replace(potential_energy=point.potential_energy, grad=point.grad)
+
+        return again(state) if is_prng_key(state.rng_key) else jax.vmap(again)(state)
+
+    def postprocess_fn(self, model_args: tuple, model_kwargs: dict[str, Any] | None) -> Callable:
+        """From unconstrained values to constrained ones and deterministic sites."""
+        return identity if self._postprocess is None else self._postprocess(*model_args, **(model_kwargs or {}))
+
+    def get_constrain_fn(self, model_args: tuple, model_kwargs: dict[str, Any] | None) -> Callable:
+        """From unconstrained values to constrained ones, by transforms alone."""
+        return partial(transform_fn, self._transforms)
+
+    def wrap_model(self, wrapper: Callable) -> GradientKernel:
+        """A copy for the wrapped model."""
+        kernel = copy.copy(self)
+        kernel._model = wrapper(self._model)
+        kernel._forget()
+        return kernel
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what was built from the model, which may not pickle."""
+        built: dict[str, Any] = {"_potential_gen": None, "_postprocess": None, "_transforms": {}, "_sample_fn": None}
+        return self.__dict__ | built
+
+
+def positive(where: str, name: str, value: float) -> float:
+    """The value, or a ValueError."""
+    if not 0 < value < float("inf"):
+        raise ValueError(f"{where}: `{name}` must be positive; got {value}.")
+    return value
+
+
+def _one(key: Array) -> Array:
+    return key if is_prng_key(key) else key[0]
