@@ -35,12 +35,17 @@ def agrees_with_model(model, site, data, posterior, **kwargs):
         density = multivariate_normal(posterior.mean.ravel(), posterior.covariance, allow_singular=True)
         centred, whitened, expected = [], [], []
         white = whiten(model)
-        for _ in range(3):
-            z = {f"{site}_latent": jnp.asarray(rng.normal(size=posterior.mean.shape))}
-            value, trace = log_density(white, (data,), kwargs, z)
+
+        @jax.jit
+        def densities(z):
+            value, trace = log_density(white, (data,), kwargs, {f"{site}_latent": z})
             field = trace[site]["value"]
-            whitened.append(value)
-            centred.append(log_density(model, (data,), kwargs, {site: field})[0])
+            return field, value, log_density(model, (data,), kwargs, {site: field})[0]
+
+        for _ in range(3):
+            field, *values = densities(jnp.asarray(rng.normal(size=posterior.mean.shape)))
+            whitened.append(values[0])
+            centred.append(values[1])
             expected.append(density.logpdf(np.asarray(field).ravel()))
         np.testing.assert_allclose(np.array(centred) - posterior.log_evidence, expected, rtol=1e-5)
         np.testing.assert_allclose(np.diff(whitened), np.diff(expected), rtol=1e-5)
