@@ -150,7 +150,7 @@ def fixed():
 def unknown():
     """The photograph with unknown range, scale and noise."""
     out = {}
-    for n, draws in ((128, 300), (256, 400)):
+    for n, draws in ((128, 350), (256, 600)):
         start = time.process_time()
         grid, blur, photo = deblurring(n)
 

@@ -26,7 +26,7 @@ parser = argparse.ArgumentParser(description="Deblur a photograph: the main job 
 parser.add_argument("--size", type=int, default=128, help="side of the crop in pixels, 16 to 256 (default 128)")
 parser.add_argument("--chains", type=int, default=2)
 parser.add_argument("--warmup", type=int, default=50)
-parser.add_argument("--samples", type=int, default=250, help="draws per chain")
+parser.add_argument("--samples", type=int, default=400, help="draws per chain")
 parser.add_argument("--output", type=Path, default=Path("output"), help="where figure and results go")
 args = parser.parse_args()
 if not 16 <= args.size <= 256:
@@ -111,7 +111,7 @@ print(f"rms error: photograph {rms_blurred:.4f}, posterior mean {rms_mean:.4f}, 
 
 # %%
 args.output.mkdir(parents=True, exist_ok=True)
-figure = ni.plots.field(tree, "field", truth=np.asarray(truth), image=True, label="grey value")
+figure = ni.plots.field(tree, "field", np.asarray(truth), data=np.asarray(photo), image=True, label="grey value")
 figure.savefig(args.output / f"quickstart_{n}.png", dpi=110)
 tree.to_netcdf(args.output / f"quickstart_{n}.nc")
 print(f"wrote {args.output}/quickstart_{n}.png and {args.output}/quickstart_{n}.nc")

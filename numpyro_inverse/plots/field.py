@@ -22,6 +22,7 @@ def field(
     name: str,
     truth: Shaped[np.ndarray, "*shape"] | None = None,
     *,
+    data: Shaped[np.ndarray, "*shape"] | None = None,
     group: str = "posterior",
     diagnostic: str = "ess",
     at: Mapping[str, Any] | None = None,
@@ -41,13 +42,14 @@ def field(
         tree: samples, as :func:`~numpyro_inverse.infer.to_arviz` returns them.
         name: the field's site.
         truth: the true field, in the field's shape, where it is known.
+        data: data of the field's shape and unit (a blurred photograph, say), drawn first with the mean's colours.
         group: the group of ``tree`` that the field is in.
         diagnostic: ``"ess"``, the bulk effective sample size per cell, or ``"rhat"``, the rank-normalised
             :math:`\hat R` per cell (Vehtari et al., Bayesian Analysis 16, 2021). The panel's title has the worst. On
             a field of more than 4096 cells it is computed on a regular subset of them, as the title says.
         at: coordinates at which to cut the field (the nearest are taken), for a field with further axes:
             ``at={"z": 0.5}``.
-        image: draw the first axis downwards and the second to the right, as rows and columns of a photograph.
+        image: draw the first axis downwards and the second to the right, as rows and columns of a photograph, in grey.
             Default: the first to the right and the second upwards.
         label: what the values are, with their unit, for the colour bars; default: ``name``.
 
@@ -56,7 +58,7 @@ def field(
 
     Raises:
         ValueError: a group or site that does not exist, samples that are not finite, a truth of another shape, a field
-            that has not one or two axes, or a diagnostic that does not exist.
+            that has not one or two axes, a diagnostic that does not exist, or ``data`` for a field that is not a map.
         ImportError: matplotlib is not installed.
     """
     try:
@@ -67,6 +69,8 @@ def field(
 
     samples, truth = _select(tree, group, name, truth, at)
     mean, sd = samples.mean(("chain", "draw")), samples.std(("chain", "draw"))
+    if data is not None and (mean.ndim != 2 or np.shape(data) != mean.shape):
+        raise ValueError(f"plots.field: `data` has shape {np.shape(data)}, but site {name!r} is drawn as {mean.shape}.")
     worst, quality = _diagnose(samples, diagnostic)
     label = name if label is None else label
 
@@ -83,10 +87,12 @@ def field(
         return figure
 
     low, high = _limits(mean, truth)
-    known = [] if truth is None else [("truth", mean.copy(data=truth), {"cmap": "viridis", "vmin": low, "vmax": high})]
+    grey = {"cmap": "gray" if image else "viridis", "vmin": low, "vmax": high}
+    given = {"data": data, "truth": truth}
+    known = [(title, mean.copy(data=values), grey) for title, values in given.items() if values is not None]
     panels: list[tuple[str, DataArray, dict[str, Any]]] = [
         *known,
-        (f"{group} mean", mean, {"cmap": "viridis", "vmin": low, "vmax": high}),
+        (f"{group} mean", mean, grey),
         (f"{group} standard deviation", sd, {"cmap": "magma", "vmin": 0.0}),
         (worst, quality, {"cmap": "cividis" if diagnostic == "ess" else "cividis_r"}),
     ]
@@ -145,10 +151,10 @@ def _diagnose(samples: DataArray, diagnostic: str) -> tuple[str, DataArray]:
     thinned = samples.isel({axis: slice(step // 2, None, step) for axis in axes}).rename("value")
     values = (ess if diagnostic == "ess" else rhat)(thinned.to_dataset())["value"]
     if diagnostic == "ess":
-        title = f"ESS\nsmallest {float(values.min()):.0f} from {samples.shape[0] * samples.shape[1]} draws"
+        title = f"ESS, {samples.shape[0] * samples.shape[1]} draws\nsmallest {float(values.min()):.0f}"
     else:
         title = f"R-hat\nlargest {float(values.max()):.3f}"
-    return title + (f", 1 cell in {step ** len(axes)}" if step > 1 else ""), values
+    return title + (f" (1 cell in {step ** len(axes)})" if step > 1 else ""), values
 
 
 def _limits(mean: DataArray, truth: np.ndarray | None) -> tuple[float, float]:

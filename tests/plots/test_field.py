@@ -42,14 +42,19 @@ def _close():
 def test_maps_in_physical_coordinates(tree, samples):
     figure = plots.field(tree, "map", truth=np.full((6, 4), 100.0), label="density (kg)")
     titles = [axis.get_title() for axis in figure.axes if axis.images]
-    assert [t.split("\n")[0] for t in titles] == ["truth", "posterior mean", "posterior standard deviation", "ESS"]
+    assert [t.split("\n")[0] for t in titles] == [
+        "truth",
+        "posterior mean",
+        "posterior standard deviation",
+        "ESS, 80 draws",
+    ]
     images = [axis.images[0] for axis in figure.axes if axis.images]
     flat = samples["map"].reshape(80, 6, 4)
     for image, expected in zip(images[1:3], (flat.mean(0), flat.std(0)), strict=True):
         np.testing.assert_allclose(image.get_array(), expected.T, rtol=1e-5)
     ess = az.ess(tree.posterior.to_dataset()[["map"]])["map"]
     np.testing.assert_allclose(images[3].get_array(), ess.values.T)
-    assert titles[3] == f"ESS\nsmallest {float(ess.min()):.0f} from 80 draws"
+    assert titles[3] == f"ESS, 80 draws\nsmallest {float(ess.min()):.0f}"
     for image in images:
         assert image.origin == "lower"
         np.testing.assert_allclose(image.get_extent(), (0, 3, 0, 1), atol=1e-12)
@@ -126,3 +131,17 @@ def test_without_matplotlib_the_error_names_the_extra(tree, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
     with pytest.raises(ImportError, match=r"numpyro-inverse\[examples\]"):
         plots.field(tree, "map")
+
+
+def test_data_come_first_in_the_means_colours(tree, samples):
+    figure = plots.field(tree, "map", truth=np.zeros((6, 4)), data=np.ones((6, 4)), image=True)
+    titles = [axis.get_title() for axis in figure.axes if axis.images]
+    assert titles[:3] == ["data", "truth", "posterior mean"]
+    images = [axis.images[0] for axis in figure.axes if axis.images]
+    np.testing.assert_allclose(images[0].get_array(), 1.0)
+    assert images[0].get_clim() == images[2].get_clim()
+
+
+def test_data_of_another_shape(tree):
+    with pytest.raises(ValueError, match="`data` has shape"):
+        plots.field(tree, "map", data=np.ones((3, 3)))
