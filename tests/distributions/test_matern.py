@@ -110,7 +110,7 @@ def test_covariance_is_the_sum_of_images_everywhere(shape, boundary, smoothness,
 @pytest.mark.parametrize("smoothness", [0.3, 1.0, 6.0, 20.0])
 @pytest.mark.parametrize("ndim", [1, 2, 3])
 def test_spectrum_at_extreme_ratios_of_ranges_to_cells(ndim, smoothness, ranges, x64):
-    """From a thousandth of a cell to fifty cells a range: the variance is the sum of the images on the torus."""
+    """From a sixtieth of a cell to seventy cells a range: the variance is the sum of the images on the torus."""
     grid = Grid((24, 20, 16)[:ndim], extent=1.0, boundary="periodic")
     ranges = ranges[:ndim]
     field = matern(grid, range=ranges, scale=1.0, smoothness=smoothness)
