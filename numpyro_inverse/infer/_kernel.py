@@ -130,6 +130,10 @@ class GradientKernel(MCMCKernel):
         """The point at ``x``."""
         return Point(x, *jax.value_and_grad(potential)(x))
 
+    def _kept(self, point: Point) -> Point:
+        """What of a point the state remembers; kernels that do not use the last gradient drop it."""
+        return point
+
     def _check_trace(self, trace: dict[str, Any]) -> None:
         """Refuse models that the kernel cannot sample."""
         latents = {k: v for k, v in trace.items() if v["type"] == "sample" and not v["is_observed"]}
@@ -186,13 +190,15 @@ class GradientKernel(MCMCKernel):
         keys = split(rng_key) if single else jnp.swapaxes(jax.vmap(split)(rng_key), 0, 1)
         z, constants = self._first(keys[0], keys[1], init_params, model_args, model_kwargs or {})
 
-        def state_at(z: PyTree, rng_key: Array) -> KernelState:
+        def state_at(z: PyTree, rng_key: Array) -> tuple[KernelState, Array]:
             x, unravel = ravel_pytree(z)
             rng_key, key = jax.random.split(rng_key)
             point = self._target(model_args, model_kwargs, unravel)(x, key)
+            good = jnp.isfinite(point.potential_energy) & jnp.all(jnp.isfinite(point.grad))
+            point = self._kept(point)
             adapt_state = self._adaptation(point)
             zero = jnp.zeros((), x.dtype)
-            return KernelState(
+            state = KernelState(
                 i=jnp.zeros((), int),
                 z=z,
                 potential_energy=point.potential_energy,
@@ -206,10 +212,11 @@ class GradientKernel(MCMCKernel):
                 constants=constants,
                 rng_key=rng_key,
             )
+            return state, good
 
         with numpyro.validation_enabled(False):  # what is not finite is told below
-            state = state_at(z, keys[2]) if single else jax.vmap(state_at)(z, keys[2])
-        good = jnp.all(jnp.isfinite(state.potential_energy)) & jnp.all(jnp.isfinite(state.grad))
+            state, good = state_at(z, keys[2]) if single else jax.vmap(state_at)(z, keys[2])
+        good = jnp.all(good)
         if isinstance(good, jax.core.Tracer):
             bad = eqx.error_if(state.potential_energy, ~good, f"{self._name}: {NOWHERE}")
             return state._replace(potential_energy=bad)
@@ -326,7 +333,7 @@ class GradientKernel(MCMCKernel):
 
         def again(state: KernelState) -> KernelState:
             x, unravel = ravel_pytree(state.z)
-            point = self._target(model_args, model_kwargs, unravel)(x, state.rng_key)
+            point = self._kept(self._target(model_args, model_kwargs, unravel)(x, state.rng_key))
             return state._replace(potential_energy=point.potential_energy, grad=point.grad)
 
         return again(state) if is_prng_key(state.rng_key) else jax.vmap(again)(state)

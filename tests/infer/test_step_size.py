@@ -1,0 +1,45 @@
+"""Lipschitz constants and the step sizes derived from them."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+from numpyro.infer import MCMC
+
+from numpyro_inverse.infer import ULA, lipschitz_constant, suggest_step_size
+
+MATRIX = np.random.default_rng(0).standard_normal((12, 8)).astype(np.float32)
+
+
+def model(y=None):
+    x = numpyro.sample("x", dist.Normal(0, 2).expand([8]).to_event(1))
+    numpyro.sample("y", dist.Normal(MATRIX @ x, 0.5).to_event(1), obs=y)
+
+
+EXACT = np.linalg.eigvalsh(MATRIX.T @ MATRIX / 0.25 + np.eye(8) / 4)[-1]
+
+
+def test_of_a_gaussian_posterior(key):
+    assert lipschitz_constant(model, key, jnp.ones(12)) == pytest.approx(EXACT, rel=5e-3)
+
+
+def test_suggested_step_is_stable_and_a_fraction_of_the_limit(key):
+    delta = suggest_step_size(model, key, y=jnp.ones(12), safety=0.9, num_warmup=50)
+    assert delta == pytest.approx(0.9 * 2 / EXACT, rel=5e-3)
+    mcmc = MCMC(ULA(model, step_size=delta), num_warmup=0, num_samples=1000, progress_bar=False)
+    mcmc.run(key, y=jnp.ones(12))
+    assert np.all(np.isfinite(mcmc.get_samples()["x"]))
+    mcmc = MCMC(ULA(model, step_size=1.2 * delta), num_warmup=0, num_samples=1000, progress_bar=False)
+    with pytest.raises(Exception, match="unstable at iteration"):  # noqa: PT012
+        mcmc.run(key, y=jnp.ones(12))
+        jax.block_until_ready(mcmc.get_samples())
+
+
+def test_bad_parameters(key):
+    for safety in (0.0, 1.0, -1.0):
+        with pytest.raises(ValueError, match="`safety`"):
+            suggest_step_size(model, key, jnp.ones(12), safety=safety)
+    with pytest.raises(ValueError, match="`num_points` must be positive"):
+        lipschitz_constant(model, key, jnp.ones(12), num_points=0)
