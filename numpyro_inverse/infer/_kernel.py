@@ -122,8 +122,8 @@ class GradientKernel(MCMCKernel):
     def _move(self, key: Array, here: Point, state: KernelState, target: Callable) -> Move:
         """One transition from ``here``; ``target(x, key)`` is the :class:`Point` at ``x``."""
 
-    def _constants(self, key: Array, trace: dict[str, Any], z: PyTree) -> Any:
-        """What is fixed at the start, the same for all chains; ``trace`` is empty without a model."""
+    def _constants(self, trace: dict[str, Any], z: PyTree) -> Any:
+        """What is fixed at the start: a function of a trace of the model (or {}) and the first chain's point."""
         return ()
 
     def _evaluate(self, potential: Callable, x: Float[Array, "n"]) -> Point:
@@ -188,7 +188,8 @@ class GradientKernel(MCMCKernel):
         single = is_prng_key(rng_key)
         split = partial(jax.random.split, num=3)
         keys = split(rng_key) if single else jnp.swapaxes(jax.vmap(split)(rng_key), 0, 1)
-        z, constants = self._first(keys[0], keys[1], init_params, model_args, model_kwargs or {})
+        z, trace = self._first(keys[0], keys[1], init_params, model_args, model_kwargs or {})
+        constants = self._constants(trace, z if single else jax.tree.map(lambda v: v[0], z))
 
         def state_at(z: PyTree, rng_key: Array) -> tuple[KernelState, Array]:
             x, unravel = ravel_pytree(z)
@@ -224,13 +225,12 @@ class GradientKernel(MCMCKernel):
             raise ValueError(f"{self._name}: {self._blame(z, single, model_args, model_kwargs or {})}")
         return state
 
-    def _first(self, key: Array, model_key: Array, given: Any, args: tuple, kwargs: dict[str, Any]) -> tuple[Any, Any]:
-        """First values, and the constants."""
+    def _first(self, key: Array, model_key: Array, given: Any, args: tuple, kwargs: dict[str, Any]) -> tuple[Any, dict]:
+        """First values, and a trace of the model."""
         if self._model is None:
             if given is None:
                 raise ValueError(f"{self._name}: `potential_fn` needs `init_params`.")
-            z = jax.tree.map(lambda v: jnp.asarray(v, jnp.result_type(float)), given)
-            return z, self._constants(_one(key), {}, z)
+            return jax.tree.map(lambda v: jnp.asarray(v, jnp.result_type(float)), given), {}
         seeded = handlers.seed(self._model, _one(key))
         started = handlers.substitute(seeded, substitute_fn=self._init_strategy())
         with handlers.block():
@@ -259,7 +259,7 @@ class GradientKernel(MCMCKernel):
             if GIBBS_SITES_KWARG in kwargs:  # Gibbs hands constrained values to its blocks
                 given = transform_fn({k: self._transforms[k] for k in given}, given, invert=True)
             z |= {k: jnp.asarray(v, z[k].dtype) for k, v in given.items()}
-        return z, self._constants(_one(key), trace, z)
+        return z, trace
 
     def _blame(self, z: PyTree, single: bool, args: tuple, kwargs: dict[str, Any]) -> str:
         """The site at which the log density, or its gradient, is not finite."""

@@ -43,16 +43,16 @@ def gaussian(condition, size=6, seed=0):
 
 
 def banana():
-    """x1 ~ N(0, 1), x2 | x1 ~ N(x1^2, 0.7^2)."""
+    """x1 ~ N(0, 0.6^2), x2 | x1 ~ N(x1^2, 0.4^2)."""
 
     def whitened(x):
-        return jnp.stack([x[0], (x[1] - x[0] ** 2) / 0.7])
+        return jnp.stack([x[0] / 0.6, (x[1] - x[0] ** 2) / 0.4])
 
     def statistics(x):
         u = whitened(x)
         return jnp.stack([u[0], u[1], u[0] ** 2, u[1] ** 2, u[0] * u[1], x[1]])
 
-    return Target(2, lambda x: 0.5 * jnp.sum(whitened(x) ** 2), statistics, np.array([0, 0, 1, 1, 0, 1.0]))
+    return Target(2, lambda x: 0.5 * jnp.sum(whitened(x) ** 2), statistics, np.array([0, 0, 1, 1, 0, 0.36]))
 
 
 def mixture():

@@ -1,0 +1,96 @@
+"""The Gaussian reference of function-space kernels: white noise for whitened fields, the prior's moments elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float, PyTree
+from numpyro.distributions import Normal, biject_to
+
+from numpyro_inverse.infer._adjusted import AdjustedKernel
+from numpyro_inverse.infer._kernel import KernelState, Point
+from numpyro_inverse.infer.reparam import unwrapped
+
+NUM_DRAWS = 1024  # of a prior that is not normal, for its mean and standard deviation
+
+
+class Reference(NamedTuple):
+    """Means and standard deviations of independent normals, flat."""
+
+    loc: Float[Array, "n"]
+    scale: Float[Array, "n"]
+
+    def noise(self, x: Float[Array, "n"]) -> Float[Array, "n"]:
+        """x in units of the reference."""
+        return (x - self.loc) / self.scale
+
+    def value(self, u: Float[Array, "n"]) -> Float[Array, "n"]:
+        """Back again."""
+        return self.loc + self.scale * u
+
+
+def prior_reference(trace: dict[str, Any], z: PyTree) -> Reference:
+    """The reference of a model's latents at its first point; standard normal without a model.
+
+    A site with a normal prior has the mean and standard deviation of that prior, any other those of 1024 draws of its
+    prior in unconstrained space, the same in every run; one whose prior cannot be drawn from has a standard normal.
+    """
+    loc = jax.tree.map(jnp.zeros_like, z)
+    scale = jax.tree.map(jnp.ones_like, z)
+    for name in trace.keys() & z.keys() if isinstance(z, dict) else ():
+        fn, shape, dtype = trace[name]["fn"], z[name].shape, z[name].dtype
+        if isinstance(unwrapped(fn), Normal):
+            mean, spread = fn.mean, jnp.sqrt(fn.variance)
+        else:
+            try:
+                draws = fn(rng_key=jax.random.key(0), sample_shape=(NUM_DRAWS,))
+            except NotImplementedError:
+                continue
+            draws = biject_to(fn.support).inv(draws)
+            mean, spread = draws.mean(axis=0), draws.std(axis=0)
+        good = jnp.isfinite(mean) & jnp.isfinite(spread) & (spread > 0)
+        loc[name] = jnp.broadcast_to(jnp.where(good, mean, 0), shape).astype(dtype)
+        scale[name] = jnp.broadcast_to(jnp.where(good, spread, 1), shape).astype(dtype)
+    return Reference(ravel_pytree(loc)[0], ravel_pytree(scale)[0])
+
+
+class FunctionSpaceKernel(AdjustedKernel):
+    """Base of kernels whose proposals leave a Gaussian reference unchanged, at any step.
+
+    The step size is ``beta`` in (0, 1), the share of fresh noise. What is adapted is :math:`t > 0` with
+    ``beta = t / sqrt(1 + t^2)`` and ``rho = 1 / sqrt(1 + t^2)``.
+    """
+
+    def __init__(self, model, potential_fn, *, step_size: float, target_accept_prob: float, init_strategy: Callable):
+        if not 0 < step_size < 1:
+            raise ValueError(f"{self._name}: `step_size` must be in (0, 1); got {step_size}.")
+        super().__init__(
+            model,
+            potential_fn,
+            step_size=step_size / (1 - step_size**2) ** 0.5,
+            target_accept_prob=target_accept_prob,
+            init_strategy=init_strategy,
+        )
+
+    def _constants(self, trace: dict[str, Any], z: PyTree) -> Reference:
+        return prior_reference(trace, z)
+
+    def _step_size(self, adapt_state: Any) -> Float[Array, ""]:
+        return adapt_state.step_size / jnp.hypot(adapt_state.step_size, 1.0)
+
+    @staticmethod
+    def _rotation(state: KernelState) -> tuple[Array, Array]:
+        """``rho`` and ``beta``."""
+        t = state.adapt_state.step_size
+        length = jnp.hypot(t, 1.0)
+        return 1 / length, t / length
+
+
+def misfit(point: Point, reference: Reference) -> Float[Array, ""]:
+    """The potential relative to the reference: minus the log likelihood where the reference is the prior."""
+    u = reference.noise(point.x)
+    return point.potential_energy - 0.5 * u @ u
