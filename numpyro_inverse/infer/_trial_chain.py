@@ -7,16 +7,19 @@ from collections.abc import Callable
 import numpy as np
 
 TREE_DEPTHS = (4, 5, 6, 7)  # NUTS trajectories of 2^depth - 1 steps
-ANGLE = 1.75 * np.pi  # of a trajectory in a standard normal: round enough for means and for variances
-MIN_ACCEPTANCE = 0.6
+ANGLE = 1.2 * np.pi  # of a trajectory in a standard normal
+MIN_ACCEPTANCE = 0.5
 TRIALS = 16
 
 
 def trial_step_size(value_and_grad: Callable, size: int) -> float | None:
-    r"""The largest step :math:`\tfrac74 \pi / (2^j - 1)`, j = 4, ..., 7, that is accepted often enough, if any.
+    r"""The largest step :math:`1.2 \pi / (2^j - 1)`, j = 4, ..., 7, that is accepted often enough, if any.
 
-    On a standard normal a NUTS trajectory doubles until it has turned by more than :math:`\pi`; with these steps it
-    ends at :math:`\tfrac74 \pi`, and the next draw comes mostly from its last half.
+    On a standard normal a NUTS trajectory doubles until it has turned by more than :math:`\pi`. With these steps it
+    ends at :math:`1.2 \pi`. The next draw comes from the last doubling, at an angle :math:`\theta` that is spread, like
+    a triangle, around half of that, so the autocorrelation of values, :math:`E \cos \theta`, is -0.23 and that of
+    squares, :math:`E \cos^2 \theta`, is 0.40. Trajectories that turn further are better for means but worse for
+    variances.
 
     Args:
         value_and_grad: potential and gradient on numpy vectors of length ``size``.

@@ -12,7 +12,7 @@ def gaussian(precision):
     return lambda u: (0.5 * np.sum(precision * u**2), precision * u)
 
 
-@pytest.mark.parametrize(("size", "steps"), [(10, 15), (500, 15), (40_000, 31)])
+@pytest.mark.parametrize(("size", "steps"), [(10, 15), (500, 15), (60_000, 31)])
 def test_larger_problems_take_smaller_steps(size, steps):
     assert trial_step_size(gaussian(1.0), size) == ANGLE / steps
 
