@@ -59,7 +59,7 @@ def test_the_drift_of_inf_mala_is_corrected(key, monkeypatch):
     assert np.max(np.abs(chain_z(draws, target))) > 8
 
 
-@pytest.mark.parametrize("count", [4, 24])
+@pytest.mark.parametrize("count", [pytest.param(4, marks=pytest.mark.statistical), 24])
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_the_prior_is_accepted_at_any_step_on_any_grid(kernel, count, key):
     # Without data Phi is constant; what is left is rounding.
