@@ -19,7 +19,7 @@ from numpyro_inverse.infer._affine import HERE, Affine, AffineModel
 PROBES = 32  # random data vectors from which the diagonal of H is estimated; relative error sqrt(2 / PROBES)
 POWER_STEPS = 8  # of the power iteration that measures how far a root is from the exact one
 REFINEMENTS = 3
-RANK, RANK_ENTRIES, SUBSPACE_STEPS = 64, 2**24, 4  # of the preconditioner: vectors, numbers in them at most, iterations
+RANK, RANK_ENTRIES, SUBSPACE_STEPS = 32, 2**24, 4  # of the preconditioner: vectors, numbers in them at most, iterations
 
 
 class Draw(NamedTuple):
@@ -129,11 +129,8 @@ class Preconditioner(eqx.Module):
         def multiply(rows):
             return jax.lax.map(lambda x: self.scale * affine.hessian(self.scale * x), rows)
 
-        def orthonormal(rows):
-            return jnp.linalg.qr(rows.T)[0].T
-
-        rows = orthonormal(jax.random.normal(key, (rank, n), diagonal.dtype))
-        rows = jax.lax.fori_loop(0, SUBSPACE_STEPS, lambda _, rows: orthonormal(multiply(rows)), rows)
+        rows = _orthonormal(jax.random.normal(key, (rank, n), diagonal.dtype))
+        rows = jax.lax.fori_loop(0, SUBSPACE_STEPS, lambda _, rows: _orthonormal(multiply(rows)), rows)
         values, rotation = jnp.linalg.eigh(jnp.matmul(multiply(rows), rows.T, precision="highest"))
         self.vectors = jnp.matmul(rotation.T, rows, precision="highest")
         self.values = jnp.maximum(values, 1e-3)
@@ -155,8 +152,10 @@ class PerturbThenOptimise(eqx.Module):
     Exact in law if solved exactly (Papandreou & Yuille 2010; Bardsley et al. 2014). Because :math:`H \ge I`, the
     residual :math:`r` bounds the error :math:`e` in units of the posterior's own standard deviations,
     :math:`e^T H e = r^T H^{-1} r \le \|r\|^2`, so that no linear functional of the draw is off by more than
-    :math:`\|r\|` of its standard deviations. Iteration stops there, is checked on the residual evaluated afresh, and is
-    restarted from it (iterative refinement) where rounding requires.
+    :math:`\|r\|` of its standard deviations. Each solve starts from the residual of the last, evaluated afresh
+    (iterative refinement); ``error`` is :math:`\|r - H d\|` with :math:`d` what the solve added, never the residual
+    that conjugate gradients carry along. Where rounding of :math:`H x` alone exceeds the tolerance, the residual of the
+    final point must still vanish to the square root of machine epsilon.
     """
 
     mean: Float[Array, " n"]
@@ -184,13 +183,12 @@ class PerturbThenOptimise(eqx.Module):
         preconditioner = lx.FunctionLinearOperator(
             lambda x: large * self.preconditioner(x), structure, lx.positive_semidefinite_tag
         )
+        options = {"preconditioner": preconditioner}
         solver = lx.CG(rtol=0.0, atol=self.tolerance / 2, norm=two_norm, stabilise_every=None, max_steps=self.max_steps)
 
         def improve(carry):
             x, gradient, _, steps, i = carry
-            solution = lx.linear_solve(
-                operator, gradient, solver, options={"preconditioner": preconditioner}, throw=False
-            )
+            solution = lx.linear_solve(operator, gradient, solver, options=options, throw=False)
             recursive = jnp.linalg.norm(gradient - affine.hessian(solution.value))
             x = x + solution.value
             gradient = affine.gradient(x, data, prior)
@@ -205,8 +203,21 @@ class PerturbThenOptimise(eqx.Module):
         infinite = jnp.full((), jnp.inf, x.dtype)
         start = (x, affine.gradient(x, data, prior), infinite, jnp.zeros((), int), jnp.zeros((), int))
         x, gradient, error, steps, _ = jax.lax.while_loop(unfinished, improve, start)
-        size = jnp.linalg.norm(affine.gradient(jnp.zeros_like(x), data, prior))
-        return Draw(x, error, jnp.linalg.norm(gradient) / size, steps)
+        length, size = jnp.linalg.norm(gradient), jnp.linalg.norm(affine.adjoint(data) + prior)
+        sound = length <= self.tolerance + jnp.finfo(x.dtype).eps ** 0.5 * size  # only rounding may come on top
+        return Draw(x, jnp.where(sound, error, jnp.inf), length / size, steps)
+
+
+def _orthonormal(rows: Float[Array, "k n"]) -> Float[Array, "k n"]:
+    """Orthonormal rows with the same span, by repeated Cholesky factors of the Gram matrix (Fukaya et al. 2014)."""
+
+    def improve(_, rows):
+        gram = jnp.matmul(rows, rows.T, precision="highest")
+        jitter = len(rows) * jnp.finfo(rows.dtype).eps * jnp.trace(gram)
+        factor = jnp.linalg.cholesky(gram + jitter * jnp.eye(len(rows), dtype=rows.dtype))
+        return jax.scipy.linalg.solve_triangular(factor, rows, lower=True)
+
+    return jax.lax.fori_loop(0, 3, improve, rows)
 
 
 def _mean(affine: Affine, root: DiagonalRoot | DenseRoot) -> tuple[Array, Array, Array]:
@@ -309,6 +320,18 @@ def gaussian_posterior(
         if not found.error <= tolerance:
             raise ValueError(too_inexact(float(found.error), tolerance))
         return found
+
+
+def refreshed(model: AffineModel, old: GaussianPosterior) -> GaussianPosterior:
+    """The posterior for other model arguments, drawn in the same way; whether that is right shows in ``error``."""
+    affine = model.affine()
+    if isinstance(old, PerturbThenOptimise):
+        return PerturbThenOptimise(affine, old.preconditioner, old.tolerance, old.max_steps)
+    assert isinstance(old, Factored)
+    if isinstance(old.root, DiagonalRoot):
+        diagonal = exact_diagonal(affine, 1 / old.root.scale**2, jax.random.key(1))
+        return Factored(affine, DiagonalRoot(1 / jnp.sqrt(diagonal)), jax.random.key(2))
+    return Factored(affine, DenseRoot(affine, model.size), jax.random.key(2))
 
 
 NOT_AFFINE = (

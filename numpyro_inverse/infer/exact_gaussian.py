@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -18,7 +19,7 @@ from numpyro.infer.util import constrain_fn
 from numpyro.util import identity, is_prng_key
 
 from numpyro_inverse.infer._affine import HERE, AffineModel, rounding_allowance
-from numpyro_inverse.infer._gaussian_posterior import Factored, GaussianPosterior, gaussian_posterior
+from numpyro_inverse.infer._gaussian_posterior import Factored, GaussianPosterior, gaussian_posterior, refreshed
 from numpyro_inverse.infer.whiten import whiten
 
 DENSE_LIMIT = 2048  # latent numbers up to which the covariance's root is dense (docs/exact_gaussian.md has timings)
@@ -99,13 +100,13 @@ class ExactGaussian(MCMCKernel):
             raise ValueError(f"{HERE}: `tolerance` must be positive; got {tolerance}.")
         if int(max_steps) != max_steps or max_steps < 1:
             raise ValueError(f"{HERE}: `max_steps` must be a positive integer; got {max_steps}.")
-        self._model = whiten(model)
+        self._model = model
         self._tolerance = tolerance
         self._max_steps = int(max_steps)
 
     @property
     def model(self) -> Callable:
-        """The model in whitened coordinates."""
+        """The model as given; fields are whitened inside."""
         return self._model
 
     @property
@@ -129,7 +130,9 @@ class ExactGaussian(MCMCKernel):
     ) -> ExactGaussianState:
         """Analyse the model and its data; the first state is at the posterior mean. Raises as the class says."""
         posterior = self._posterior(model_args, model_kwargs)
-        mean = AffineModel(self._model, model_args, model_kwargs).latents(posterior.mean)
+        model = AffineModel(whiten(self._model), model_args, model_kwargs)
+        with nullcontext() if _is_traced(model_args, model_kwargs) else jax.core.eval_context():
+            mean, mark = jax.jit(lambda: (model.latents(posterior.mean), fingerprint((model_args, model_kwargs))))()
         chains = () if is_prng_key(rng_key) else rng_key.shape[:1]
         dtype = posterior.mean.dtype
         return ExactGaussianState(
@@ -141,7 +144,7 @@ class ExactGaussian(MCMCKernel):
             accept_prob=jnp.ones(chains, dtype),
             diverging=jnp.zeros(chains, bool),
             posterior=posterior,
-            fingerprint=fingerprint((model_args, model_kwargs)),
+            fingerprint=mark,
             rng_key=rng_key,
         )
 
@@ -149,7 +152,7 @@ class ExactGaussian(MCMCKernel):
         self, state: ExactGaussianState, model_args: tuple, model_kwargs: dict[str, Any] | None
     ) -> ExactGaussianState:
         """An independent draw, whatever the state."""
-        model = AffineModel(self._model, model_args, model_kwargs)
+        model = AffineModel(whiten(self._model), model_args, model_kwargs)
         stale = fingerprint((model_args, model_kwargs)) != state.fingerprint
 
         def draw(rng_key):
@@ -176,13 +179,13 @@ class ExactGaussian(MCMCKernel):
     def refresh(
         self, state: ExactGaussianState, model_args: tuple, model_kwargs: dict[str, Any] | None
     ) -> ExactGaussianState:
-        """The state for other model arguments, as Gibbs sampling needs it."""
-        posterior = self._posterior(model_args, model_kwargs)
+        """The state for other model arguments, as Gibbs sampling needs it; affinity is not tested again."""
+        posterior = refreshed(AffineModel(whiten(self._model), model_args, model_kwargs), state.posterior)
         return state._replace(posterior=posterior, fingerprint=fingerprint((model_args, model_kwargs)))
 
     def postprocess_fn(self, model_args: tuple, model_kwargs: dict[str, Any] | None) -> Callable:
         """Adds the deterministic sites, the fields among them."""
-        model = handlers.seed(self._model, jax.random.key(0))
+        model = handlers.seed(whiten(self._model), jax.random.key(0))
         return partial(constrain_fn, model, model_args, model_kwargs or {}, return_deterministic=True)
 
     def get_constrain_fn(self, model_args: tuple, model_kwargs: dict[str, Any] | None) -> Callable:
@@ -195,10 +198,10 @@ class ExactGaussian(MCMCKernel):
         kernel._model = wrapper(self._model)
         return kernel
 
-    def _posterior(self, args: tuple, kwargs: dict[str, Any] | None, dense_limit: int = DENSE_LIMIT) -> Any:
-        model = AffineModel(self._model, args, kwargs)
-        traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((args, kwargs)))
-        return gaussian_posterior(model, self.tolerance, self._max_steps, dense_limit, traced)
+    def _posterior(self, args: tuple, kwargs: dict[str, Any] | None, dense_limit: int | None = None) -> Any:
+        model = AffineModel(whiten(self._model), args, kwargs)
+        dense_limit = DENSE_LIMIT if dense_limit is None else dense_limit
+        return gaussian_posterior(model, self.tolerance, self._max_steps, dense_limit, _is_traced(args, kwargs))
 
     def posterior_mean(self, *args: Any, **kwargs: Any) -> dict[str, Array]:
         """Posterior means of the latent sites, the fields, and every deterministic site that is affine in the latents.
@@ -215,7 +218,7 @@ class ExactGaussian(MCMCKernel):
         Raises:
             ValueError: as the class says.
         """
-        model = AffineModel(self._model, args, kwargs)
+        model = AffineModel(whiten(self._model), args, kwargs)
         posterior = self._posterior(args, kwargs)
         linear = self._affine_sites(model)
         values = jax.jit(model.values)(posterior.mean)
@@ -231,7 +234,7 @@ class ExactGaussian(MCMCKernel):
         Raises:
             ValueError: more than 4096 numbers, latent or in one site; and as the class says.
         """
-        model = AffineModel(self._model, args, kwargs)
+        model = AffineModel(whiten(self._model), args, kwargs)
         advice = "Estimate what you need from draws: `MCMC(ExactGaussian(model), ...)`."
         if model.size > SUMMARY_LIMIT:
             raise ValueError(
@@ -273,7 +276,7 @@ class ExactGaussian(MCMCKernel):
         Raises:
             ValueError: more than 4096 latent numbers unless :math:`H` is diagonal; and as the class says.
         """
-        model = AffineModel(self._model, args, kwargs)
+        model = AffineModel(whiten(self._model), args, kwargs)
         posterior = self._posterior(args, kwargs, dense_limit=SUMMARY_LIMIT)
         if not isinstance(posterior, Factored):
             raise ValueError(
@@ -306,6 +309,10 @@ class ExactGaussian(MCMCKernel):
         return {
             k: jnp.shape(b) for k, (bend, size, b) in jax.jit(bends)().items() if float(bend) <= allowed * float(size)
         }
+
+
+def _is_traced(args: tuple, kwargs: dict[str, Any] | None) -> bool:
+    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((args, kwargs)))
 
 
 def fingerprint(tree: Any) -> UInt[Array, ""]:
