@@ -22,7 +22,7 @@ from numpyro_inverse.infer._affine import HERE, AffineModel, rounding_allowance
 from numpyro_inverse.infer._gaussian_posterior import Factored, GaussianPosterior, gaussian_posterior, refreshed
 from numpyro_inverse.infer.whiten import whiten
 
-DENSE_LIMIT = 2048  # latent numbers up to which the covariance's root is dense (docs/exact_gaussian.md has timings)
+DENSE_LIMIT = 2048  # latent numbers up to which the covariance's root is dense
 SUMMARY_LIMIT = 4096  # the same for covariances and evidences, which are asked for once
 
 STALE = f"{HERE}: this state was made with other model arguments; start a new run instead of continuing it."
