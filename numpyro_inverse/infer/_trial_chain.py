@@ -8,7 +8,7 @@ import numpy as np
 
 TREE_DEPTHS = (4, 5, 6, 7)  # NUTS trajectories of 2^depth - 1 steps
 ANGLE = 1.2 * np.pi  # of a trajectory in a standard normal
-MIN_ACCEPTANCE = 0.5
+MIN_ACCEPTANCE = 0.7
 TRIALS = 16
 
 

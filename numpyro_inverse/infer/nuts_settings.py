@@ -20,7 +20,7 @@ def nuts_settings(whitened: Whitened, *args: Any, **kwargs: Any) -> dict[str, An
     sites, from the curvature of the log density averaged over the modes' spread. In these coordinates the posterior is
     close to a standard normal, on which a NUTS trajectory doubles until it has turned by more than :math:`\pi`; the
     step size is the largest :math:`1.2 \pi / (2^j - 1)`, j = 4, ..., 7, whose acceptance in a short trial chain is
-    0.5 or more. Both are then kept: warm-up needs only to forget the starting points, which are independent draws of a
+    0.7 or more. Both are then kept: warm-up needs only to forget the starting points, which are independent draws of a
     Gaussian with these variances, and 50 iterations do. If no such step is good enough, warm-up adapts it.
 
     >>> whitened = whiten(model, centering="auto")  # doctest: +SKIP
