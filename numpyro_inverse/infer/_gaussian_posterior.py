@@ -170,9 +170,9 @@ class PerturbThenOptimise(eqx.Module):
 
     def draw(self, affine: Affine, key: Array) -> Draw:
         """An independent draw; its ``error`` must be checked."""
-        key_data, key_prior = jax.random.split(key)
-        data = affine.offset + jax.random.normal(key_data, affine.offset.shape, affine.offset.dtype)
-        return self._solve(affine, data, jax.random.normal(key_prior, self.mean.shape, self.mean.dtype))
+        m = affine.offset.size
+        noise = jax.random.normal(key, (m + self.mean.size,), self.mean.dtype)
+        return self._solve(affine, affine.offset + noise[:m], noise[m:])
 
     def _solve(self, affine: Affine, data: Float[Array, " m"], prior: Float[Array, " n"]) -> Draw:
         structure = jax.eval_shape(affine.hessian, self.mean)  # inside `pmap` it knows the mesh, which Lineax compares
