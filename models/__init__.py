@@ -7,11 +7,12 @@ Each module has
 - ``exact_posterior(data, ...)``: mean, standard deviations, covariance and log evidence in float64, by NumPy and SciPy,
   independent of the samplers of ``numpyro_inverse``.
 
-============================  =====================================================
+============================  ================================================================
 :mod:`models.deconvolution`   Gaussian blur of a signal or a picture
 :mod:`models.tomography`      parallel-beam X-ray tomography
 :mod:`models.gravity`         depth profile of density from surface gravity
 :mod:`models.shaw`            one-dimensional image restoration through a slit
 :mod:`models.heat`            surface heat flux from the temperature inside
-============================  =====================================================
+:mod:`models.elliptic`        coefficients of an elliptic equation; nonlinear, no exact posterior
+============================  ================================================================
 """
