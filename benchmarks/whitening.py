@@ -176,7 +176,7 @@ def unknown(n, draws):
 
 def unknown_128():
     """The photograph, 128 x 128."""
-    return unknown(128, 350)
+    return unknown(128, 400)
 
 
 def unknown_256():

@@ -63,7 +63,8 @@ def fit_coordinates(model: Callable, args: tuple, kwargs: dict[str, Any], seed: 
     x, prior_spread = jax.jit(problem.start)(jax.random.fold_in(key, 0))
     modes = _Modes(*(jax.tree.map(jnp.ones_like, x[1]) for _ in _Modes._fields))
     renew = jax.jit(problem.renew)
-    value_and_grad = jax.jit(jax.value_and_grad(problem.potential))
+    _, unflatten = ravel_pytree(x)
+    value_and_grad = jax.jit(jax.value_and_grad(lambda flat, modes: problem.potential(unflatten(flat), modes)))
     step = 0.05 * np.asarray(ravel_pytree(prior_spread)[0], float)
     for i in range(ROUNDS + 1):
         key_information, key_noise = jax.random.split(jax.random.fold_in(key, i + 1))
@@ -234,8 +235,8 @@ class _Sketch:
         self.hyper_spread = np.sqrt(np.sum(self.hyper_root**2, axis=1))
 
     def _potential(self, point: np.ndarray) -> tuple[float, np.ndarray]:
-        value, gradient = self.value_and_grad(self.unravel(jnp.asarray(point, self.dtype)))
-        return float(value), np.asarray(ravel_pytree(gradient)[0], float)
+        value, gradient = self.value_and_grad(np.asarray(point, self.dtype))
+        return float(value), np.asarray(gradient, float)
 
     def _smoothed(self, point: np.ndarray) -> tuple[float, np.ndarray]:
         """The potential averaged over an antithetic pair of the modes' spread."""
