@@ -1,13 +1,17 @@
 """Inference: coordinates, kernels, exact samplers, results."""
 
 from numpyro_inverse.infer.arviz import to_arviz as to_arviz
+from numpyro_inverse.infer.blackjax_kernel import BlackJAX as BlackJAX
 from numpyro_inverse.infer.exact_gaussian import ExactGaussian as ExactGaussian
+from numpyro_inverse.infer.exact_gibbs import ExactGibbs as ExactGibbs
 from numpyro_inverse.infer.inf_mala import InfMALA as InfMALA
 from numpyro_inverse.infer.langevin import MALA as MALA
 from numpyro_inverse.infer.langevin import ULA as ULA
 from numpyro_inverse.infer.moreau_yosida import MoreauYosidaULA as MoreauYosidaULA
 from numpyro_inverse.infer.nuts_settings import nuts_settings as nuts_settings
 from numpyro_inverse.infer.pcn import PCN as PCN
+from numpyro_inverse.infer.run_to_disk import read_run as read_run
+from numpyro_inverse.infer.run_to_disk import run_to_disk as run_to_disk
 from numpyro_inverse.infer.skrock import SKROCK as SKROCK
 from numpyro_inverse.infer.step_size import lipschitz_constant as lipschitz_constant
 from numpyro_inverse.infer.step_size import suggest_step_size as suggest_step_size
