@@ -5,8 +5,11 @@ from numpyro_inverse.infer.blackjax_kernel import BlackJAX as BlackJAX
 from numpyro_inverse.infer.exact_gaussian import ExactGaussian as ExactGaussian
 from numpyro_inverse.infer.exact_gibbs import ExactGibbs as ExactGibbs
 from numpyro_inverse.infer.inf_mala import InfMALA as InfMALA
+from numpyro_inverse.infer.informed_mala import InformedMALA as InformedMALA
+from numpyro_inverse.infer.informed_pcn import InformedPCN as InformedPCN
 from numpyro_inverse.infer.langevin import MALA as MALA
 from numpyro_inverse.infer.langevin import ULA as ULA
+from numpyro_inverse.infer.low_rank_nuts import LowRankNUTS as LowRankNUTS
 from numpyro_inverse.infer.moreau_yosida import MoreauYosidaULA as MoreauYosidaULA
 from numpyro_inverse.infer.nuts_settings import nuts_settings as nuts_settings
 from numpyro_inverse.infer.pcn import PCN as PCN

@@ -122,8 +122,8 @@ class GradientKernel(MCMCKernel):
     def _move(self, key: Array, here: Point, state: KernelState, target: Callable) -> Move:
         """One transition from ``here``; ``target(x, key)`` is the :class:`Point` at ``x``."""
 
-    def _constants(self, trace: dict[str, Any], z: PyTree) -> Any:
-        """What is fixed at the start: a function of a trace of the model (or {}) and the first chain's point."""
+    def _constants(self, trace: dict[str, Any], z: PyTree, args: tuple, kwargs: dict[str, Any]) -> Any:
+        """What is fixed at the start: from a trace of the model (or {}), the first chain's point, the arguments."""
         return ()
 
     def _evaluate(self, potential: Callable, x: Float[Array, "n"]) -> Point:
@@ -189,7 +189,8 @@ class GradientKernel(MCMCKernel):
         split = partial(jax.random.split, num=3)
         keys = split(rng_key) if single else jnp.swapaxes(jax.vmap(split)(rng_key), 0, 1)
         z, trace = self._first(keys[0], keys[1], init_params, model_args, model_kwargs or {})
-        constants = self._constants(trace, z if single else jax.tree.map(lambda v: v[0], z))
+        first = z if single else jax.tree.map(lambda v: v[0], z)
+        constants = self._constants(trace, first, model_args, model_kwargs or {})
 
         def state_at(z: PyTree, rng_key: Array) -> tuple[KernelState, Array]:
             x, unravel = ravel_pytree(z)

@@ -32,6 +32,68 @@ class Reference(NamedTuple):
         """Back again."""
         return self.loc + self.scale * u
 
+    def pull(self, grad: Float[Array, "n"]) -> Float[Array, "n"]:
+        """A gradient in x as one in u."""
+        return self.scale * grad
+
+
+class InformedDirections(NamedTuple):
+    r""":math:`\Lambda` and :math:`V`: what the data say beyond the prior, in whitened coordinates.
+
+    Attributes:
+        values: eigenvalues of the misfit's Gauss-Newton Hessian, descending; the data shrink the prior's standard
+            deviation along a direction by :math:`(1 + \lambda)^{-1/2}`.
+        vectors: orthonormal columns.
+    """
+
+    values: Float[Array, "r"]
+    vectors: Float[Array, "n r"]
+
+    def components(self, u: Float[Array, "n"]) -> Float[Array, "r"]:
+        r""":math:`V^T u`."""
+        return jnp.matmul(u, self.vectors, precision="highest")
+
+    def change(self, u: Float[Array, "n"], function: Callable) -> Float[Array, "n"]:
+        r""":math:`(I - V V^T) u + V f(V^T u)`, in O(n r)."""
+        old = self.components(u)
+        return u + jnp.matmul(self.vectors, function(old) - old, precision="highest")
+
+
+class LaplaceReference(NamedTuple):
+    r"""The normal with mean ``centre`` and covariance :math:`I - V V^T + V R R^T V^T` in the units of ``prior``.
+
+    ``root`` is :math:`R`, lower triangular; :math:`(I + \Lambda)^{-1/2}` at first. Coordinates u of a point are those
+    in which it is standard normal.
+    """
+
+    prior: Reference
+    centre: Float[Array, "n"]
+    directions: InformedDirections
+    root: Float[Array, "r r"]
+
+    def noise(self, x: Float[Array, "n"]) -> Float[Array, "n"]:
+        """x in units of the reference."""
+        return self.directions.change(self.prior.noise(x) - self.centre, lambda v: self._divide(v, False))
+
+    def value(self, u: Float[Array, "n"]) -> Float[Array, "n"]:
+        """Back again."""
+        return self.prior.value(self.centre + self.directions.change(u, lambda v: _dot(self.root, v)))
+
+    def pull(self, grad: Float[Array, "n"]) -> Float[Array, "n"]:
+        """A gradient in x as one in u."""
+        return self.directions.change(self.prior.pull(grad), lambda v: _dot(self.root.T, v))
+
+    def push(self, grad: Float[Array, "n"]) -> Float[Array, "n"]:
+        """And back."""
+        return self.directions.change(grad, lambda v: self._divide(v, True)) / self.prior.scale
+
+    def _divide(self, v: Float[Array, "r"], transpose: bool) -> Float[Array, "r"]:
+        return jax.scipy.linalg.solve_triangular(self.root, v, lower=True, trans=int(transpose))
+
+
+def _dot(a: Array, b: Array) -> Array:
+    return jnp.matmul(a, b, precision="highest")
+
 
 def prior_reference(trace: dict[str, Any], z: PyTree) -> Reference:
     """The reference of a model's latents at its first point; standard normal without a model.
@@ -76,7 +138,7 @@ class FunctionSpaceKernel(AdjustedKernel):
             init_strategy=init_strategy,
         )
 
-    def _constants(self, trace: dict[str, Any], z: PyTree) -> Reference:
+    def _constants(self, trace: dict[str, Any], z: PyTree, args: tuple, kwargs: dict[str, Any]) -> Any:
         return prior_reference(trace, z)
 
     def _step_size(self, adapt_state: Any) -> Float[Array, ""]:
@@ -90,7 +152,7 @@ class FunctionSpaceKernel(AdjustedKernel):
         return 1 / length, t / length
 
 
-def misfit(point: Point, reference: Reference) -> Float[Array, ""]:
+def misfit(point: Point, reference: Reference | LaplaceReference) -> Float[Array, ""]:
     """The potential relative to the reference: minus the log likelihood where the reference is the prior."""
     u = reference.noise(point.x)
     return point.potential_energy - 0.5 * u @ u

@@ -9,7 +9,7 @@ from jaxtyping import Array
 from numpyro.infer.initialization import init_to_uniform
 
 from numpyro_inverse.infer._kernel import KernelState, Point
-from numpyro_inverse.infer._reference import FunctionSpaceKernel, Reference, misfit
+from numpyro_inverse.infer._reference import FunctionSpaceKernel, LaplaceReference, Reference, misfit
 
 
 class InfMALA(FunctionSpaceKernel):
@@ -86,6 +86,6 @@ class InfMALA(FunctionSpaceKernel):
         return there, misfit(here, reference) - misfit(there, reference) + backward - forward, 1
 
 
-def _gradient(point: Point, reference: Reference) -> Array:
+def _gradient(point: Point, reference: Reference | LaplaceReference) -> Array:
     """The gradient of the misfit in u."""
-    return reference.scale * point.grad - reference.noise(point.x)
+    return reference.pull(point.grad) - reference.noise(point.x)

@@ -5,7 +5,19 @@ from typing import NamedTuple
 from jax import tree
 from numpyro.handlers import condition
 
-from numpyro_inverse.infer import MALA, PCN, SKROCK, ULA, ExactGaussian, InfMALA, MoreauYosidaULA, TemperedSGLD
+from numpyro_inverse.infer import (
+    MALA,
+    PCN,
+    SKROCK,
+    ULA,
+    ExactGaussian,
+    InfMALA,
+    InformedMALA,
+    InformedPCN,
+    LowRankNUTS,
+    MoreauYosidaULA,
+    TemperedSGLD,
+)
 
 
 class Case(NamedTuple):
@@ -30,6 +42,9 @@ KERNELS = {
     "MALA": Case(MALA),
     "PCN": Case(PCN),
     "InfMALA": Case(InfMALA),
+    "InformedPCN": Case(InformedPCN),
+    "InformedMALA": Case(InformedMALA),
+    "LowRankNUTS": Case(LowRankNUTS),
     "ULA": Case(lambda model: ULA(model, step_size=0.02), bias=0.1),
     "SKROCK": Case(lambda model: SKROCK(model, step_size=0.1, stages=4), bias=0.15),
     "MoreauYosidaULA": Case(
