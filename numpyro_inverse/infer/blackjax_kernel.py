@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import blackjax
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int, PyTree
 from numpyro import handlers
@@ -141,7 +142,8 @@ class BlackJAX(GradientKernel):
         """The adaptation, if any, once what was given makes sense."""
         algorithm, given = self._algorithm, self._given
         name = bridge.name_of(algorithm)
-        if isinstance(algorithm, str) or not callable(algorithm) or name in bridge.NOT_BRIDGED or "init_vi" in name:
+        variational = isinstance(algorithm, (blackjax.GenerateVariationalAPI, blackjax.GeneratePathfinderAPI))
+        if not callable(algorithm) or variational or name in bridge.NOT_BRIDGED:
             raise ValueError(
                 f"BlackJAX: `algorithm` must be one of BlackJAX's Markov chains, such as blackjax.nuts; got "
                 f"{algorithm if isinstance(algorithm, str) else name!r}."
@@ -154,7 +156,9 @@ class BlackJAX(GradientKernel):
         if unknown and not any(p.kind is p.VAR_KEYWORD for p in signature.values()):
             raise ValueError(f"BlackJAX: {name} has no parameter {unknown[0]!r}; it has {', '.join(sorted(known))}.")
         step_size = given.get("step_size", 1.0)
-        if not jnp.all((jnp.asarray(step_size) > 0) & jnp.isfinite(jnp.asarray(step_size))):
+        if not isinstance(step_size, jax.core.Tracer) and not np.all(
+            (np.asarray(step_size) > 0) & np.isfinite(step_size)
+        ):
             raise ValueError(f"BlackJAX: `step_size` must be positive; got {step_size}.")
         missing = [parameter for parameter in bridge.needed(algorithm) if parameter not in given]
         if warmup is True:

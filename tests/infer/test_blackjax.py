@@ -180,6 +180,8 @@ def single(y=None):
         (model, {"algorithm": blackjax.mala, "stepsize": 0.1}, "no parameter 'stepsize'; it has .*step_size"),
         (model, {"algorithm": "nuts"}, "such as blackjax.nuts; got .nuts"),
         (model, {"algorithm": blackjax.csgld}, "must be one of BlackJAX's Markov chains"),
+        (model, {"algorithm": blackjax.svgd}, "must be one of BlackJAX's Markov chains"),
+        (model, {"algorithm": blackjax.pathfinder}, "must be one of BlackJAX's Markov chains"),
         (model, {"algorithm": blackjax.nuts, "warmup": "windows"}, "`warmup` must be True, False or"),
         (None, {"algorithm": blackjax.nuts}, "either `model` or `potential_fn`"),
     ],
