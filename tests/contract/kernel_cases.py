@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import blackjax
 from jax import tree
 from numpyro.handlers import condition
 
@@ -10,7 +11,9 @@ from numpyro_inverse.infer import (
     PCN,
     SKROCK,
     ULA,
+    BlackJAX,
     ExactGaussian,
+    ExactGibbs,
     InfMALA,
     InformedMALA,
     InformedPCN,
@@ -27,6 +30,7 @@ class Case(NamedTuple):
     fields: tuple[str, ...] = ("accept_prob", "step_size", "potential_energy", "num_grads")
     bias: float = 0.0
     gaussian_only: bool = False  # then the model has its scale fixed to 1
+    whole: bool = False  # it samples the scale and the white noise together or not at all
 
 
 def nothing(z, smoothing):
@@ -34,9 +38,7 @@ def nothing(z, smoothing):
     return tree.map(lambda v: v, z)
 
 
-ONE_OF_EACH_BASE = ("MALA", "SKROCK", "PCN")  # what shares its base with one of these is run in full by the long suite
-
-ONE_OF_EACH_BASE = ("MALA", "SKROCK", "PCN")  # the others are run in full by the long suite
+ONE_OF_EACH_BASE = ("MALA", "SKROCK", "PCN", "BlackJAX mala")  # the others are run in full by the long suite
 
 KERNELS = {
     "MALA": Case(MALA),
@@ -51,6 +53,15 @@ KERNELS = {
         lambda model: MoreauYosidaULA(model, prox=nothing, smoothing=1.0, step_size=0.02), bias=0.1
     ),
     "TemperedSGLD": Case(lambda model: TemperedSGLD(model, step_size=0.02), bias=0.1),
+    "BlackJAX mala": Case(lambda model: BlackJAX(model, algorithm=blackjax.mala)),
+    "BlackJAX nuts": Case(lambda model: BlackJAX(model, algorithm=blackjax.nuts)),
+    "BlackJAX mclmc": Case(lambda model: BlackJAX(model, algorithm=blackjax.mclmc), bias=0.1),
+    "BlackJAX elliptical_slice": Case(lambda model: BlackJAX(model, algorithm=blackjax.elliptical_slice)),
+    "ExactGibbs": Case(
+        lambda model: ExactGibbs(model, MALA, sites=["white"]),
+        fields=("accept_prob", "step_size", "potential_energy", "error"),
+        whole=True,
+    ),
     "ExactGaussian": Case(ExactGaussian, fields=("accept_prob", "error"), bias=0.02, gaussian_only=True),
 }
 
