@@ -126,6 +126,10 @@ class GradientKernel(MCMCKernel):
         """What is fixed at the start: from a trace of the model (or {}), the first chain's point, the arguments."""
         return ()
 
+    def _start(self, x: Float[Array, "n"], constants: Any, key: Array) -> Float[Array, "n"]:
+        """Where a chain starts if no ``init_params`` are given; ``x`` is what ``init_strategy`` found."""
+        return x
+
     def _evaluate(self, potential: Callable, x: Float[Array, "n"]) -> Point:
         """The point at ``x``."""
         return Point(x, *jax.value_and_grad(potential)(x))
@@ -195,6 +199,8 @@ class GradientKernel(MCMCKernel):
         def state_at(z: PyTree, rng_key: Array) -> tuple[KernelState, Array]:
             x, unravel = ravel_pytree(z)
             rng_key, key = jax.random.split(rng_key)
+            if init_params is None:
+                x = self._start(x, constants, jax.random.fold_in(key, 0))
             point = self._target(model_args, model_kwargs, unravel)(x, key)
             good = jnp.isfinite(point.potential_energy) & jnp.all(jnp.isfinite(point.grad))
             point = self._kept(point)
@@ -202,7 +208,7 @@ class GradientKernel(MCMCKernel):
             zero = jnp.zeros((), x.dtype)
             state = KernelState(
                 i=jnp.zeros((), int),
-                z=z,
+                z=unravel(x),
                 potential_energy=point.potential_energy,
                 grad=point.grad,
                 accept_prob=zero,

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-from jaxtyping import PyTree
+from jaxtyping import Array, Float, PyTree
 from numpyro.infer.initialization import init_to_uniform
 
 from numpyro_inverse.infer._reference import LaplaceReference
@@ -27,7 +27,8 @@ class InformedMALA(InfMALA):
     :math:`(1 + \lambda_i)^{-1/2}`, the complement as in :class:`InfMALA`. As C differs from the prior's covariance by
     a low rank, the acceptance does not fall as the grid is refined; where the posterior is its Laplace approximation,
     every proposal is accepted at any :math:`\beta`, and draws become independent. The law is exact whatever V and
-    :math:`\Lambda` are. They are found as for :class:`InformedPCN`.
+    :math:`\Lambda` are. They are found, and
+    chains start, as for :class:`InformedPCN`.
 
     Extra fields: as :class:`InfMALA`; the eigenvalues are ``constants.directions.values``.
 
@@ -38,7 +39,7 @@ class InformedMALA(InfMALA):
         rank: number of eigenpairs, at most; memory is n rank.
         step_size: first :math:`\beta`, in (0, 1); kept if there is no warm-up.
         target_accept_prob: mean acceptance.
-        init_strategy: NumPyro's, for the first point.
+        init_strategy: NumPyro's, for the point where the search for the mode begins.
 
     Raises:
         ValueError: as :class:`PCN`; ``rank`` less than 1.
@@ -70,3 +71,6 @@ class InformedMALA(InfMALA):
     def _constants(self, trace: dict[str, Any], z: PyTree, args: tuple, kwargs: dict[str, Any]) -> LaplaceReference:
         potential = self._potential(args, kwargs, jax.random.key(0))
         return informed_reference(self._model, potential, trace, z, args, kwargs, self._rank)
+
+    def _start(self, x: Float[Array, "n"], constants: LaplaceReference, key: Array) -> Float[Array, "n"]:
+        return constants.value(jax.random.normal(key, x.shape, x.dtype))

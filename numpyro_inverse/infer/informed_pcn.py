@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, PyTree
+from jaxtyping import Array, Float, PyTree
 from numpyro.infer.initialization import init_to_uniform
 
 from numpyro_inverse.infer._kernel import KernelState, Point
@@ -30,7 +30,8 @@ class InformedPCN(PCN):
     law is exact, the acceptance does not fall as the grid is refined, and no gradient is needed but for the
     eigenpairs. Those are found when a run starts, at the mode nearest to the first chain's first point
     (:func:`~numpyro_inverse.infer.gauss_newton.laplace_reference`); they cost some 4 (rank + 10) forward and adjoint
-    products each and up to 200 iterations of L-BFGS. All chains share them.
+    products each and up to 200 iterations of L-BFGS. All chains share them, and each starts from
+    a draw of the Laplace approximation unless ``init_params`` are given.
 
     Extra fields: as :class:`PCN`; the eigenvalues are ``constants.directions.values``.
 
@@ -41,7 +42,7 @@ class InformedPCN(PCN):
         rank: number of eigenpairs, at most; memory is n rank.
         step_size: first :math:`\beta`, in (0, 1); kept if there is no warm-up.
         target_accept_prob: mean acceptance.
-        init_strategy: NumPyro's, for the first point.
+        init_strategy: NumPyro's, for the point where the search for the mode begins.
 
     Raises:
         ValueError: as :class:`PCN`; ``rank`` less than 1.
@@ -73,6 +74,9 @@ class InformedPCN(PCN):
     def _constants(self, trace: dict[str, Any], z: PyTree, args: tuple, kwargs: dict[str, Any]) -> LaplaceReference:
         potential = self._potential(args, kwargs, jax.random.key(0))
         return informed_reference(self._model, potential, trace, z, args, kwargs, self._rank)
+
+    def _start(self, x: Float[Array, "n"], constants: LaplaceReference, key: Array) -> Float[Array, "n"]:
+        return constants.value(jax.random.normal(key, x.shape, x.dtype))
 
     def _propose(self, key: Array, here: Point, state: KernelState, target: Callable) -> tuple[Point, Array, int]:
         key_noise, key_target = jax.random.split(key)

@@ -21,7 +21,8 @@ from numpyro_inverse.infer._kernel import GradientKernel, KernelState, Move, Poi
 from numpyro_inverse.infer._reference import LaplaceReference
 from numpyro_inverse.infer.gauss_newton import informed_reference, positive_rank
 
-ANGLE = 1.2 * np.pi  # of a trajectory in a Gaussian
+TURN = 1.2 * np.pi  # a trajectory in a Gaussian has turned
+MAX_TURN = 1.5 * np.pi  # beyond 2 pi it would be back
 
 
 class LowRankNUTS(GradientKernel):
@@ -41,7 +42,8 @@ class LowRankNUTS(GradientKernel):
 
     in place of leapfrog. The energy error comes from :math:`\Phi` alone, to which a finer grid adds nothing, so that
     the step need not shrink as the grid is refined; leapfrog's would, like :math:`n^{-1/4}`. A step costs a gradient
-    and O(n rank). The law is exact whatever V and :math:`\Lambda` are. They are found as for :class:`InformedPCN`.
+    and O(n rank). The law is exact whatever V and :math:`\Lambda` are. They are found, and
+    chains start, as for :class:`InformedPCN`.
 
     The Laplace approximation is a sketch. Warm-up replaces its covariance in the span of V, rank x rank, by that of the
     draws in Stan's windows, mixed with as many draws as there are directions that would agree with Laplace. That helps
@@ -49,9 +51,9 @@ class LowRankNUTS(GradientKernel):
     then only adds noise.
 
     Warm-up also brings the mean acceptance to ``target_accept_prob`` by dual averaging of :math:`\epsilon`, an angle.
-    The steps taken are :math:`1.2 \pi / (2^j - 1)`, the largest with :math:`j \ge 2` that is no more than that: a
-    near-Gaussian trajectory of :math:`2^j - 1` steps then ends where it has just turned. Other steps may miss every
-    turn, and double until the maximum depth.
+    With :math:`2^j - 1` the length at which a Gaussian trajectory has turned by :math:`1.2 \pi` or more, j at least 2,
+    the step is shortened, if need be, for that turn to be :math:`1.5 \pi` at most (:math:`1.2 \pi` for j = 2).
+    Trajectories that come back to where they were miss every turn, and double until the maximum depth.
 
     Extra fields: ``accept_prob``, ``step_size`` (:math:`\epsilon`), ``potential_energy``, ``num_grads`` (per draw),
     ``diverging``; the eigenvalues are ``constants.directions.values``.
@@ -65,7 +67,7 @@ class LowRankNUTS(GradientKernel):
         target_accept_prob: mean acceptance along trajectories.
         adapt_mass_matrix: learn the covariance in the informed directions; without, it stays Laplace's.
         max_tree_depth: of a trajectory; its length is at most :math:`2^{10} - 1` steps by default.
-        init_strategy: NumPyro's, for the first point.
+        init_strategy: NumPyro's, for the point where the search for the mode begins.
 
     Raises:
         ValueError: as :class:`MALA`; ``rank`` or ``max_tree_depth`` less than 1.
@@ -102,6 +104,9 @@ class LowRankNUTS(GradientKernel):
         potential = self._potential(args, kwargs, jax.random.key(0))
         return informed_reference(self._model, potential, trace, z, args, kwargs, self._rank)
 
+    def _start(self, x: Float[Array, "n"], constants: LaplaceReference, key: Array) -> Float[Array, "n"]:
+        return constants.value(jax.random.normal(key, x.shape, x.dtype))
+
     def _adapter(self) -> tuple[Callable, Callable]:
         return warmup_adapter(
             self._num_warmup,
@@ -118,8 +123,9 @@ class LowRankNUTS(GradientKernel):
         return _with_prior(state._replace(rng_key=None), values)
 
     def _step_size(self, adapt_state: Any) -> Float[Array, ""]:
-        depth = jnp.ceil(jnp.log2(ANGLE / adapt_state.step_size + 1))
-        return ANGLE / (2 ** jnp.maximum(depth, 2) - 1)
+        epsilon = adapt_state.step_size
+        steps = 2 ** jnp.maximum(jnp.ceil(jnp.log2(TURN / epsilon + 1)), 2) - 1
+        return jnp.minimum(epsilon, jnp.where(steps == 3, TURN, MAX_TURN) / steps)
 
     def _move(self, key: Array, here: Point, state: KernelState, target: Callable) -> Move:
         key_move, key_target = jax.random.split(key)

@@ -1,0 +1,350 @@
+"""Geometry-informed kernels: cost as the grid is refined, and beside NumPyro's, BlackJAX's and CUQIpy's NUTS.
+
+- grids: model evaluations (gradients; for PCN potentials) per effective sample on deblurring with 32 x 32 fixed data
+  and a fixed physical prior, on grids of 32, 64, 128 and 256 squared. The effective sample size is the median of 17:
+  16 block averages of the field and the misfit, the same quantities on every grid.
+- deconvolution, elliptic: smallest effective sample size of a latent per 1,000 gradients and per CPU second of
+  sampling, on 64 x 64 deconvolution of exp(field) and on models.elliptic. The first counts draws after warm-up; CPU
+  seconds are all of it, compilation, warm-up and the search for directions included. One thread for linear algebra.
+- symmetry: R-hat of all 64 log-coefficients of models.elliptic, and its posterior against its transpose.
+
+The peers' interpreter is $PEERS_PYTHON (default .venv-peers/bin/python).
+
+    python benchmarks/kernels.py [grids] [deconvolution] [elliptic] [symmetry]
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+os.environ["OPENBLAS_NUM_THREADS"] = "1"
+os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
+
+import arviz as az
+import blackjax
+import jax
+import jax.numpy as jnp
+import matplotlib.pyplot as plt
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+from _kernels_problem import NOISE, SIZE, amplitudes, deconvolution_data, transfer
+from numpyro.infer import MCMC, NUTS
+from numpyro.infer.util import potential_energy
+
+import numpyro_inverse as ni
+from models import elliptic as elliptic_problem
+from numpyro_inverse.infer import MALA, PCN, InfMALA, InformedMALA, InformedPCN, LowRankNUTS
+
+numpyro.set_host_device_count(2)
+HERE = Path(__file__).parent
+RESULTS = HERE / "results"
+GRIDS = (32, 64, 128, 256)
+OBSERVED, WIDTH, GRID_NOISE = 32, 0.08, 2.0  # data a side; blur in lengths of the domain; noise
+
+
+def block_average(x, count):
+    """A square field on a coarser grid."""
+    n = x.shape[0] // count
+    return x.reshape(count, n, count, n).mean(axis=(1, 3))
+
+
+def blurred_data(field):
+    """What is observed of a field on any grid."""
+    n = field.shape[0]
+    blur = ni.operators.Convolution.gaussian(width=WIDTH * n, shape=(n, n), boundary="reflect")
+    return block_average(blur(field), OBSERVED)
+
+
+def matern(n):
+    """The prior on the unit square, range 0.2."""
+    return ni.distributions.Matern(ni.domains.Grid((n, n)), range=0.2, scale=1.0, smoothness=1.0)
+
+
+def grid_model(n, data):
+    """White noise on an n x n grid; few numbers are kept."""
+    prior = matern(n)
+
+    def model():
+        z = numpyro.sample("z", dist.Normal(0, 1).expand((n, n)).to_event(2))
+        field = prior.from_base(z)
+        mean = blurred_data(field)
+        averages = block_average(field, 4).ravel()
+        misfit = 0.5 * jnp.sum(((data - mean) / GRID_NOISE) ** 2)
+        numpyro.deterministic("quantities", jnp.append(averages, misfit))
+        numpyro.sample("data", dist.Normal(mean, GRID_NOISE).to_event(2), obs=data)
+
+    return model
+
+
+def ess(x):
+    """Bulk effective sample size of each number in (chains, draws, numbers)."""
+    parts = np.array_split(x, max(1, x.shape[-1] // 256), axis=-1)
+    return np.concatenate([np.ravel(az.ess(az.from_dict({"posterior": {"x": part}}))["x"]) for part in parts])
+
+
+def grids():
+    """Evaluations per effective sample by kernel and grid."""
+    key_truth, key_noise = jax.random.split(jax.random.key(4))
+    truth = matern(GRIDS[-1]).sample(key_truth)
+    data = blurred_data(truth) + GRID_NOISE * jax.random.normal(key_noise, (OBSERVED, OBSERVED))
+    kernels = {
+        "PCN": (PCN, 1000, 12000),
+        "InfMALA": (InfMALA, 500, 6000),
+        "InformedPCN": (InformedPCN, 1000, 12000),
+        "InformedMALA": (InformedMALA, 300, 1500),
+        "LowRankNUTS": (lambda model: LowRankNUTS(model, adapt_mass_matrix=False), 100, 500),
+        "MALA": (lambda model: MALA(model, preconditioner=jnp.ones(model_size[0])), 1000, 6000),
+    }
+    model_size = [0]
+    out = {name: {} for name in kernels}
+    for n in GRIDS:
+        model_size[0] = n * n
+        for name, (make, warmup, draws) in kernels.items():
+            mcmc = MCMC(make(grid_model(n, data)), num_warmup=warmup, num_samples=draws, progress_bar=False)
+            mcmc.run(jax.random.key(n), extra_fields=("num_grads", "accept_prob", "~z.z"))
+            fields = jax.tree.map(np.asarray, mcmc.get_extra_fields())
+            sizes = ess(np.asarray(mcmc.get_samples()["quantities"])[None])
+            evaluations = max(int(fields["num_grads"].sum()), draws)
+            out[name][str(n)] = {
+                "evaluations per effective sample": float(evaluations / np.median(sizes)),
+                "min ESS": float(sizes.min()),
+                "acceptance": float(fields["accept_prob"].mean()),
+                "evaluations per draw": evaluations / draws,
+            }
+            constants = mcmc.last_state.constants
+            if name == "LowRankNUTS":
+                out[name][str(n)]["eigenvalues above 1"] = int(np.sum(constants.directions.values > 1))
+            print("grids", name, n, json.dumps(out[name][str(n)]), flush=True)
+    for rows in out.values():
+        first, last = (rows[str(n)]["evaluations per effective sample"] for n in (GRIDS[0], GRIDS[-1]))
+        rows["last over first"] = last / first
+    plot(out)
+    return out
+
+
+def plot(out):
+    """Evaluations per effective sample against the grid."""
+    figure, axes = plt.subplots(figsize=(5.5, 4))
+    for name, rows in out.items():
+        values = [rows[str(n)]["evaluations per effective sample"] for n in GRIDS]
+        axes.loglog(GRIDS, values, "--s" if name == "MALA" else "-o", label=f"{name} ({rows['last over first']:.2f})")
+    axes.set_xticks(GRIDS, [f"{n}²" for n in GRIDS])
+    axes.minorticks_off()
+    axes.set_xlabel("grid (in brackets: last over first)")
+    axes.set_ylabel("evaluations per effective sample")
+    axes.legend(fontsize=8)
+    figure.tight_layout()
+    figure.savefig(RESULTS / "kernels_grids.png", dpi=150)
+    plt.close(figure)
+
+
+def deconvolution_model(data=None):
+    """Blur of exp(field), white cosine coefficients."""
+    grid = ni.domains.Grid((SIZE, SIZE))
+    z = numpyro.sample("z", dist.Normal(0, 1).expand((SIZE, SIZE)).to_event(2))
+    intensity = jnp.exp(grid.inverse_transform(jnp.asarray(amplitudes(), jnp.float32) * z))
+    mean = grid.inverse_transform(jnp.asarray(transfer(), jnp.float32) * grid.transform(intensity))
+    numpyro.sample("data", dist.Normal(mean, NOISE).to_event(2), obs=data)
+
+
+def row(title, draws, gradients, seconds, extra=None):
+    """A row of the table; ``draws`` has shape (draws, numbers)."""
+    sizes = ess(draws[None])
+    found = {
+        "title": title,
+        "draws": len(draws),
+        "min ESS": float(sizes.min()),
+        "median ESS": float(np.median(sizes)),
+        "gradients per draw": gradients / len(draws),
+        "min ESS per 1000 gradients": float(1e3 * sizes.min() / gradients),
+        "median ESS per 1000 gradients": float(1e3 * np.median(sizes) / gradients),
+        "CPU seconds": seconds,
+        "min ESS per CPU second": float(sizes.min() / seconds),
+        **(extra or {}),
+    }
+    print(json.dumps(found), flush=True)
+    return found
+
+
+def ours(title, kernel, data, warmup, draws):
+    """A NumPyro kernel, ours or NumPyro's own."""
+    start = time.process_time()
+    mcmc = MCMC(kernel, num_warmup=warmup, num_samples=draws, progress_bar=False)
+    count = "num_steps" if isinstance(kernel, NUTS) else "num_grads"
+    mcmc.run(jax.random.key(1), data, extra_fields=(count, "accept_prob"))
+    samples = np.concatenate([np.asarray(v).reshape(draws, -1) for v in mcmc.get_samples().values()], axis=1)
+    seconds = time.process_time() - start
+    gradients = max(int(np.sum(mcmc.get_extra_fields()[count])), draws)
+    return row(title, samples, gradients, seconds, {"acceptance": float(mcmc.get_extra_fields()["accept_prob"].mean())})
+
+
+def blackjax_nuts(model, data, site, first, warmup, draws):
+    """BlackJAX's NUTS with its window adaptation."""
+    start = time.process_time()
+
+    def log_density(z):
+        return -potential_energy(model, (data,), {}, {site: z})
+
+    @jax.jit
+    def run(key):
+        key_warmup, key = jax.random.split(key)
+        (state, found), _ = blackjax.window_adaptation(blackjax.nuts, log_density).run(key_warmup, first, warmup)
+        step = blackjax.nuts(log_density, **found).step
+
+        def one(state, key):
+            state, info = step(key, state)
+            return state, (state.position, info.num_integration_steps)
+
+        return jax.lax.scan(one, state, jax.random.split(key, draws))[1]
+
+    positions, steps = jax.tree.map(np.asarray, run(jax.random.key(1)))
+    return row("BlackJAX NUTS", positions.reshape(draws, -1), int(steps.sum()), time.process_time() - start)
+
+
+def cuqipy(problem, warmup, draws):
+    """CUQIpy's NUTS, or a loud report that it is missing."""
+    python = os.environ.get("PEERS_PYTHON", ".venv-peers/bin/python")
+    with tempfile.TemporaryDirectory() as folder:
+        output = Path(folder) / "draws.npz"
+        command = [python, str(HERE / "_kernels_peers.py"), problem, str(output), str(warmup), str(draws)]
+        try:
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=120)
+        except (OSError, subprocess.SubprocessError) as error:
+            print(f"PEER MISSING: CUQIpy, {problem}: {error}. Set PEERS_PYTHON.", file=sys.stderr)
+            return {"title": "CUQIpy NUTS", "missing": True}
+        with np.load(output) as found:
+            seconds = float(found["seconds"] + found["warmup_seconds"])
+            return row("CUQIpy NUTS", found["draws"], int(found["gradients"]), seconds)
+
+
+def compare(rows):
+    """The rows, and the best of ours over the best peer."""
+    there = [r for r in rows if not r.get("missing")]
+    mine = [r for r in there if "NUTS" not in r["title"] or "LowRank" in r["title"]]
+    others = [r for r in there if r not in mine]
+    out = {"rows": rows}
+    for measure in ("min ESS per 1000 gradients", "median ESS per 1000 gradients", "min ESS per CPU second"):
+        best = max(mine, key=lambda r: r[measure])
+        ratios = {r["title"]: best[measure] / r[measure] for r in others}
+        out[f"best of ours over peers, {measure}"] = {"best": best["title"], **ratios}
+        print(measure, out[f"best of ours over peers, {measure}"], flush=True)
+    return out
+
+
+def deconvolution():
+    """64 x 64, blur of exp(field)."""
+    data, model = jnp.asarray(deconvolution_data(), jnp.float32), deconvolution_model
+    adapted = LowRankNUTS(model, rank=256, adapt_mass_matrix=False)
+    return compare(
+        [
+            ours("LowRankNUTS, rank 256, Laplace", adapted, data, 150, 1000),
+            ours("InformedMALA, rank 256", InformedMALA(model, rank=256), data, 500, 4000),
+            ours("NumPyro NUTS", NUTS(model), data, 200, 400),
+            blackjax_nuts(model, data, "z", jnp.zeros((SIZE, SIZE)), 200, 400),
+            cuqipy("deconvolution", 50, 50),
+        ]
+    )
+
+
+def elliptic():
+    """The problem of Aristoff and Bangerth."""
+    data, model = jnp.asarray(elliptic_problem.published()["z_hat"], jnp.float32), elliptic_problem.model
+    return compare(
+        [
+            ours("LowRankNUTS", LowRankNUTS(model), data, 500, 800),
+            ours("NumPyro NUTS", NUTS(model), data, 300, 400),
+            blackjax_nuts(model, data, "log_theta", jnp.full((8, 8), 4.0), 300, 400),
+            cuqipy("elliptic", 60, 60),
+        ]
+    )
+
+
+def symmetry():
+    """R-hat, and means and standard deviations against the transposed grid's, in Monte-Carlo standard errors."""
+    data = jnp.asarray(elliptic_problem.published()["z_hat"], jnp.float32)
+    mcmc = MCMC(
+        LowRankNUTS(elliptic_problem.model),
+        num_warmup=500,
+        num_samples=2000,
+        num_chains=2,
+        chain_method="parallel",
+        progress_bar=False,
+    )
+    mcmc.run(jax.random.key(3), data, extra_fields=("num_grads",))
+    x = np.asarray(mcmc.get_samples(group_by_chain=True)["log_theta"], float)
+    tree = az.from_dict({"posterior": {"x": x}})
+    upper = np.triu_indices(8, 1)
+    difference = x - np.swapaxes(x, -1, -2)
+    square = (x - x.mean(axis=(0, 1))) ** 2
+    z = {}
+    for name, values in (("mean", difference), ("variance", square - np.swapaxes(square, -1, -2))):
+        pairs = values[:, :, *upper]
+        error = pairs.std(axis=(0, 1)) / np.sqrt(ess(pairs))
+        z[name] = pairs.mean(axis=(0, 1)) / error
+    out = {
+        "draws": x.shape[0] * x.shape[1],
+        "gradients per draw": float(np.mean(mcmc.get_extra_fields()["num_grads"])),
+        "largest R-hat": float(np.max(az.rhat(tree)["x"])),
+        "smallest ESS": float(np.min(az.ess(tree)["x"])),
+        "largest |z| of 28 differences of means to the transposed": float(np.abs(z["mean"]).max()),
+        "largest |z| of 28 differences of variances": float(np.abs(z["variance"]).max()),
+        "limit of each (one false alarm in 1000)": 4.2,
+    }
+    print(json.dumps(out), flush=True)
+    return out
+
+
+def table(results):
+    """Markdown."""
+    lines = [__doc__.split("\n")[0], ""]
+    if "grids" in results:
+        lines += ["## Evaluations per effective sample", "", "![](kernels_grids.png)", ""]
+        lines += ["| kernel | " + " | ".join(f"{n}²" for n in GRIDS) + " | last over first |", "|---" * 6 + "|"]
+        for name, rows in results["grids"].items():
+            values = " | ".join(f"{rows[str(n)]['evaluations per effective sample']:.1f}" for n in GRIDS)
+            lines.append(f"| {name} | {values} | {rows['last over first']:.2f} |")
+        lines.append("")
+    for name in ("deconvolution", "elliptic"):
+        if name not in results:
+            continue
+        lines += [
+            f"## {name}",
+            "",
+            "| sampler | draws | gradients a draw | ESS min / median | min (median) ESS per 1000 ",
+        ]
+        lines[-1] += "gradients | min ESS per CPU s |"
+        lines.append("|---" * 6 + "|")
+        for r in results[name]["rows"]:
+            if r.get("missing"):
+                lines.append(f"| {r['title']} | MISSING | | | | |")
+                continue
+            lines.append(
+                f"| {r['title']} | {r['draws']} | {r['gradients per draw']:.1f} | {r['min ESS']:.0f} / "
+                f"{r['median ESS']:.0f} | {r['min ESS per 1000 gradients']:.2f} "
+                f"({r['median ESS per 1000 gradients']:.1f}) | {r['min ESS per CPU second']:.3f} |"
+            )
+        lines.append("")
+        for key, ratios in results[name].items():
+            if key != "rows":
+                peers = ", ".join(f"{k} {v:.2f}" for k, v in ratios.items() if k != "best")
+                lines.append(f"- {key}: {ratios['best']}: {peers}")
+        lines.append("")
+    if "symmetry" in results:
+        lines += ["## symmetry", "", *(f"- {k}: {v:.4g}" for k, v in results["symmetry"].items()), ""]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    RESULTS.mkdir(exist_ok=True)
+    store = RESULTS / "kernels.json"
+    results = json.loads(store.read_text()) if store.exists() else {}
+    parts = {f.__name__: f for f in (grids, deconvolution, elliptic, symmetry)}
+    for name in sys.argv[1:] or parts:
+        results[name] = parts[name]()
+        store.write_text(json.dumps(results, indent=1) + "\n")
+        (RESULTS / "kernels.md").write_text(table(results))
