@@ -5,6 +5,7 @@ from :mod:`numpyro_inverse.domains`, a forward map from :mod:`numpyro_inverse.op
 ``MCMC`` on the model made ready by :func:`whiten`.
 """
 
+from numpyro_inverse import calibration as calibration
 from numpyro_inverse import distributions as distributions
 from numpyro_inverse import domains as domains
 from numpyro_inverse import infer as infer

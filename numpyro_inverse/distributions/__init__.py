@@ -2,4 +2,5 @@
 
 from numpyro_inverse.distributions.matern import Matern as Matern
 from numpyro_inverse.distributions.reparametrized import ReparametrizedDistribution as ReparametrizedDistribution
+from numpyro_inverse.distributions.sobolev import SobolevSequence as SobolevSequence
 from numpyro_inverse.distributions.stationary import StationaryField as StationaryField

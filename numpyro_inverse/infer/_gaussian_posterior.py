@@ -334,6 +334,15 @@ def refreshed(model: AffineModel, old: GaussianPosterior) -> GaussianPosterior:
     return Factored(affine, DenseRoot(affine, model.size), jax.random.key(2))
 
 
+def with_data(model: AffineModel, old: GaussianPosterior) -> GaussianPosterior:
+    """The posterior for other data only, with the root of the old one."""
+    affine = model.affine()
+    if isinstance(old, Factored):
+        return Factored(affine, old.root, jax.random.key(2))
+    assert isinstance(old, PerturbThenOptimise)
+    return PerturbThenOptimise(affine, old.preconditioner, old.tolerance, old.max_steps)
+
+
 NOT_AFFINE = (
     f"{HERE}: a model with traced arguments is not Gaussian with an affine mean, or its data are not finite; call the "
     "kernel outside `jit` to learn which site."

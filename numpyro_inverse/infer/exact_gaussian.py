@@ -19,7 +19,13 @@ from numpyro.infer.util import constrain_fn
 from numpyro.util import identity, is_prng_key
 
 from numpyro_inverse.infer._affine import HERE, AffineModel, rounding_allowance
-from numpyro_inverse.infer._gaussian_posterior import Factored, GaussianPosterior, gaussian_posterior, refreshed
+from numpyro_inverse.infer._gaussian_posterior import (
+    Factored,
+    GaussianPosterior,
+    gaussian_posterior,
+    refreshed,
+    with_data,
+)
 from numpyro_inverse.infer.whiten import whiten
 
 DENSE_LIMIT = 2048  # latent numbers up to which the covariance's root is dense
@@ -181,6 +187,13 @@ class ExactGaussian(MCMCKernel):
     ) -> ExactGaussianState:
         """The state for other model arguments, as Gibbs sampling needs it; affinity is not tested again."""
         posterior = refreshed(AffineModel(whiten(self._model), model_args, model_kwargs), state.posterior)
+        return state._replace(posterior=posterior, fingerprint=fingerprint((model_args, model_kwargs)))
+
+    def with_data(
+        self, state: ExactGaussianState, model_args: tuple, model_kwargs: dict[str, Any] | None
+    ) -> ExactGaussianState:
+        """The state for other data and nothing else new: the covariance's root is kept, and its error measured again."""
+        posterior = with_data(AffineModel(whiten(self._model), model_args, model_kwargs), state.posterior)
         return state._replace(posterior=posterior, fingerprint=fingerprint((model_args, model_kwargs)))
 
     def postprocess_fn(self, model_args: tuple, model_kwargs: dict[str, Any] | None) -> Callable:

@@ -4,10 +4,12 @@ A case is ``(make, parameters)``: ``make(**parameters)`` is the distribution wit
 be replaced by an array of a batch shape. Parameters are those that are differentiated.
 """
 
+from functools import partial
+
 import jax.numpy as jnp
 import numpy as np
 
-from numpyro_inverse.distributions import Matern, StationaryField
+from numpyro_inverse.distributions import Matern, SobolevSequence, StationaryField
 from numpyro_inverse.domains import Grid
 
 MATERN = {"range": 0.3, "scale": 1.2, "smoothness": 1.4, "mean": 0.5}
@@ -40,6 +42,7 @@ DISTRIBUTIONS = {
     "Matern, rectangle, padded": (matern((3, 4), padding=0.5), MATERN),
     "StationaryField, Sobolev": (_sobolev, {"order": 1.5, "mean": 0.3}),
     "StationaryField, first-order GMRF": (_gmrf, {"precision": 30.0}),
+    "SobolevSequence": (partial(SobolevSequence, 6), {"smoothness": 0.8, "scale": 1.3}),
 }
 
 

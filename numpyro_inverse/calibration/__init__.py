@@ -1,0 +1,34 @@
+"""Is this posterior right? Studies over many simulated data sets, and tests of one posterior against another."""
+
+from numpyro_inverse.calibration import exact as exact
+from numpyro_inverse.calibration import functionals as functionals
+from numpyro_inverse.calibration._test import Test as Test
+from numpyro_inverse.calibration.c2st import c2st as c2st
+from numpyro_inverse.calibration.contraction import Contraction as Contraction
+from numpyro_inverse.calibration.contraction import GeneratorFamily as GeneratorFamily
+from numpyro_inverse.calibration.contraction import SobolevFamily as SobolevFamily
+from numpyro_inverse.calibration.contraction import contraction as contraction
+from numpyro_inverse.calibration.coverage import Coverage as Coverage
+from numpyro_inverse.calibration.coverage import coverage as coverage
+from numpyro_inverse.calibration.dropout import LinearProblem as LinearProblem
+from numpyro_inverse.calibration.dropout import dropconnect_covariance as dropconnect_covariance
+from numpyro_inverse.calibration.dropout import dropout_vs_posterior as dropout_vs_posterior
+from numpyro_inverse.calibration.dropout import hidden_dropout_covariance as hidden_dropout_covariance
+from numpyro_inverse.calibration.dropout import input_dropout_covariance as input_dropout_covariance
+from numpyro_inverse.calibration.dropout import mc_dropout as mc_dropout
+from numpyro_inverse.calibration.dropout import output_dropout_covariance as output_dropout_covariance
+from numpyro_inverse.calibration.dropout import two_layer_dropout_covariance as two_layer_dropout_covariance
+from numpyro_inverse.calibration.ksd import ksd as ksd
+from numpyro_inverse.calibration.lc2st import lc2st as lc2st
+from numpyro_inverse.calibration.mahalanobis import Mahalanobis as Mahalanobis
+from numpyro_inverse.calibration.mahalanobis import mahalanobis as mahalanobis
+from numpyro_inverse.calibration.mmd import mmd as mmd
+from numpyro_inverse.calibration.mmd import mmd_to_gaussian as mmd_to_gaussian
+from numpyro_inverse.calibration.report import report as report
+from numpyro_inverse.calibration.sbc import RankStudy as RankStudy
+from numpyro_inverse.calibration.sbc import sbc as sbc
+from numpyro_inverse.calibration.tarp import tarp as tarp
+from numpyro_inverse.calibration.tempering import Tempering as Tempering
+from numpyro_inverse.calibration.tempering import tempered as tempered
+from numpyro_inverse.calibration.wasserstein import gaussian_wasserstein as gaussian_wasserstein
+from numpyro_inverse.calibration.wasserstein import wasserstein as wasserstein
