@@ -21,6 +21,7 @@ from scipy.signal import fftconvolve
 from scipy.stats import binom, poisson
 
 BISECTIONS = 40
+SMALLEST = 1e-30  # statistics below are taken for this; the p-value is then below its rounding error, 1e-13
 DIRECT = 512  # length up to which a plain convolution beats a Fourier one
 
 
@@ -126,5 +127,5 @@ def rank_p_value(ranks: Int[np.ndarray, " n"], num_draws: int) -> float:
 def _tail(gamma: float, num_ranks: int, num_draws: int) -> float:
     if gamma >= 1:
         return 1.0
-    gamma = gamma * (1 + 1e-9)  # rounding must not let the observed counts in
+    gamma = max(gamma, SMALLEST) * (1 + 1e-9)  # rounding must not let the observed counts in
     return float(np.clip(1 - staying_probability(*_bands_at(gamma, num_ranks, num_draws, True), num_ranks), 0, 1))

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from blackjax.diagnostics import effective_sample_size
 from jaxtyping import Array, Bool, Float, Int
 from numpyro import handlers
 from safetensors import SafetensorError, safe_open
@@ -250,6 +249,8 @@ def _smallest_ess(flat: Float[Array, "n q"]) -> Float[Array, ""]:
 
     The squares see what antithetic chains hide: draws that alternate about the mean rank too evenly.
     """
+    from blackjax.diagnostics import effective_sample_size  # importing BlackJAX starts JAX's backends
+
     flat = flat.astype(float)
     both = jnp.concatenate([flat, (flat - jnp.mean(flat, axis=0)) ** 2], axis=1)
     ess = effective_sample_size(both[None])

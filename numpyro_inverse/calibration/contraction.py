@@ -253,8 +253,8 @@ class Contraction:
     def verdict(self, level: float = 0.05) -> str:
         """One sentence."""
         return (
-            f"Contraction: distance ~ n^{self.measured_slope:.3f} +- {self.slope_error:.3f} measured, n^{self.slope:.3f} "
-            f"in closed form; theory n^{-self.rate:.3f} as n grows."
+            f"Contraction: distance ~ n^{self.measured_slope:.3f} +- {self.slope_error:.3f} measured, "
+            f"n^{self.slope:.3f} in closed form; theory n^{-self.rate:.3f} as n grows."
         )
 
     def plot(self) -> Figure:

@@ -1,7 +1,8 @@
 """Inference: coordinates, kernels, exact samplers, results."""
 
+from typing import TYPE_CHECKING, Any
+
 from numpyro_inverse.infer.arviz import to_arviz as to_arviz
-from numpyro_inverse.infer.blackjax_kernel import BlackJAX as BlackJAX
 from numpyro_inverse.infer.exact_gaussian import ExactGaussian as ExactGaussian
 from numpyro_inverse.infer.exact_gibbs import ExactGibbs as ExactGibbs
 from numpyro_inverse.infer.inf_mala import InfMALA as InfMALA
@@ -20,3 +21,17 @@ from numpyro_inverse.infer.step_size import lipschitz_constant as lipschitz_cons
 from numpyro_inverse.infer.step_size import suggest_step_size as suggest_step_size
 from numpyro_inverse.infer.tempered_sgld import TemperedSGLD as TemperedSGLD
 from numpyro_inverse.infer.whiten import whiten as whiten
+
+if TYPE_CHECKING:
+    from numpyro_inverse.infer.blackjax_kernel import BlackJAX as BlackJAX
+
+
+def __getattr__(name: str) -> Any:
+    """``BlackJAX`` when it is asked for: importing BlackJAX starts JAX's backends, and then it is too late for
+    ``numpyro.set_host_device_count``.
+    """
+    if name == "BlackJAX":
+        from numpyro_inverse.infer.blackjax_kernel import BlackJAX
+
+        return BlackJAX
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -192,7 +192,7 @@ class ExactGaussian(MCMCKernel):
     def with_data(
         self, state: ExactGaussianState, model_args: tuple, model_kwargs: dict[str, Any] | None
     ) -> ExactGaussianState:
-        """The state for other data and nothing else new: the covariance's root is kept, and its error measured again."""
+        """The state for other data and nothing else new: the covariance's root is kept, its error measured."""
         posterior = with_data(AffineModel(whiten(self._model), model_args, model_kwargs), state.posterior)
         return state._replace(posterior=posterior, fingerprint=fingerprint((model_args, model_kwargs)))
 

@@ -9,9 +9,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from blackjax.mcmc.hmc import HMCState
-from blackjax.mcmc.integrators import IntegratorState
-from blackjax.mcmc.nuts import build_kernel
 from jaxtyping import Array, Float, PyTree
 from numpyro.infer.hmc_util import warmup_adapter
 from numpyro.infer.initialization import init_to_uniform
@@ -128,6 +125,10 @@ class LowRankNUTS(GradientKernel):
         return jnp.minimum(epsilon, jnp.where(steps == 3, TURN, MAX_TURN) / steps)
 
     def _move(self, key: Array, here: Point, state: KernelState, target: Callable) -> Move:
+        from blackjax.mcmc.hmc import HMCState  # importing BlackJAX starts JAX's backends
+        from blackjax.mcmc.integrators import IntegratorState
+        from blackjax.mcmc.nuts import build_kernel
+
         key_move, key_target = jax.random.split(key)
         laplace: LaplaceReference = state.constants
         scales = jnp.linalg.cholesky(state.adapt_state.inverse_mass_matrix)

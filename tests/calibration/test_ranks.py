@@ -54,6 +54,11 @@ def test_bands_hold_simulated_ranks():
     assert abs(held - bands.coverage) < 4 * np.sqrt(0.94 * 0.06 / 4000)  # false alarm 6e-5
 
 
+def test_hopeless_ranks_have_a_small_p_value():
+    assert rank_p_value(np.zeros(500, int), 99) < 1e-12
+    assert rank_p_value(np.full(500, 99), 99) < 1e-12
+
+
 def test_bad_input():
     with pytest.raises(ValueError, match="coverage"):
         rank_bands(100, 20, 1.0)

@@ -138,7 +138,7 @@ def test_field_functionals_and_deterministic_sites(key):
     assert study.ranks["field"].shape == (200, 8, 8)
     assert study.ranks["rough"].shape == (200,)
 
-    with pytest.raises(ValueError, match="no mode|none of the"):
+    with pytest.raises(ValueError, match="none of the"):
         functionals.spectral_energy("field", grid, 1e6, 2e6)
     with pytest.raises(ValueError, match="boolean"):
         functionals.region_mean("field", np.ones((8, 8)))
@@ -213,7 +213,7 @@ def test_bad_input(key):
         numpyro.sample("x", dist.Normal(0, 1))
         numpyro.sample("data", dist.Normal(0, 1), obs=data)
 
-    with pytest.raises(ValueError, match="no sample site 'y'.*x, data"):
+    with pytest.raises(ValueError, match=r"no sample site 'y'.*x, data"):
         run(observed="y")
     with pytest.raises(ValueError, match="'data' has data already"):
         run(lambda data=None: linear.model(jnp.zeros(6)))
