@@ -42,7 +42,7 @@ docs: .venv/.complete-docs  ## build the documentation in docs/_build/html
 
 # The peers pin older versions of what we need, so they live in an environment of their own; a benchmark calls it
 # through $PEERS_PYTHON and reports a peer that is missing.
-bench: env  ## run the benchmarks, with the peers beside us
+bench: .venv/.complete-benchmarks  ## run the benchmarks, with the peers beside us
 	@$(MAKE) --no-print-directory .venv-peers/.complete || echo "PEERS MISSING: their environment could not be made."
 	@for script in $(wildcard benchmarks/[a-z]*.py); do \
 		echo "== $$script"; \
@@ -63,6 +63,10 @@ bench: env  ## run the benchmarks, with the peers beside us
 
 .venv/.complete-docs: .venv/.complete
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	@touch $@
+
+.venv/.complete-benchmarks: .venv/.complete
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[benchmarks]'
 	@touch $@
 
 .venv-peers/.complete: benchmarks/peers.txt

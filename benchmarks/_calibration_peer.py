@@ -1,4 +1,4 @@
-"""simuk's simulation-based calibration of the benchmark's model; run by the peer's interpreter.
+"""simuk's simulation-based calibration of the benchmark's model, in a process of its own.
 
 python benchmarks/_calibration_peer.py NUM_DATASETS NUM_WARMUP NUM_SAMPLES
 """

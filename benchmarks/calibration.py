@@ -4,13 +4,12 @@
 - batch: wall seconds per data set against the number of data sets;
 - exact: 1,000 data sets of exact linear-Gaussian inference on a 64 x 64 grid, 4,096 pixels tested one by one.
 
-The peer's interpreter is $SIMUK_PYTHON, one that has simuk 0.3 and NumPyro; without it the peer is reported missing.
+The peer comes with the extra ``benchmarks``; without it, it is reported missing.
 
     python benchmarks/calibration.py [nuts] [batch] [exact]
 """
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -43,12 +42,11 @@ def nuts():
     """200 fits beside simuk's 200."""
     ours, study = timed(model, NUTS(model), num_datasets=DATASETS, num_warmup=WARMUP, num_samples=SAMPLES)
     out = {"data sets": DATASETS, "wall seconds": ours, "p-value": study.p_value}
-    python = os.environ.get("SIMUK_PYTHON", ".venv-peers/bin/python")
-    command = [python, HERE / "_calibration_peer.py", str(DATASETS), str(WARMUP), str(SAMPLES)]
+    command = [sys.executable, HERE / "_calibration_peer.py", str(DATASETS), str(WARMUP), str(SAMPLES)]
     try:
         printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     except (OSError, subprocess.CalledProcessError) as error:
-        print(f"PEER MISSING: simuk: {error}. Set SIMUK_PYTHON.", file=sys.stderr)
+        print(f"PEER MISSING: simuk: {error}. Install the extra `benchmarks`.", file=sys.stderr)
         return out | {"simuk": "missing"}
     theirs = json.loads(printed.splitlines()[-1])["wall seconds"]
     return out | {"simuk wall seconds": theirs, "ratio": theirs / ours}

@@ -271,8 +271,8 @@ def symmetry():
     data = jnp.asarray(elliptic_problem.published()["z_hat"], jnp.float32)
     mcmc = MCMC(
         LowRankNUTS(elliptic_problem.model),
-        num_warmup=500,
-        num_samples=2000,
+        num_warmup=1000,
+        num_samples=5000,
         num_chains=2,
         chain_method="parallel",
         progress_bar=False,
