@@ -24,6 +24,7 @@ from numpyro_inverse.calibration._posteriors import Call, Data, posterior_of
 MEMORY = 2**29  # bytes of draws in flight
 LARGEST_BATCH = 256
 SCHEMA = 1
+FEWEST_DRAWS = 9
 
 Quantity = Callable[[dict[str, Array], Data], Array]
 Score = Callable[[Float[Array, "n q"], Bool[Array, " n"]], Float[Array, "n q"]]  # symmetric in the n values
@@ -138,8 +139,11 @@ def ranks_of(
     """Ranks of the truth among the draws, for every quantity and data set; numpy arrays, data sets first."""
     if num_datasets < 2:
         raise ValueError(f"{title}: `num_datasets` must be 2 or more; got {num_datasets}.")
-    if call.num_draws < 1:
-        raise ValueError(f"{title}: `num_draws` must be 1 or more; got {call.num_draws}.")
+    if call.num_draws < FEWEST_DRAWS:
+        raise ValueError(
+            f"{title}: `num_draws` must be {FEWEST_DRAWS} or more, for ranks among fewer do not show the tails; got "
+            f"{call.num_draws}."
+        )
     _, example = jax.jit(problem.simulate)(jax.random.fold_in(key, 2**31 - 1))
     posterior = posterior_of(inference, call, example)
 

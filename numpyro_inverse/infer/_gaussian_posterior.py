@@ -324,10 +324,10 @@ def gaussian_posterior(
 
 def refreshed(model: AffineModel, old: GaussianPosterior) -> GaussianPosterior:
     """The posterior for other model arguments, drawn in the same way; whether that is right shows in ``error``."""
-    affine = model.affine()
     if isinstance(old, PerturbThenOptimise):
-        return PerturbThenOptimise(affine, old.preconditioner, old.tolerance, old.max_steps)
+        return with_data(model, old)
     assert isinstance(old, Factored)
+    affine = model.affine()
     if isinstance(old.root, DiagonalRoot):
         diagonal = exact_diagonal(affine, 1 / old.root.scale**2, jax.random.key(1))
         return Factored(affine, DiagonalRoot(1 / jnp.sqrt(diagonal)), jax.random.key(2))

@@ -232,7 +232,7 @@ def test_bad_input(key):
     with pytest.raises(ValueError, match="num_datasets"):
         run(num_datasets=1)
     with pytest.raises(ValueError, match="num_draws"):
-        run(num_draws=0)
+        run(num_draws=8)
     with pytest.raises(ValueError, match="tested already"):
         run(quantities={"x": lambda values, data: 0.0})
     with pytest.raises(ValueError, match="'flat' has an element that is the same"):
@@ -241,3 +241,15 @@ def test_bad_input(key):
         run(inference=linear.nothing)
     with pytest.raises(ValueError, match="are identical"):
         run(inference=lambda key, y: {"x": jnp.tile(linear.COVARIANCE @ (linear.MATRIX.T @ y), (99, 1))})
+
+
+def test_divergences_are_counted(key):
+    def funnel(data=None):
+        scale = numpyro.sample("scale", dist.Normal(0, 3))
+        x = numpyro.sample("x", dist.Normal(0, jnp.exp(scale / 2)).expand([5]).to_event(1))
+        numpyro.sample("data", dist.Normal(x.sum(), 10.0), obs=data)
+
+    study = sbc(funnel, NUTS(funnel), num_datasets=20, key=key, num_warmup=100, num_samples=100, **QUIET)
+    assert study.diverging.any()
+    assert f"{study.diverging.sum()} of 20 fits had divergences" in study.verdict()
+    assert len(study.ranks["x"]) + study.failed.sum() == 20

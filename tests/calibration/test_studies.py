@@ -168,8 +168,8 @@ def test_tempering_of_a_quadratic(key):
     study.plot()
 
 
-def test_tempering_of_a_learned_prior(key):
-    """A posterior under a Gaussian mixture fitted to data: at a small step the temperature is the declared one."""
+def test_tempering_of_a_mixture(key):
+    """A posterior under a mixture prior, no quadratic: at a small step the temperature is the declared one."""
     centres = np.array([[-1.0, 0.0], [1.0, 0.5]])
 
     def potential(x):
