@@ -6,11 +6,12 @@
 - deconvolution, elliptic: smallest effective sample size of a latent per 1,000 gradients and per CPU second of
   sampling, on 64 x 64 deconvolution of exp(field) and on models.elliptic. The first counts draws after warm-up; CPU
   seconds are all of it, compilation, warm-up and the search for directions included. One thread for linear algebra.
+- overhead: a draw of MALA over one value and gradient.
 - symmetry: R-hat of all 64 log-coefficients of models.elliptic, and its posterior against its transpose.
 
 The peers' interpreter is $PEERS_PYTHON (default .venv-peers/bin/python).
 
-    python benchmarks/kernels.py [grids] [deconvolution] [elliptic] [symmetry]
+    python benchmarks/kernels.py [grids] [deconvolution] [elliptic] [symmetry] [overhead]
 """
 
 import json
@@ -301,6 +302,48 @@ def symmetry():
     return out
 
 
+def overhead():
+    """Wall time of a MALA draw over one value and gradient, the fastest of several runs of either."""
+    data = jnp.asarray(elliptic_problem.published()["z_hat"], jnp.float32)
+    grid = ni.domains.Grid((128, 128), extent=128)
+    blur = ni.operators.Convolution.gaussian(width=2.0, shape=(128, 128), boundary="reflect")
+
+    def deblurring(data=None):
+        range_ = numpyro.sample("range", dist.LogNormal(jnp.log(15.0), 0.7))
+        field = numpyro.sample("field", ni.distributions.Matern(grid, range=range_, scale=1.0, smoothness=1.0))
+        numpyro.sample("data", dist.Normal(blur(field), 0.1).to_event(2), obs=data)
+
+    out = {}
+    for name, model, y in (
+        ("elliptic, 64", elliptic_problem.model, data),
+        ("deblurring, 16,385", ni.whiten(deblurring), blur(grid.transform(jnp.ones(grid.shape)))),
+    ):
+        kernel = ni.infer.MALA(model, step_size=1e-4)
+        state = kernel.init(jax.random.key(0), 0, None, (y,), {})
+        value_and_grad = jax.value_and_grad(lambda z, model=model, y=y: potential_energy(model, (y,), {}, z))
+
+        def gradients(z, value_and_grad=value_and_grad):
+            return jax.lax.scan(
+                lambda z, _: (jax.tree.map(lambda a, g: a - 1e-9 * g, z, value_and_grad(z)[1]), None), z, length=300
+            )[0]
+
+        def draws(state, kernel=kernel, y=y):
+            return jax.lax.scan(lambda s, _: (kernel.sample(s, (y,), {}), None), state, length=300)[0]
+
+        times = {}
+        for what, function, start in (("gradient", jax.jit(gradients), state.z), ("draw", jax.jit(draws), state)):
+            jax.block_until_ready(function(start))
+            found = []
+            for _ in range(7):
+                begin = time.perf_counter()
+                jax.block_until_ready(function(start))
+                found.append(time.perf_counter() - begin)
+            times[what] = min(found) / 300
+        out[name] = {"gradient, ms": 1e3 * times["gradient"], "draw over gradient": times["draw"] / times["gradient"]}
+    print(json.dumps(out), flush=True)
+    return out
+
+
 def _by_smallest(rows):
     """Last over first, by the smallest effective sample size."""
     first, last = (rows[str(n)] for n in (GRIDS[0], GRIDS[-1]))
@@ -351,6 +394,11 @@ def table(results):
         lines.append("")
     if "symmetry" in results:
         lines += ["## symmetry", "", *(f"- {k}: {v:.4g}" for k, v in results["symmetry"].items()), ""]
+    if "overhead" in results:
+        lines += ["## overhead of MALA", ""]
+        for name, row in results["overhead"].items():
+            lines.append(f"- {name} numbers: {row['draw over gradient']:.2f} of {row['gradient, ms']:.2f} ms")
+        lines.append("")
     return "\n".join(lines)
 
 
@@ -358,7 +406,7 @@ if __name__ == "__main__":
     RESULTS.mkdir(exist_ok=True)
     store = RESULTS / "kernels.json"
     results = json.loads(store.read_text()) if store.exists() else {}
-    parts = {f.__name__: f for f in (grids, deconvolution, elliptic, symmetry)}
+    parts = {f.__name__: f for f in (grids, deconvolution, elliptic, symmetry, overhead)}
     for name in sys.argv[1:] or parts:
         results[name] = parts[name]()
         store.write_text(json.dumps(results, indent=1) + "\n")
