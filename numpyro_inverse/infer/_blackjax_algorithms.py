@@ -23,7 +23,15 @@ from numpyro_inverse.infer._reference import Reference
 HERE = "BlackJAX"
 MICROCANONICAL = (blackjax.mclmc, blackjax.adjusted_mclmc, blackjax.adjusted_mclmc_dynamic)
 HAMILTONIAN = (blackjax.nuts, blackjax.hmc, blackjax.mhmc)
-NOT_BRIDGED = {"csgld", "sgnht", "sghmc", "partial_posteriors_smc", "persistent_sampling_smc", "inner_kernel_tuning"}
+NOT_BRIDGED = {
+    "csgld",
+    "svgd",
+    "sgnht",
+    "sghmc",
+    "partial_posteriors_smc",
+    "persistent_sampling_smc",
+    "inner_kernel_tuning",
+}
 NOT_BRIDGED |= {"adaptive_persistent_sampling_smc", "pretuning", "mgrad_gaussian", "nss"}
 ENSEMBLE = 16  # chains with which MEADS tunes GHMC
 MCLMC_STEPS = 10  # of the microcanonical tuning, for each iteration of warm-up: it takes single integrator steps
