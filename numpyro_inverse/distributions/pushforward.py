@@ -9,6 +9,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 from numpyro.distributions import Distribution, constraints
 
@@ -65,6 +66,8 @@ class Pushforward(ReparametrizedDistribution):
                 f"got batch shape {base.batch_shape}."
             )
         shape = _output_shape(generator, base)
+        # Arrays cross `jit` as data, NumPy's too; the rest is compared and hashed.
+        generator = jax.tree.map(lambda leaf: jnp.asarray(leaf) if isinstance(leaf, np.ndarray) else leaf, generator)
         self._arrays, self._rest = eqx.partition(generator, eqx.is_array)
         self._base = base
         super().__init__((), shape, validate_args=validate_args)
@@ -108,7 +111,7 @@ def _output_shape(generator: Callable, base: Distribution) -> tuple[int, ...]:
     latent = jax.eval_shape(base.sample, jax.random.key(0))
     try:
         found = jax.eval_shape(generator, latent)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, IndexError) as error:
         raise ValueError(
             f"Pushforward: `generator` does not take a latent of `base`'s shape {latent.shape}: "
             f"{str(error).splitlines()[0]}"
