@@ -48,8 +48,8 @@ def posterior_of(inference: Any, call: Call, example: Data) -> Posterior:
     """``inference`` as a function of key and data; ``example`` is one simulated data set."""
     if not callable(inference):
         raise TypeError(
-            "sbc: `inference` must be a NumPyro MCMC kernel, an `SVI`, or a function `(key, data) -> {site: draws}`; "
-            f"got {type(inference).__name__}."
+            "calibration: `inference` must be a NumPyro MCMC kernel, an `SVI`, or a function `(key, data) -> {site: "
+            f"draws}}`; got {type(inference).__name__}."
         )
     only = next(iter(example)) if len(example) == 1 else None
 
@@ -57,7 +57,7 @@ def posterior_of(inference: Any, call: Call, example: Data) -> Posterior:
         sites = inference(key, data if only is None else data[only])
         if not isinstance(sites, Mapping):
             raise TypeError(
-                f"sbc: `inference(key, data)` must return a dict of draws by site; got {type(sites).__name__}."
+                f"calibration: `inference(key, data)` must return a dict of draws by site; got {type(sites).__name__}."
             )
         return Draws({name: jnp.asarray(value) for name, value in sites.items()}, jnp.zeros((), bool))
 
@@ -106,7 +106,7 @@ def _(kernel: ExactGaussian, call: Call, example: Data) -> Posterior:
 @posterior_of.register
 def _(svi: SVI, call: Call, example: Data) -> Posterior:
     if not hasattr(svi.guide, "sample_posterior"):
-        raise TypeError("sbc: the guide of an `SVI` must be an autoguide, with a method `sample_posterior`.")
+        raise TypeError("calibration: the guide of an `SVI` must be an autoguide, with a method `sample_posterior`.")
     svi.init(jax.random.key(0), *call.args, **dict(call.kwargs) | example)  # builds the guide outside traced code
 
     def draw(key: Array, data: Data) -> Draws:

@@ -15,11 +15,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 from numpyro import handlers
+from numpyro.distributions import Unit
+from numpyro.infer.mcmc import MCMCKernel
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 from tqdm.auto import tqdm
 
 from numpyro_inverse.calibration._posteriors import Call, Data, posterior_of
+from numpyro_inverse.infer._run_store import kernel_settings
 
 MEMORY = 2**29  # bytes of draws in flight
 LARGEST_BATCH = 256
@@ -54,15 +57,13 @@ class Problem(NamedTuple):
         trace = self._prior_trace(key)
         data = {name: trace[name]["value"] for name in self.observed}
         kinds = ("sample", "deterministic")
-        truth = {k: s["value"] for k, s in trace.items() if s["type"] in kinds and k not in data}
-        return {k: v for k, v in truth.items() if not trace[k].get("is_observed", False)}, data
+        return {k: s["value"] for k, s in trace.items() if s["type"] in kinds and k not in data}, data
 
     def latent_sites(self) -> tuple[str, ...]:
         """Names of the sample sites that have no data."""
         found: dict[str, Any] = {}
         jax.eval_shape(lambda: found.update(self._prior_trace(jax.random.key(0))))
-        latent = (k for k, s in found.items() if s["type"] == "sample" and not s["is_observed"])
-        return tuple(name for name in latent if name not in self.observed)
+        return tuple(k for k, s in found.items() if s["type"] == "sample" and k not in self.observed)
 
     def log_likelihood(self, values: dict[str, Array], data: Data) -> Float[Array, ""]:
         """Log density of the observed sites given the others."""
@@ -84,19 +85,19 @@ class Problem(NamedTuple):
 
 
 def _log_prob(site: dict[str, Any]) -> Float[Array, ""]:
-    scale = 1.0 if site["scale"] is None else site["scale"]
-    return jnp.sum(site["fn"].log_prob(site["value"]) * scale)
+    return jnp.sum(site["fn"].log_prob(site["value"]))
 
 
 def problem_of(model: Callable, args: tuple, kwargs: Mapping[str, Any], observed: str | tuple[str, ...]) -> Problem:
-    """The model, checked: it runs without data and has the observed sites.
+    """The model, checked: all that it says can be simulated, and it has the observed sites.
 
     Raises:
-        ValueError: a site of ``observed`` that the model does not have or that has data already; no latent site.
+        ValueError: a site of ``observed`` that the model does not have; any site that has data already or a scaled
+            density, and any ``numpyro.factor``, none of which a simulation follows; no latent site.
         TypeError: ``model`` is not callable.
     """
     if not callable(model):
-        raise TypeError(f"sbc: `model` must be a NumPyro model; got {type(model).__name__}.")
+        raise TypeError(f"calibration: `model` must be a NumPyro model; got {type(model).__name__}.")
     observed = (observed,) if isinstance(observed, str) else tuple(observed)
     found: dict[str, Any] = {}
 
@@ -108,16 +109,28 @@ def problem_of(model: Callable, args: tuple, kwargs: Mapping[str, Any], observed
     for name in observed:
         if name not in sites:
             raise ValueError(
-                f"sbc: the model has no sample site {name!r} to simulate data from; its sites are "
+                f"calibration: the model has no sample site {name!r} to simulate data from; its sites are "
                 f"{', '.join(sites) or 'none'}. Name the data's sites in `observed`."
             )
-        if sites[name]["is_observed"]:
+    for name, site in sites.items():
+        if isinstance(site["fn"], Unit):
             raise ValueError(
-                f"sbc: site {name!r} has data already; the study simulates its own, so call it without them (the "
-                "model's arguments are passed on, and each simulated data set goes to the keyword of the site's name)."
+                f"calibration: site {name!r} is a `numpyro.factor`: simulation cannot follow it, so ranks would be "
+                "wrong. Write it as a distribution."
             )
-    if not any(name not in observed and not site["is_observed"] for name, site in sites.items()):
-        raise ValueError("sbc: the model has no latent site, so there is no posterior to check.")
+        if site["is_observed"]:
+            raise ValueError(
+                f"calibration: site {name!r} has data already; the study simulates its own, so call the model without "
+                "(its other arguments are passed on, and each simulated data set goes to the keyword of the site's "
+                "name)."
+            )
+        if site["scale"] is not None:
+            raise ValueError(
+                f"calibration: the density of site {name!r} is scaled by {site['scale']} (a subsampling plate, or "
+                "`handlers.scale`): its posterior is not that of the data that the model simulates."
+            )
+    if not any(name not in observed for name in sites):
+        raise ValueError("calibration: the model has no latent site, so there is no posterior to check.")
     return Problem(model, args, kwargs, observed)
 
 
@@ -139,6 +152,8 @@ def ranks_of(
     """Ranks of the truth among the draws, for every quantity and data set; numpy arrays, data sets first."""
     if num_datasets < 2:
         raise ValueError(f"{title}: `num_datasets` must be 2 or more; got {num_datasets}.")
+    if batch_size is not None and batch_size < 1:
+        raise ValueError(f"{title}: `batch_size` must be 1 or more; got {batch_size}.")
     if call.num_draws < FEWEST_DRAWS:
         raise ValueError(
             f"{title}: `num_draws` must be {FEWEST_DRAWS} or more, for ranks among fewer do not show the tails; got "
@@ -180,7 +195,7 @@ def ranks_of(
     many = jax.jit(many)
 
     keys = jax.random.split(key, num_datasets)
-    shelf = None if store is None else _Shelf(Path(store), keys, batch, sorted(quantities), call, example)
+    shelf = None if store is None else _Shelf(Path(store), keys, batch, sorted(quantities), call, example, inference)
     parts = []
     with tqdm(total=num_datasets, desc=title, unit="data set", disable=not progress_bar) as bar:
         for first in range(0, num_datasets, batch):
@@ -201,7 +216,8 @@ def _check_sites(problem: Problem, shapes: Mapping[str, Any], needed: tuple[str,
     if missing:
         raise ValueError(
             f"{title}: the posterior draws have no site {missing[0]!r}, only {', '.join(shapes)}. Name the sites to "
-            "test in `sites`; the log likelihood needs all latent sites (`log_likelihood=False` leaves it out)."
+            "test in `sites`; the log likelihood and joint regions need all latent sites (`log_likelihood=False` or "
+            "`joint=False` leaves them out)."
         )
     for name in shapes:
         if name in truth and shapes[name].shape[1:] != truth[name].shape:
@@ -228,7 +244,8 @@ def _rank(
     flat = draws.reshape(n, -1)
     if jnp.issubdtype(flat.dtype, jnp.bool_):
         flat = flat.astype(int)
-    moves = jnp.all(jnp.any(flat != flat[:1], axis=0))
+    continuous = jnp.issubdtype(flat.dtype, jnp.floating)  # a discrete posterior may well have one value only
+    moves = jnp.all(jnp.any(flat != flat[:1], axis=0)) | (not continuous)
     ess = jnp.asarray(float(n)) if independent else _smallest_ess(flat)
     step = jnp.where(ess > 0, jnp.ceil(n / jnp.maximum(ess, 1.0)), n).astype(int)
     kept = jnp.arange(n) % step == 0
@@ -264,7 +281,7 @@ def _smallest_ess(flat: Float[Array, "n q"]) -> Float[Array, ""]:
 class _Shelf:
     """Finished batches on disk, each written whole or not at all."""
 
-    def __init__(self, folder: Path, keys: Array, batch: int, names: list[str], call: Call, example: Data):
+    def __init__(self, folder: Path, keys: Array, batch: int, names: list[str], call: Call, example: Data, how: Any):
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         about = {
@@ -274,6 +291,7 @@ class _Shelf:
             "batch": batch,
             "quantities": names,
             "data": hashlib.sha256(b"".join(np.asarray(example[k]).tobytes() for k in sorted(example))).hexdigest(),
+            "inference": kernel_settings(how) if isinstance(how, MCMCKernel) else _name_of(how),
             "call": [call.num_draws, call.num_warmup, call.num_samples, call.num_steps],
         }
         self.about = json.dumps(about, sort_keys=True)
@@ -317,6 +335,12 @@ class _Shelf:
             file.flush()
             os.fsync(file.fileno())
         os.replace(draft, path)
+
+
+def _name_of(inference: Any) -> str:
+    """A function by its name, a partial by what it is a partial of, an object by its class."""
+    inner = inference.func if isinstance(inference, partial) else inference
+    return f"{type(inference).__name__} {getattr(inner, '__qualname__', type(inner).__name__)}"
 
 
 def site_quantity(name: str) -> Quantity:

@@ -202,20 +202,22 @@ def sbc(
         quantities: further test quantities, ``name -> function(values, data)`` of the dict of sites and the dict of
             data; see :mod:`numpyro_inverse.calibration.functionals`. Each may be an array; its elements are tested
             separately and the p-value corrected for their number.
-        sites: the sites to test, each element by itself. Default: the latent sample sites that the draws have.
+        sites: the sites to test, each element by itself. Default: all latent sample sites.
         log_likelihood: test it too; needs draws of all latent sites.
         num_draws: S.
         num_warmup: of a kernel's chain; one chain per data set.
         num_samples: of a kernel's chain, before thinning.
         num_steps: of an ``SVI``.
         batch_size: data sets at a time. Default: what fits in half a gigabyte, at most 256.
-        store: a folder in which finished batches are kept; a study that was interrupted continues from it.
+        store: a folder in which finished batches are kept; a study that was interrupted continues from it. It knows
+            the study by key, data, quantities, numbers and the kernel's settings; of a function it knows the name.
         progress_bar: show one.
         **kwargs: the model's keyword arguments, without the data.
 
     Raises:
-        ValueError: a site that is missing, has data already or whose draws have another shape; a test quantity that
-            is constant; draws that do not move, or are not finite, in every data set; a store of another study.
+        ValueError: a site that is missing, has data already or a scaled density, or whose draws have another shape; a
+            ``numpyro.factor``, which simulation cannot follow; a test quantity that is constant; draws that do not
+            move, or are not finite, in every data set; a store of another study.
         TypeError: ``inference`` is nothing that draws.
 
     References:

@@ -134,6 +134,17 @@ def test_compare_catches_the_published_narrow_posterior(key):
     wrong.plot()
 
 
+@pytest.mark.parametrize("fn", [dist.StudentT(5.0, 1.0, 2.0), dist.Gamma(1.5, 2.0)], ids=["StudentT", "Gamma"])
+def test_compare_knows_the_tails_of_the_reference(key, fn):
+    """Right draws are rejected at the nominal rate: at 5 %, 14 or fewer of 100 but once in ten thousand times."""
+    reference = exact.Reference.of(x=fn)
+    draws = np.asarray(fn.sample(key, (100, 2000)))
+    rejected = [exact.compare({"x": x}, reference).p_value <= 0.05 for x in draws]
+    assert sum(rejected) <= 14
+    mean = reference.mean["x"]
+    assert all(exact.compare({"x": mean + 0.8 * (x - mean)}, reference).p_value < 0.05 for x in draws[:10])
+
+
 def test_compare_takes_a_chain():
     reference = exact.quadrature(square, data=-0.3)
     mcmc = MCMC(

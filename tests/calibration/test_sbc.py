@@ -118,6 +118,17 @@ def test_ties_are_broken_at_random(key):
     assert np.sum((counts - 1000) ** 2 / 1000) < 19 + 5 * np.sqrt(38)
 
 
+def test_a_discrete_posterior_of_one_value_passes(key):
+    def model(data=None):
+        k = numpyro.sample("k", dist.Bernoulli(0.5))
+        numpyro.sample("data", dist.Normal(k, 0.01), obs=data)
+
+    def exact(key, y):
+        return {"k": jnp.full(99, y > 0.5)}  # all but certain
+
+    assert sbc(model, exact, num_datasets=200, key=key, log_likelihood=False, **QUIET).p_value > 1e-3
+
+
 def test_field_functionals_and_deterministic_sites(key):
     grid = Grid((8, 8))
 
@@ -166,6 +177,10 @@ def test_an_interrupted_study_continues(key, tmp_path):
     assert files[2].exists()
     with pytest.raises(ValueError, match="another study"):
         sbc(linear.model, linear.exact, num_datasets=41, key=key, batch_size=10, store=tmp_path, **QUIET)
+    with pytest.raises(ValueError, match="another study"):
+        sbc(linear.model, linear.prior, num_datasets=40, key=key, batch_size=10, store=tmp_path, **QUIET)
+    with pytest.raises(ValueError, match="another study"):
+        sbc(linear.model, NUTS(linear.model), num_datasets=40, key=key, batch_size=10, store=tmp_path, **QUIET)
     files[1].write_bytes(files[1].read_bytes()[:100])
     with pytest.raises(ValueError, match="damaged"):
         study(store=tmp_path)
@@ -209,14 +224,31 @@ def test_bad_input(key):
     def run(model=linear.model, inference=linear.exact, **options):
         return sbc(model, inference, **{"num_datasets": 20, "key": key} | QUIET | options)
 
-    def constant(data=None):
-        numpyro.sample("x", dist.Normal(0, 1))
-        numpyro.sample("data", dist.Normal(0, 1), obs=data)
+    def second_data(data=None):
+        linear.model(data)
+        numpyro.sample("more", dist.Normal(0, 1), obs=1.0)
+
+    def factor(data=None):
+        linear.model(data)
+        numpyro.factor("bonus", 1.0)
+
+    def subsampled(data=None):
+        x = numpyro.sample("x", dist.Normal(0, 1))
+        with numpyro.plate("rows", 10, subsample_size=2):
+            numpyro.sample("data", dist.Normal(x, 1), obs=data)
 
     with pytest.raises(ValueError, match=r"no sample site 'y'.*x, data"):
         run(observed="y")
     with pytest.raises(ValueError, match="'data' has data already"):
         run(lambda data=None: linear.model(jnp.zeros(6)))
+    with pytest.raises(ValueError, match="'more' has data already"):
+        run(second_data)
+    with pytest.raises(ValueError, match=r"'bonus' is a `numpyro\.factor`"):
+        run(factor)
+    with pytest.raises(ValueError, match=r"'data' is scaled by 5\.0"):
+        run(subsampled)
+    with pytest.raises(ValueError, match=r"'x' is scaled by 0\.5"):
+        run(numpyro.handlers.scale(linear.model, 0.5))
     with pytest.raises(ValueError, match="no latent site"):
         run(lambda data=None: numpyro.sample("data", dist.Normal(0, 1), obs=data))
     with pytest.raises(TypeError, match="MCMC kernel"):
@@ -231,6 +263,8 @@ def test_bad_input(key):
         run(sites=("z",))
     with pytest.raises(ValueError, match="num_datasets"):
         run(num_datasets=1)
+    with pytest.raises(ValueError, match="batch_size"):
+        run(batch_size=0)
     with pytest.raises(ValueError, match="num_draws"):
         run(num_draws=8)
     with pytest.raises(ValueError, match="tested already"):

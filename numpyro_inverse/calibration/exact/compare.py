@@ -32,8 +32,8 @@ class Comparison:
         table: one row per site.
         mean_z: (estimated - exact mean) over its Monte-Carlo standard error, by site and element.
         sd_ratio: estimated over exact standard deviation, likewise.
-        p_value: that means and standard deviations are the exact ones (Bonferroni over sites, elements and the mean
-            of the standard deviation ratios).
+        p_value: that means and mean squares are the exact ones (Bonferroni over sites, elements and the mean square of
+            each site).
     """
 
     table: DataFrame
@@ -78,9 +78,10 @@ def compare(
     standard deviations; the Wasserstein-2 distance of the two Gaussians with these moments over the exact root trace
     (up to 500 numbers); and how much of the exact posterior the draws' central 90 % intervals hold.
 
-    Means are tested with the bulk effective sample size, standard deviations with that of the squared deviations
-    (relative error :math:`1 / \sqrt{2\,\mathrm{ESS}}`); the mean of the ratios over all elements of a site is tested
-    with the error of a single one, an upper bound whatever their correlation.
+    Means are tested with the effective sample size of the values, mean squared deviations from the exact mean with that
+    of the squared deviations and their standard deviation under the reference, which need not be Gaussian; the mean of
+    the latter over all elements of a site is tested with the mean of their errors, an upper bound whatever their
+    correlation.
 
     >>> print(compare(mcmc, exact.linear_gaussian(model, data=y)).table)  # doctest: +SKIP
 
@@ -121,13 +122,14 @@ def compare(
         ess_squares = _ess((flat - np.mean(flat, axis=(0, 1))) ** 2)
         z = (np.mean(flat, axis=(0, 1)) - m) / (s / np.sqrt(ess))
         ratio = np.std(flat, axis=(0, 1), ddof=1) / s
-        z_sd = (ratio - 1) * np.sqrt(2 * ess_squares)
-        z_all = (np.mean(ratio) - 1) * np.sqrt(2 * np.mean(ess_squares))
+        exact = np.asarray(exact_draws[name], float).reshape(REFERENCE_DRAWS, -1)
+        spread = np.std(((exact - m) / s) ** 2, axis=0) / np.sqrt(ess_squares)  # of the mean square
+        excess = np.mean(((flat - m) / s) ** 2, axis=(0, 1)) - 1
+        z_sd, z_all = excess / spread, np.mean(excess) / np.mean(spread)
         every = np.concatenate([z, z_sd, [z_all]])
         smallest.append(float(np.min(2 * norm.sf(np.abs(every)))))
         count += len(every)
         low, high = np.quantile(flat, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=(0, 1))
-        exact = np.asarray(exact_draws[name], float).reshape(REFERENCE_DRAWS, -1)
         rows[name] = {
             "elements": len(m),
             "min ESS": float(ess.min()),
@@ -146,7 +148,7 @@ def compare(
 
 
 def _ess(flat: Float[np.ndarray, "chain draw n"]) -> Float[np.ndarray, " n"]:
-    """Bulk effective sample size, at most the number of draws."""
+    """Effective sample size for the mean, at most the number of draws."""
     import arviz as az
 
     found = np.ravel(az.ess(az.from_dict({"posterior": {"x": flat}}), method="mean")["x"].values)
