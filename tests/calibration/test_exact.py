@@ -59,6 +59,18 @@ def test_quadrature_of_a_gaussian(key):
     assert dense.log_evidence == pytest.approx(evidence, abs=1e-4)
 
 
+def test_quadrature_runs_the_model_inside_jit_only():
+    traced = []
+
+    def model(data=None):
+        x = numpyro.sample("x", dist.Normal(0, 1))
+        traced.append(isinstance(x, jax.core.Tracer))
+        numpyro.sample("data", dist.Normal(x, 1), obs=data)
+
+    exact.quadrature(model, data=0.5).draw(jax.random.key(0), 10)
+    assert all(traced)
+
+
 def test_quadrature_of_constrained_sites():
     """A Beta posterior, far in a corner."""
 

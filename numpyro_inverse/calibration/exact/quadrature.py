@@ -54,28 +54,29 @@ def quadrature(model: Callable, *args: Any, tolerance: float = 1e-4, **kwargs: A
 
 
 def _quadrature(model: Callable, args: tuple, kwargs: dict[str, Any], tolerance: float) -> Reference:
-    trace = handlers.trace(handlers.seed(model, jax.random.key(0))).get_trace(*args, **kwargs)
-    latent = {k: s for k, s in trace.items() if s["type"] == "sample" and not s["is_observed"]}
-    for name, site in latent.items():
-        if site["fn"].support.is_discrete:
-            raise ValueError(f"quadrature: site {name!r} is discrete; enumerate it by hand.")
-    start = {k: biject_to(s["fn"].support).inv(jnp.asarray(s["value"], float)) for k, s in latent.items()}
-    flat, unravel = ravel_pytree(start)
-    d = flat.size
+    def unconstrained(key: Array) -> dict[str, Array]:
+        """A draw from the prior."""
+        trace = handlers.trace(handlers.seed(model, key)).get_trace(*args, **kwargs)
+        latent = {k: s for k, s in trace.items() if s["type"] == "sample" and not s["is_observed"]}
+        for name, site in latent.items():
+            if site["fn"].support.is_discrete:
+                raise ValueError(f"quadrature: site {name!r} is discrete; enumerate it by hand.")
+        return {k: biject_to(s["fn"].support).inv(jnp.asarray(s["value"], float)) for k, s in latent.items()}
+
+    start = jax.eval_shape(unconstrained, jax.random.key(0))  # the model never runs outside jit
+    d = sum(s.size for s in start.values())
     if d not in NODES:
         raise ValueError(
-            f"quadrature: the model has {d} latent numbers (sites {', '.join(latent)}); 1 to 3 can be done."
+            f"quadrature: the model has {d} latent numbers (sites {', '.join(start)}); 1 to 3 can be done."
         )
+    _, unravel = ravel_pytree({k: np.zeros(s.shape) for k, s in start.items()})
 
     @jax.jit
     def log_density(points: Float[Array, "n d"]) -> Float[Array, " n"]:
         return jax.lax.map(lambda x: -potential_energy(model, args, kwargs, unravel(x)), points, batch_size=CHUNK)
 
-    def prior_draw(key: Array) -> Array:
-        drawn = handlers.trace(handlers.seed(model, key)).get_trace(*args, **kwargs)
-        return ravel_pytree({k: biject_to(drawn[k]["fn"].support).inv(drawn[k]["value"]) for k in latent})[0]
-
-    draws = np.asarray(jax.jit(jax.vmap(prior_draw))(jax.random.split(jax.random.key(1), 2000)))
+    prior = jax.jit(jax.vmap(lambda key: ravel_pytree(unconstrained(key))[0]))
+    draws = np.asarray(prior(jax.random.split(jax.random.key(1), 2000)))
     draws = draws[np.all(np.isfinite(draws), axis=1)]
     margin = 0.1 * np.ptp(draws, axis=0) + 1e-6
     low, high = draws.min(axis=0) - margin, draws.max(axis=0) + margin
