@@ -274,11 +274,8 @@ class BlackJAX(GradientKernel):
         assert self._warmup is not None
         return bridge.warm_up(self._algorithm, self._warmup, target, key, x, self._num_warmup, self._given)
 
-    def sample(self, state: Any, model_args: tuple, model_kwargs: dict[str, Any] | None) -> Any:
-        """The next state; in warm-up iterations the adapted chain rests where the adaptation left it."""
-        return super().sample(state, model_args, model_kwargs)
-
     def _sample_one(self, state: Any, model_args: tuple, model_kwargs: dict[str, Any] | None) -> Any:
+        """The next state; in warm-up iterations the adapted chain rests where the adaptation left it."""
         _, unravel = ravel_pytree(state.z)
         target = self._view(state.reference, unravel, model_args, model_kwargs)
         adapt = partial(self._adapt, target=target, unravel=unravel)

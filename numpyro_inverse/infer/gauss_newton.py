@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, PyTree
 from numpyro import handlers
 from numpyro.infer.util import constrain_fn
 
+from numpyro_inverse.infer._kernel import GradientKernel
 from numpyro_inverse.infer._reference import InformedDirections, LaplaceReference, Reference, prior_reference
 
 OVERSAMPLING = 10  # further random directions, for accuracy
@@ -23,6 +24,19 @@ STEPS = 100  # L-BFGS iterations a round, at most
 TRIALS = 10  # of step lengths in an iteration, at most
 GRADIENT_TOLERANCE = 0.03  # of the standardised potential, times the square root of the dimension
 BATCH = 8  # products that are computed together
+
+
+class InformedKernel(GradientKernel):
+    """A kernel whose constants are the Laplace reference of ``_rank`` directions, from which its chains start."""
+
+    _rank: int
+
+    def _constants(self, trace: dict[str, Any], z: PyTree, args: tuple, kwargs: dict[str, Any]) -> LaplaceReference:
+        potential = self._potential(args, kwargs, jax.random.key(0))
+        return informed_reference(self._model, potential, trace, z, args, kwargs, self._rank)
+
+    def _start(self, x: Float[Array, "n"], constants: LaplaceReference, key: Array) -> Float[Array, "n"]:
+        return constants.value(jax.random.normal(key, x.shape, x.dtype))
 
 
 def informed_reference(

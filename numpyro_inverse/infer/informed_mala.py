@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
-import jax
-from jaxtyping import Array, Float, PyTree
 from numpyro.infer.initialization import init_to_uniform
 
-from numpyro_inverse.infer._reference import LaplaceReference
-from numpyro_inverse.infer.gauss_newton import informed_reference, positive_rank
+from numpyro_inverse.infer.gauss_newton import InformedKernel, positive_rank
 from numpyro_inverse.infer.inf_mala import InfMALA
 
 
-class InformedMALA(InfMALA):
+class InformedMALA(InformedKernel, InfMALA):
     r"""Likelihood-informed :class:`InfMALA`: the reference is the Laplace approximation
     :math:`N(m, S (I + V \Lambda V^T)^{-1} S)` instead of the prior :math:`N(m_0, S^2)`, so that
 
@@ -67,10 +63,3 @@ class InformedMALA(InfMALA):
             init_strategy=init_strategy,
         )
         self._rank = positive_rank(self._name, rank)
-
-    def _constants(self, trace: dict[str, Any], z: PyTree, args: tuple, kwargs: dict[str, Any]) -> LaplaceReference:
-        potential = self._potential(args, kwargs, jax.random.key(0))
-        return informed_reference(self._model, potential, trace, z, args, kwargs, self._rank)
-
-    def _start(self, x: Float[Array, "n"], constants: LaplaceReference, key: Array) -> Float[Array, "n"]:
-        return constants.value(jax.random.normal(key, x.shape, x.dtype))

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array
 from numpyro.infer.initialization import init_to_uniform
 
 from numpyro_inverse.infer._kernel import KernelState, Point
-from numpyro_inverse.infer._reference import LaplaceReference, misfit
-from numpyro_inverse.infer.gauss_newton import informed_reference, positive_rank
+from numpyro_inverse.infer._reference import misfit
+from numpyro_inverse.infer.gauss_newton import InformedKernel, positive_rank
 from numpyro_inverse.infer.pcn import PCN
 
 
-class InformedPCN(PCN):
+class InformedPCN(InformedKernel, PCN):
     r"""Likelihood-informed pCN: with :math:`V \Lambda V^T` the dominant part of the misfit's Gauss-Newton Hessian in
     the reference's units,
 
@@ -70,13 +69,6 @@ class InformedPCN(PCN):
             init_strategy=init_strategy,
         )
         self._rank = positive_rank(self._name, rank)
-
-    def _constants(self, trace: dict[str, Any], z: PyTree, args: tuple, kwargs: dict[str, Any]) -> LaplaceReference:
-        potential = self._potential(args, kwargs, jax.random.key(0))
-        return informed_reference(self._model, potential, trace, z, args, kwargs, self._rank)
-
-    def _start(self, x: Float[Array, "n"], constants: LaplaceReference, key: Array) -> Float[Array, "n"]:
-        return constants.value(jax.random.normal(key, x.shape, x.dtype))
 
     def _propose(self, key: Array, here: Point, state: KernelState, target: Callable) -> tuple[Point, Array, int]:
         key_noise, key_target = jax.random.split(key)

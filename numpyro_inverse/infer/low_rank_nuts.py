@@ -9,20 +9,20 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float
 from numpyro.infer.hmc_util import warmup_adapter
 from numpyro.infer.initialization import init_to_uniform
 from numpyro.util import identity
 
-from numpyro_inverse.infer._kernel import GradientKernel, KernelState, Move, Point, positive
+from numpyro_inverse.infer._kernel import KernelState, Move, Point, positive
 from numpyro_inverse.infer._reference import LaplaceReference
-from numpyro_inverse.infer.gauss_newton import informed_reference, positive_rank
+from numpyro_inverse.infer.gauss_newton import InformedKernel, positive_rank
 
 TURN = 1.2 * np.pi  # a trajectory in a Gaussian has turned
 MAX_TURN = 1.5 * np.pi  # beyond 2 pi it would be back
 
 
-class LowRankNUTS(GradientKernel):
+class LowRankNUTS(InformedKernel):
     r"""NUTS with the mass matrix :math:`M = S^{-1} (I + V \Lambda V^T) S^{-1}`, diagonal plus low rank: S the prior's
     standard deviations, :math:`V \Lambda V^T` the dominant part of the misfit's Gauss-Newton Hessian in their units.
 
@@ -96,13 +96,6 @@ class LowRankNUTS(GradientKernel):
             raise ValueError(f"{self._name}: `max_tree_depth` must be at least 1; got {max_tree_depth}.")
         self._max_tree_depth = max_tree_depth
         self._adapt_mass_matrix = adapt_mass_matrix
-
-    def _constants(self, trace: dict[str, Any], z: PyTree, args: tuple, kwargs: dict[str, Any]) -> LaplaceReference:
-        potential = self._potential(args, kwargs, jax.random.key(0))
-        return informed_reference(self._model, potential, trace, z, args, kwargs, self._rank)
-
-    def _start(self, x: Float[Array, "n"], constants: LaplaceReference, key: Array) -> Float[Array, "n"]:
-        return constants.value(jax.random.normal(key, x.shape, x.dtype))
 
     def _adapter(self) -> tuple[Callable, Callable]:
         return warmup_adapter(
