@@ -1,5 +1,7 @@
 """Priors and likelihoods as NumPyro distributions."""
 
+from numpyro_inverse.distributions.flow import BijectionTransform as BijectionTransform
+from numpyro_inverse.distributions.flow import Flow as Flow
 from numpyro_inverse.distributions.matern import Matern as Matern
 from numpyro_inverse.distributions.pushforward import Pushforward as Pushforward
 from numpyro_inverse.distributions.reparametrized import ReparametrizedDistribution as ReparametrizedDistribution

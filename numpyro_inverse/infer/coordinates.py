@@ -16,7 +16,7 @@ from numpyro import handlers
 from numpyro.distributions import Unit, biject_to
 from numpyro.infer.util import constrain_fn, potential_energy
 
-from numpyro_inverse.distributions import ReparametrizedDistribution, StationaryField
+from numpyro_inverse.distributions import Flow, ReparametrizedDistribution, StationaryField
 from numpyro_inverse.infer._trial_chain import trial_step_size
 from numpyro_inverse.infer.reparam import reparametrize, unwrapped
 
@@ -124,7 +124,7 @@ class _Problem:
             if not isinstance(value, jax.core.Tracer) and not np.all(np.isfinite(value)):
                 raise ValueError(f"site {name!r}: the data are not finite; leave missing values out with a Mask.")
         for name in self.others:
-            if isinstance(unwrapped(latent[name]), ReparametrizedDistribution):
+            if isinstance(unwrapped(latent[name]), ReparametrizedDistribution | Flow):
                 raise ValueError(f'whiten(centering="auto"): site {name!r} is no StationaryField; use `centering=0`.')
             if latent[name].support.is_discrete:
                 raise ValueError(f"site {name!r} is discrete; it has no whitened coordinates.")

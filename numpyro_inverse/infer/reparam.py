@@ -13,11 +13,11 @@ from jaxtyping import Array, Float
 from numpyro.distributions import Distribution, ExpandedDistribution, Independent, Normal
 from numpyro.infer.reparam import Reparam
 
-from numpyro_inverse.distributions import ReparametrizedDistribution, StationaryField
+from numpyro_inverse.distributions import Flow, ReparametrizedDistribution, StationaryField
 
 
 class BaseReparam(Reparam):
-    """Samples a :class:`ReparametrizedDistribution` by its base: ``u`` is then deterministic in ``u_latent``."""
+    """Samples a map of a base (a generator, a flow, a field) by the base: ``u`` is deterministic in ``u_latent``."""
 
     def __call__(self, name, fn, obs):
         """The replacement of site ``name``: no distribution, and the value computed from the latent site."""
@@ -83,7 +83,7 @@ def reparametrize(model: Callable, centering: Any = 0.0, reference: Any = 1.0) -
         if site["is_observed"]:
             return None
         fn = unwrapped(site["fn"])
-        if not isinstance(fn, ReparametrizedDistribution):
+        if not isinstance(fn, ReparametrizedDistribution | Flow):
             return None
         c = of(centering, site["name"])
         white = np.ndim(c) == 0 and not isinstance(c, jax.core.Tracer) and c == 0

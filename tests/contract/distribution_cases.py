@@ -6,11 +6,15 @@ be replaced by an array of a batch shape. Parameters are those that are differen
 
 from functools import partial
 
+import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro.distributions as dist
 
-from numpyro_inverse.distributions import Matern, SobolevSequence, StationaryField
+from numpyro_inverse.distributions import Flow, Matern, SobolevSequence, StationaryField
 from numpyro_inverse.domains import Grid
+from numpyro_inverse.nn import AutoregressiveFlow, CouplingFlow, MultiscaleFlow
 
 MATERN = {"range": 0.3, "scale": 1.2, "smoothness": 1.4, "mean": 0.5}
 MIXED = ("neumann", "dirichlet", "periodic")
@@ -35,6 +39,30 @@ def _gmrf(precision):
     return StationaryField(grid, 1 / (jnp.asarray(precision)[..., None] * grid.difference_eigenvalues))
 
 
+def _flow(make):
+    """A maker of flows, with weights away from where training starts, whose base has a scale."""
+
+    def flow(scale):
+        bijection = make(key=jax.random.key(1))
+        leaves, structure = jax.tree.flatten(bijection)
+        keys = jax.random.split(jax.random.key(2), len(leaves))
+        away = [
+            leaf + 0.1 * jax.random.normal(k, leaf.shape, leaf.dtype) if eqx.is_inexact_array(leaf) else leaf
+            for leaf, k in zip(leaves, keys, strict=True)
+        ]
+        moved = jax.tree.unflatten(structure, away)
+        if isinstance(bijection, MultiscaleFlow):  # a distribution function stays one
+            moved = eqx.tree_at(lambda f: f.levels, moved, bijection.levels)
+        scale = jnp.asarray(scale)
+        shape = bijection.shape
+        base = dist.Normal(0.0, scale[(..., *(None,) * len(shape))]).expand(scale.shape + shape).to_event(len(shape))
+        return Flow(moved, base)
+
+    return flow
+
+
+SCALE = {"scale": 0.8}
+
 DISTRIBUTIONS = {
     "Matern, line, neumann": (matern((9,)), MATERN),
     "Matern, rectangle, periodic": (matern((4, 6), "periodic"), MATERN),
@@ -42,6 +70,10 @@ DISTRIBUTIONS = {
     "Matern, rectangle, padded": (matern((3, 4), padding=0.5), MATERN),
     "StationaryField, Sobolev": (_sobolev, {"order": 1.5, "mean": 0.3}),
     "StationaryField, first-order GMRF": (_gmrf, {"precision": 30.0}),
+    "Flow, splines": (_flow(partial(CouplingFlow, 3, layers=2, width=4)), SCALE),
+    "Flow, affine couplings": (_flow(partial(CouplingFlow, 4, layers=2, width=4, bins=0)), SCALE),
+    "Flow, autoregressive": (_flow(partial(AutoregressiveFlow, 3, layers=2, width=4)), SCALE),
+    "Flow, multiscale": (_flow(partial(MultiscaleFlow, (4, 4), np.linspace(0, 1, 300), width=4, steps=1)), SCALE),
     "SobolevSequence": (partial(SobolevSequence, 6), {"smoothness": 0.8, "scale": 1.3}),
 }
 

@@ -1,0 +1,71 @@
+"""A prior for large images from a density of small patches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+
+def expected_patch_log_likelihood(
+    log_prob: Callable[[Float[Array, "n patch"]], Float[Array, " n"]],
+    image: Float[Array, "height width"],
+    side: int = 8,
+    *,
+    stride: int = 1,
+    shift: tuple[Int[Array, ""], Int[Array, ""]] | tuple[int, int] = (0, 0),
+) -> Float[Array, ""]:
+    r"""The sum of the log densities of an image's patches, for ``numpyro.factor``:
+
+    .. math:: \Bigl(\frac{s}{m}\Bigr)^2 \sum_i \log p(P_i u),
+
+    over the m x m patches at every s-th row and column, the image continued periodically, so that every pixel is in as
+    many of them. The factor keeps the weight of the sum that of one patch per m x m pixels: with overlapping patches
+    (s < m) each pixel counts once, not :math:`(m / s)^2` times, and the potential is a geometric mean of those that the
+    :math:`(m/s)^2` tilings with patches side by side give.
+
+    It is a potential, not the log density of a law whose patches have density p: it is unnormalised, and neighbouring
+    patches are not independent. Its marginals are wider or narrower than those of real images; check the posterior.
+
+    >>> patches = Flow(nn.load_pretrained("patch_flow"))  # doctest: +SKIP
+    >>> def model(data=None):  # doctest: +SKIP
+    ...     image = numpyro.sample("image", dist.Uniform(0, 1).expand([128, 128]).to_event(2))
+    ...     numpyro.factor("patches", expected_patch_log_likelihood(patches.log_prob, image, stride=4))
+    ...     numpyro.sample("data", dist.Normal(blur(image), 0.05).to_event(2), obs=data)
+
+    Args:
+        log_prob: log density of patches, given as rows of ``side**2`` numbers (row-major).
+        image: u.
+        side: m.
+        stride: s, a divisor of both sides of the image; 1 for all patches, ``side`` for patches side by side.
+        shift: row and column of the first patch; may be traced, for instance drawn anew in every step.
+
+    Raises:
+        ValueError: an image that is no matrix or smaller than a patch; a stride that does not divide its sides or is
+            larger than a patch; densities that are not one number per patch.
+
+    References:
+        Zoran & Weiss, ICCV 2011, equation 2 (sum over all overlapping patches; here divided by their number per pixel).
+    """
+    if image.ndim != 2 or min(image.shape) < side:
+        raise ValueError(
+            f"expected_patch_log_likelihood: `image` must be a matrix with sides of {side} or more; got {image.shape}."
+        )
+    height, width = image.shape
+    if not 1 <= stride <= side or height % stride or width % stride:
+        raise ValueError(
+            f"expected_patch_log_likelihood: `stride` must be between 1 and `side` = {side} and divide the sides of "
+            f"the image {image.shape}; got {stride}."
+        )
+    moved = jnp.roll(image, (-jnp.asarray(shift[0]), -jnp.asarray(shift[1])), axis=(0, 1))
+    around = jnp.pad(moved, ((0, side - 1), (0, side - 1)), mode="wrap")
+    offsets = [around[i : i + height : stride, j : j + width : stride] for i in range(side) for j in range(side)]
+    rows = jnp.stack(offsets, axis=-1).reshape(-1, side**2)
+    found = log_prob(rows)
+    if jnp.shape(found) != (len(rows),):
+        raise ValueError(
+            f"expected_patch_log_likelihood: `log_prob` must give one number for each of {len(rows)} patches; got "
+            f"shape {jnp.shape(found)}."
+        )
+    return (stride / side) ** 2 * jnp.sum(found)

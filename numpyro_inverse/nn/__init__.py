@@ -1,0 +1,21 @@
+"""Learned priors: normalizing flows, decoders, and how they are trained and kept."""
+
+from numpyro_inverse.nn.coupling_flow import AutoregressiveFlow, CouplingFlow
+from numpyro_inverse.nn.fit_flow import dequantize, fit_flow, flow_log_prob
+from numpyro_inverse.nn.multiscale_flow import MultiscaleFlow
+from numpyro_inverse.nn.persistence import load, load_about, save
+from numpyro_inverse.nn.training import Fit, Settings
+
+__all__ = [
+    "AutoregressiveFlow",
+    "CouplingFlow",
+    "Fit",
+    "MultiscaleFlow",
+    "Settings",
+    "dequantize",
+    "fit_flow",
+    "flow_log_prob",
+    "load",
+    "load_about",
+    "save",
+]

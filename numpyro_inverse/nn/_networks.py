@@ -1,0 +1,62 @@
+"""Networks that set the parameters of couplings: they start as zero functions, so that a flow starts simple."""
+
+from __future__ import annotations
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+
+def _zeros[Layer](layer: Layer) -> Layer:
+    """``layer`` with weights and bias zero."""
+    return jax.tree.map(lambda leaf: jnp.zeros_like(leaf) if eqx.is_inexact_array(leaf) else leaf, layer)
+
+
+class ZeroMLP(eqx.Module):
+    """A multilayer perceptron (two hidden layers, GELU) whose last layer starts at zero."""
+
+    first: eqx.nn.Linear
+    second: eqx.nn.Linear
+    last: eqx.nn.Linear
+
+    def __init__(self, size: int, out: int, width: int, *, key: PRNGKeyArray):
+        keys = jax.random.split(key, 3)
+        self.first = eqx.nn.Linear(size, width, key=keys[0])
+        self.second = eqx.nn.Linear(width, width, key=keys[1])
+        self.last = _zeros(eqx.nn.Linear(width, out, key=keys[2]))
+
+    def __call__(self, x: Float[Array, " n"]) -> Float[Array, " out"]:
+        return self.last(jax.nn.gelu(self.second(jax.nn.gelu(self.first(x)))))
+
+
+class ZeroConvNet(eqx.Module):
+    """A residual network of 3 x 3 convolutions that knows where it is; its last layer starts at zero.
+
+    Two channels with the coordinates of the pixels join the input: what is usual in a picture depends on the place.
+    """
+
+    first: eqx.nn.Conv2d
+    blocks: tuple[tuple[eqx.nn.Conv2d, eqx.nn.Conv2d], ...]
+    last: eqx.nn.Conv2d
+
+    def __init__(self, channels: int, out: int, width: int, depth: int, *, key: PRNGKeyArray):
+        keys = jax.random.split(key, 2 * depth + 2)
+
+        def convolution(n: int, m: int, key: PRNGKeyArray) -> eqx.nn.Conv2d:
+            return eqx.nn.Conv2d(n, m, 3, padding=1, key=key)
+
+        self.first = convolution(channels + 2, width, keys[0])
+        self.blocks = tuple(
+            (convolution(width, width, keys[2 * i + 1]), convolution(width, width, keys[2 * i + 2]))
+            for i in range(depth)
+        )
+        self.last = _zeros(eqx.nn.Conv2d(width, out, 1, key=keys[-1]))
+
+    def __call__(self, x: Float[Array, "h w channels"]) -> Float[Array, "h w out"]:
+        h, w, _ = x.shape
+        rows, columns = jnp.meshgrid(jnp.linspace(-1, 1, h), jnp.linspace(-1, 1, w), indexing="ij")
+        y = self.first(jnp.concatenate([jnp.moveaxis(x, -1, 0), jnp.stack([rows, columns]).astype(x.dtype)]))
+        for one, two in self.blocks:
+            y = y + two(jax.nn.gelu(one(jax.nn.gelu(y))))
+        return jnp.moveaxis(self.last(jax.nn.gelu(y)), 0, -1)
