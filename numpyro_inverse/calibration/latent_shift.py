@@ -61,7 +61,8 @@ class LatentShift:
         from matplotlib import pyplot as plt
 
         figure, ax = plt.subplots(figsize=(4.5, 2.8), layout="constrained")
-        bins = np.linspace(*np.quantile(np.concatenate([self.statistic, self.null]), [0.002, 0.998]), 41)
+        low, high = np.quantile(np.concatenate([self.statistic, self.null]), [0.002, 0.998])
+        bins = np.linspace(low, high, 41).tolist()
         ax.hist(self.null, bins=bins, density=True, color="0.8", label="prior")
         ax.hist(self.statistic, bins=bins, density=True, histtype="step", color="C3", label="posterior")
         ax.set_xlabel("squared norm of the latent, or minus its log density")

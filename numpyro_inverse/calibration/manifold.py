@@ -66,7 +66,7 @@ class ManifoldDistance:
 
         figure, ax = plt.subplots(figsize=(4.5, 2.8), layout="constrained")
         every = np.concatenate([self.distance, self.held_out_distance])
-        bins = np.linspace(np.min(every), np.max(every) * (1 + 1e-6) + 1e-12, 31)
+        bins = np.linspace(np.min(every), np.max(every) * (1 + 1e-6) + 1e-12, 31).tolist()
         ax.hist(self.held_out_distance, bins=bins, density=True, color="0.8", label="held out")
         if len(self.distance) > 10:
             ax.hist(self.distance, bins=bins, density=True, histtype="step", color="C3", label="u")

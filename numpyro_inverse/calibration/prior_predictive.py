@@ -153,7 +153,7 @@ def prior_predictive_check(
     draws = event_rows(name, "prior draws", prior.sample(key_draws, (num_draws,)), prior)
     subset = rows[np.asarray(jax.random.permutation(key_subset, len(rows)))[:num_draws]]
     x, y = (draws, subset) if features is None else _scaled_features(name, features, draws, subset)
-    test = mmd(x, y, key_test, num_permutations=num_permutations)
+    test = mmd(jnp.asarray(x), jnp.asarray(y), key_test, num_permutations=num_permutations)
 
     width = np.log2(bin_width)
     scores = _bits(prior, rows)
