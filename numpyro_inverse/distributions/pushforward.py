@@ -144,7 +144,8 @@ class Pushforward(ReparametrizedDistribution):
         )
         raise NotImplementedError(
             f"Pushforward: {why}. Sample the latent instead: run the kernel, guide or `Predictive` on "
-            "`numpyro_inverse.whiten(model)`, where the site is deterministic and its latent is sampled."
+            "`numpyro_inverse.whiten(model)`, where the site is deterministic and its latent is sampled (or, for one "
+            "site, on `numpyro.handlers.reparam(model, config={name: numpyro_inverse.infer.PushforwardReparam()})`)."
         )
 
 

@@ -14,6 +14,7 @@ from numpyro_inverse.infer.low_rank_nuts import LowRankNUTS as LowRankNUTS
 from numpyro_inverse.infer.moreau_yosida import MoreauYosidaULA as MoreauYosidaULA
 from numpyro_inverse.infer.nuts_settings import nuts_settings as nuts_settings
 from numpyro_inverse.infer.pcn import PCN as PCN
+from numpyro_inverse.infer.reparam import PushforwardReparam as PushforwardReparam
 from numpyro_inverse.infer.run_to_disk import read_run as read_run
 from numpyro_inverse.infer.run_to_disk import run_to_disk as run_to_disk
 from numpyro_inverse.infer.skrock import SKROCK as SKROCK

@@ -16,8 +16,13 @@ from numpyro.infer.reparam import Reparam
 from numpyro_inverse.distributions import Flow, ReparametrizedDistribution, StationaryField
 
 
-class BaseReparam(Reparam):
-    """Samples a map of a base (a generator, a flow, a field) by the base: ``u`` is deterministic in ``u_latent``."""
+class PushforwardReparam(Reparam):
+    """Samples a map of a base (a generator, a flow, a field) by the base: ``u`` is deterministic in ``u_latent``.
+
+    ``whiten(model)`` applies it to every such site; this is for some of them:
+
+    >>> numpyro.handlers.reparam(model, config={"u": PushforwardReparam()})  # doctest: +SKIP
+    """
 
     def __call__(self, name, fn, obs):
         """The replacement of site ``name``: no distribution, and the value computed from the latent site."""
@@ -88,7 +93,7 @@ def reparametrize(model: Callable, centering: Any = 0.0, reference: Any = 1.0) -
         c = of(centering, site["name"])
         white = np.ndim(c) == 0 and not isinstance(c, jax.core.Tracer) and c == 0
         if white or not isinstance(fn, StationaryField):
-            return BaseReparam()
+            return PushforwardReparam()
         return SpectralReparam(c, of(reference, site["name"]))
 
     return numpyro.handlers.reparam(model, config=config)

@@ -20,7 +20,7 @@ DATA = OFFSET + np.linspace(-1, 1, 6) + 0.3 * rng.normal(size=6)
 
 
 def affine(z):
-    return jnp.asarray(DECODER) @ z + OFFSET
+    return jnp.asarray(DECODER) @ z + jnp.asarray(OFFSET)
 
 
 def normal(scale):
@@ -127,15 +127,15 @@ def test_traced_scale(key):
 @pytest.mark.parametrize("residual", [normal, matern])
 def test_gradient_in_the_scale(residual, key, x64):
     """u = G(z) + s w, so the derivative of log p(data | u) in s is (data - u - offset) . w / sigma^2."""
-    latent = jax.random.normal(key, (8,))
+    latent, data = jax.random.normal(key, (8,)), jnp.asarray(DATA)
 
     def log_prob(s):
         u = Pushforward(affine, WHITE, residual=residual(s)).from_base(latent)
-        return dist.Normal(u, 0.3).to_event(1).log_prob(DATA)
+        return dist.Normal(u, 0.3).to_event(1).log_prob(data)
 
     prior = Pushforward(affine, WHITE, residual=residual(1.0))
     rest = prior.parts(latent)[1] - prior.parts(jnp.zeros(8))[1]
-    expected = jnp.sum((DATA - Pushforward(affine, WHITE, residual=residual(0.7)).from_base(latent)) * rest) / 0.09
+    expected = jnp.sum((data - Pushforward(affine, WHITE, residual=residual(0.7)).from_base(latent)) * rest) / 0.09
     np.testing.assert_allclose(jax.grad(log_prob)(0.7), expected, rtol=1e-9)
 
 
@@ -213,8 +213,16 @@ def test_crossing_jit_and_vmap(key):
 
 def test_there_is_no_density(key):
     prior = Pushforward(affine, WHITE, residual=normal(0.5))
-    with pytest.raises(NotImplementedError, match=r"integral over its latent.*whiten"):
+    with pytest.raises(NotImplementedError, match=r"integral over its latent.*whiten.*PushforwardReparam"):
         prior.log_prob(prior.sample(key))
+
+
+def test_one_site_by_its_reparam():
+    one = numpyro.handlers.reparam(model, config={"u": ni.infer.PushforwardReparam()})
+    whole = ni.whiten(model)
+    draws = [numpyro.handlers.trace(numpyro.handlers.seed(m, 3)).get_trace(residual=normal(0.5)) for m in (one, whole)]
+    assert draws[0].keys() == draws[1].keys()
+    np.testing.assert_array_equal(draws[0]["u"]["value"], draws[1]["u"]["value"])
 
 
 def test_bad_input():
