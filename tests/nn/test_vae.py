@@ -43,8 +43,8 @@ def test_linear_autoencoder_is_probabilistic_pca(key):
     weights = np.array([[2.0, 0.3], [-1.0, 0.5], [0.5, 1.0], [0.0, -0.8], [1.0, 0.2]])
     rows = rng.normal(size=(ROWS, LATENT)) @ weights.T + 0.4 * rng.normal(size=(ROWS, SIZE)) + 0.5
     fit = fit_vae(
-        linear(key), rows, key=key, batch_size=200, max_epochs=80, learning_rate=0.02, gradient_norm=100.0,
-        progress_bar=False,
+        linear(key), rows, key=key, batch_size=200, max_epochs=80, learning_rate=0.02, patience=80,
+        gradient_norm=100.0, progress_bar=False,
     )  # fmt: skip
     train, held_out = rows[:3600], rows[3600:]
     subspace, covariance = components(train)
