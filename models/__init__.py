@@ -14,5 +14,6 @@ Each module has
 :mod:`models.shaw`            one-dimensional image restoration through a slit
 :mod:`models.heat`            surface heat flux from the temperature inside
 :mod:`models.elliptic`        coefficients of an elliptic equation; nonlinear, no exact posterior
+:mod:`models.fashion_mnist`   small images under learned priors: deblurring, inpainting, compressed sensing
 ============================  ================================================================
 """

@@ -58,7 +58,7 @@ def expected_patch_log_likelihood(
             f"expected_patch_log_likelihood: `stride` must be between 1 and `side` = {side} and divide the sides of "
             f"the image {image.shape}; got {stride}."
         )
-    moved = jnp.roll(image, (-jnp.asarray(shift[0]), -jnp.asarray(shift[1])), axis=(0, 1))
+    moved = jnp.roll(jnp.roll(image, -shift[0], axis=0), -shift[1], axis=1)
     around = jnp.pad(moved, ((0, side - 1), (0, side - 1)), mode="wrap")
     offsets = [around[i : i + height : stride, j : j + width : stride] for i in range(side) for j in range(side)]
     rows = jnp.stack(offsets, axis=-1).reshape(-1, side**2)

@@ -168,8 +168,13 @@ def run(step: Step, score: Score, state: Any, data: Any, key: PRNGKeyArray, sett
         first = len(judged)
 
     per_epoch = rows // settings.batch_size
-    bar = tqdm(total=settings.max_epochs * per_epoch, initial=first * per_epoch, desc=name, unit="step")
-    bar.disable = bar.disable or not settings.progress_bar
+    bar = tqdm(
+        total=settings.max_epochs * per_epoch,
+        initial=first * per_epoch,
+        desc=name,
+        unit="step",
+        disable=not settings.progress_bar,
+    )
     with bar:
         for epoch in range(first, settings.max_epochs):
             if epoch - best_epoch > settings.patience:

@@ -16,16 +16,11 @@ import numpy as np
 from numpyro_inverse.nn.fit_flow import dequantize, fit_flow, flow_log_prob
 from numpyro_inverse.nn.multiscale_flow import MultiscaleFlow
 from numpyro_inverse.nn.persistence import save
+from numpyro_inverse.nn.pretrained import fashion_mnist_flow
 
 SEED = 0
 SETTINGS = {"learning_rate": 2e-3, "max_epochs": 10, "batch_size": 128}
 NAME = "fashion_mnist_flow"
-
-
-def blank(key: jax.Array, pixels: np.ndarray | None = None) -> MultiscaleFlow:
-    """The flow before training."""
-    pixels = np.linspace(0, 1, 256) if pixels is None else pixels
-    return MultiscaleFlow((28, 28), pixels, width=32, depth=1, steps=2, key=key)
 
 
 def bits_per_dimension(flow: MultiscaleFlow, images: np.ndarray, key: jax.Array) -> float:
@@ -46,7 +41,7 @@ def main() -> None:
     arguments = parser.parse_args()
     images = fashion_mnist.load(arguments.folder)
     made, trained, scored, levels = jax.random.split(jax.random.key(SEED), 4)
-    flow = blank(made, np.asarray(dequantize(images.train[:20_000], levels)))
+    flow = fashion_mnist_flow(made, np.asarray(dequantize(images.train[:20_000], levels)))
     fit = fit_flow(flow, images.train, key=trained, prepare=dequantize, checkpoint=arguments.checkpoint, **SETTINGS)
     print(f"{fit.stopped}; held-out losses {fit.held_out_loss}")
     score = bits_per_dimension(fit.module, images.test, scored)

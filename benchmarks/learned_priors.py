@@ -1,0 +1,181 @@
+"""Learned priors on held-out images: densities, and reconstructions from a quarter of the pixels.
+
+- density: bits per dimension of the 10,000 test images under the flow, beside a full-covariance Gaussian and a mixture
+  of 100 Gaussians (scikit-learn, extra ``benchmarks``) fitted to training images;
+- inpainting: 50 test images from 25 % of their pixels with noise 0.05, under the Matérn field (in closed form), the
+  flow, the VAE and the VAE with a residual field (NUTS on the whitened model): peak signal-to-noise ratio of the
+  posterior mean, coverage of the central 90 % intervals, and the distance of the truths from the decoder's range.
+
+    python benchmarks/learned_priors.py FOLDER_OF_FASHION_MNIST [density] [inpainting]
+"""
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import arviz as az
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpyro.infer import MCMC, NUTS
+from tqdm import tqdm
+
+import numpyro_inverse as ni
+from models import fashion_mnist
+from numpyro_inverse.nn import dequantize
+from numpyro_inverse.nn.pretrained import load_pretrained
+from numpyro_inverse.nn.pretrained.train_fashion_mnist_flow import bits_per_dimension
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results" / "learned_priors.json"
+IMAGES = 50
+WARMUP, DRAWS, CHAINS, DEPTH = 150, 100, 2, 6
+LEVEL = 0.9
+
+
+def bits(log_prob):
+    """Mean negative log density in bits per pixel of the 256 grey values."""
+    return float(8 - np.mean(log_prob) / 784 / np.log(2))
+
+
+def density(images):
+    """The flow beside Gaussians, all on the same dequantised test images."""
+    training = np.asarray(dequantize(images.train, jax.random.key(1)), np.float64).reshape(-1, 784)
+    test = np.asarray(dequantize(images.test, jax.random.key(2)), np.float64).reshape(-1, 784)
+    return {
+        "flow": bits_per_dimension(load_pretrained("fashion_mnist_flow"), images.test, jax.random.key(2)),
+        "full-covariance Gaussian": bits(gaussian(training, test)),
+        "mixture of 100 Gaussians": bits(mixture(training, test)),
+    }
+
+
+def gaussian(training, test):
+    """Log densities under the Gaussian with the training rows' mean and covariance."""
+    root = np.linalg.cholesky(np.cov(training, rowvar=False))
+    z = np.linalg.solve(root, (test - training.mean(axis=0)).T)
+    return -0.5 * np.sum(z**2, axis=0) - np.log(np.diag(root)).sum() - 0.5 * len(root) * np.log(2 * np.pi)
+
+
+def mixture(training, test, components=100, directions=100):
+    """100 full covariances in the 100 leading principal components, times one Gaussian for the other 684 directions.
+
+    In all 784 directions they would have 31 million parameters, 600 images for each matrix of 784 x 784.
+    """
+    from sklearn.decomposition import PCA
+    from sklearn.mixture import GaussianMixture
+
+    axes = PCA().fit(training)
+    training, test = axes.transform(training), axes.transform(test)
+    model = GaussianMixture(components, max_iter=40, random_state=0).fit(training[:, :directions])
+    return model.score_samples(test[:, :directions]) + gaussian(training[:, directions:], test[:, directions:])
+
+
+def exact_matern(forward, data):
+    """Posterior mean and standard deviation of all images at once, in closed form."""
+    prior = fashion_mnist.matern()
+    with jax.enable_x64(True):
+        root = np.asarray(jax.jacobian(prior.from_base)(jnp.zeros(fashion_mnist.SHAPE)), float).reshape(784, 784)
+        matrix = np.asarray(jax.vmap(forward.mv)(jnp.eye(784).reshape(784, 28, 28)), float).reshape(784, -1).T
+    covariance = root @ root.T
+    gain = covariance @ matrix.T
+    gain = gain @ np.linalg.inv(matrix @ gain + fashion_mnist.NOISE**2 * np.eye(len(matrix)))
+    level = fashion_mnist.MATERN["mean"]
+    mean = level + (np.asarray(data, float) - level * matrix.sum(axis=1)) @ gain.T
+    sd = np.sqrt(np.diag(covariance - gain @ matrix @ covariance))
+    return mean.reshape(-1, 28, 28), np.broadcast_to(sd.reshape(28, 28), mean.reshape(-1, 28, 28).shape)
+
+
+def sampler(prior, forward):
+    """Draws of the image given data, by NUTS on the whitened model; compiled once for all data."""
+    model = ni.whiten(lambda data: fashion_mnist.model(data, prior=prior, forward=forward))
+
+    @jax.jit
+    def draw(key, data):
+        mcmc = MCMC(
+            NUTS(model, max_tree_depth=DEPTH),
+            num_warmup=WARMUP,
+            num_samples=DRAWS,
+            num_chains=CHAINS,
+            chain_method="vectorized",
+            progress_bar=False,
+        )
+        mcmc.run(key, data=data, extra_fields=("num_steps",))
+        found = mcmc.get_samples(group_by_chain=True)
+        return found["image"], mcmc.get_extra_fields()["num_steps"]
+
+    return draw
+
+
+def summary(truth, mean, low, high):
+    """Figures of one prior over all images."""
+    error = np.mean((mean - truth) ** 2, axis=(1, 2))
+    inside = (truth >= low) & (truth <= high)
+    seen = {"all": truth >= 0, "brighter than 1/256": truth >= 1 / 256}
+    return {
+        "mean PSNR, dB": float(np.mean(-10 * np.log10(error))),
+        "standard error of it": float(np.std(-10 * np.log10(error)) / len(error) ** 0.5),
+        "coverage of 90 % intervals": {k: float(inside[where].mean()) for k, where in seen.items()},
+    }
+
+
+def inpainting(names):
+    """50 test images from a quarter of their pixels."""
+    forward = fashion_mnist.inpainting()
+    keys = jax.random.split(jax.random.key(0), IMAGES)
+    images = fashion_mnist.test_images()[:IMAGES]
+    pairs = [fashion_mnist.simulate(k, image=i, forward=forward) for k, i in zip(keys, images, strict=True)]
+    truth, data = (np.stack([np.asarray(p[i], float) for p in pairs]) for i in (0, 1))
+    mean, sd = exact_matern(forward, data)
+    width = 1.6448536269514722 * sd
+    out = {"matern": summary(truth, mean, mean - width, mean + width)}
+    priors = {
+        "flow": fashion_mnist.flow,
+        "vae": fashion_mnist.vae,
+        "vae_plus_residual": fashion_mnist.vae_plus_residual,
+    }
+    for name in names:
+        draw = sampler(priors[name](), forward)
+        start, parts, steps, rhat, ess = time.perf_counter(), [], [], [], []
+        for key, one in tqdm(list(zip(keys, data, strict=True)), desc=name):
+            found, taken = draw(jax.random.fold_in(key, 1), jnp.asarray(one, jnp.float32))
+            found = np.asarray(found, float)
+            flat = found.reshape(*found.shape[:2], -1)
+            tree = az.from_dict({"posterior": {"image": flat}})
+            rhat.append(np.nanquantile(az.rhat(tree)["image"], 0.95))
+            ess.append(np.nanmedian(az.ess(tree)["image"]))
+            flat = flat.reshape(-1, 784)
+            tail = (1 - LEVEL) / 2
+            parts.append([a.reshape(28, 28) for a in (flat.mean(0), *np.quantile(flat, [tail, 1 - tail], axis=0))])
+            steps.append(float(np.mean(taken)))
+        mean, low, high = (np.stack(v) for v in zip(*parts, strict=True))
+        out[name] = summary(truth, mean, low, high) | {
+            "wall seconds per image": (time.perf_counter() - start) / IMAGES,
+            "gradients per draw": float(np.mean(steps)),
+            "R-hat, 95 % quantile of pixels: median and largest of the images": [np.median(rhat), np.max(rhat)],
+            "ESS, median pixel: median and smallest of the images": [np.median(ess), np.min(ess)],
+        }
+        print(json.dumps({name: out[name]}, indent=2), flush=True)
+        keep(inpainting=out)
+    return out
+
+
+def keep(**results):
+    """Adds results to the file."""
+    before = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    for part, values in results.items():
+        before[part] = before.get(part, {}) | values
+    RESULTS.write_text(json.dumps(before, indent=2, default=float) + "\n")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", nargs="?", help="where the files of Fashion-MNIST are; without it no density")
+    parser.add_argument("parts", nargs="*", default=["density", "inpainting"])
+    parser.add_argument("--priors", nargs="*", default=["vae", "vae_plus_residual", "flow"])
+    arguments = parser.parse_args()
+    if "density" in arguments.parts and arguments.folder:
+        keep(density=density(fashion_mnist.load(arguments.folder)))
+    if "inpainting" in arguments.parts:
+        keep(inpainting=inpainting(arguments.priors))
+    print(RESULTS.read_text())

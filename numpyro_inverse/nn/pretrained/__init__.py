@@ -1,0 +1,71 @@
+"""Weights that ship with the package, the scripts that made them, and how to load them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax
+import numpy as np
+from jaxtyping import PRNGKeyArray
+
+from numpyro_inverse.nn.coupling_flow import CouplingFlow
+from numpyro_inverse.nn.multiscale_flow import MultiscaleFlow
+from numpyro_inverse.nn.persistence import load, load_about
+from numpyro_inverse.nn.variational_autoencoder import VAE
+
+PATCH = 8  # side
+
+
+def fashion_mnist_flow(key: PRNGKeyArray, pixels: np.ndarray | None = None) -> MultiscaleFlow:
+    """The flow of images before training; ``pixels`` give their distribution function."""
+    pixels = np.linspace(0, 1, 256) if pixels is None else pixels
+    return MultiscaleFlow((28, 28), pixels, width=32, depth=1, steps=2, key=key)
+
+
+def fashion_mnist_vae(key: PRNGKeyArray) -> VAE:
+    """The autoencoder of images before training."""
+    return VAE.for_images((28, 28), 32, key=key)
+
+
+def patch_flow(key: PRNGKeyArray, data: np.ndarray | None = None) -> CouplingFlow:
+    """The flow of patches before training; ``data`` give their mean and covariance."""
+    return CouplingFlow(PATCH**2, layers=6, width=96, bins=8, data=data, key=key)
+
+
+BLANK = {made.__name__: made for made in (fashion_mnist_flow, fashion_mnist_vae, patch_flow)}
+
+
+def load_pretrained(name: str) -> Any:
+    """A trained module.
+
+    ======================  ==========================================================================================
+    ``fashion_mnist_flow``  :class:`~numpyro_inverse.nn.MultiscaleFlow` of 28 x 28 images with values in [0, 1]
+    ``fashion_mnist_vae``   :class:`~numpyro_inverse.nn.VAE` of the same images
+    ``patch_flow``          :class:`~numpyro_inverse.nn.CouplingFlow` of 8 x 8 patches of photographs, as 64 numbers in
+                            [0, 1]
+    ======================  ==========================================================================================
+
+    Args:
+        name: one of these.
+
+    Raises:
+        ValueError: there is none of that name.
+    """
+    return load(_path(name), eqx.filter_eval_shape(BLANK[name], jax.random.key(0)))
+
+
+def pretrained_about(name: str) -> dict[str, Any]:
+    """How the weights were made: seed, settings, hash of the data, held-out score.
+
+    Raises:
+        ValueError: there are none of that name.
+    """
+    return load_about(_path(name))
+
+
+def _path(name: str) -> Path:
+    if name not in BLANK:
+        raise ValueError(f"load_pretrained: there are no weights {name!r}; there are {', '.join(BLANK)}.")
+    return Path(__file__).parent / f"{name}.safetensors"

@@ -1,0 +1,94 @@
+"""Images of clothes: the reader, the three problems under the four priors, and the shipped weights."""
+
+import gzip
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from numpyro.infer.util import log_density
+
+import numpyro_inverse as ni
+from models import fashion_mnist
+from numpyro_inverse.distributions import Flow
+from numpyro_inverse.nn import dequantize, load_about
+from numpyro_inverse.nn.pretrained import load_pretrained, pretrained_about
+
+PROBLEMS = (fashion_mnist.blur, fashion_mnist.inpainting, fashion_mnist.compressed_sensing)
+
+
+@pytest.fixture(scope="module")
+def priors():
+    return [fashion_mnist.matern(), fashion_mnist.flow(), fashion_mnist.vae(), fashion_mnist.vae_plus_residual()]
+
+
+def test_the_problems_under_the_priors(key, priors):
+    """A density and a finite gradient of every whitened model, at a draw of the base."""
+    image = fashion_mnist.test_images()[0]
+    for problem in PROBLEMS:
+        forward = problem()
+        truth, data = fashion_mnist.simulate(key, image=image, forward=forward)
+        np.testing.assert_array_equal(np.floor(np.asarray(truth) * 256), image)
+        assert abs(np.std(data - forward @ truth) / fashion_mnist.NOISE - 1) < 5 / (2 * data.size) ** 0.5
+    for prior in priors:
+        model = ni.whiten(fashion_mnist.model)
+        base = prior.base_dist if hasattr(prior, "base_dist") else prior
+
+        def potential(z, prior=prior, model=model):
+            arguments = {"data": data, "prior": prior, "forward": forward}
+            return log_density(model, (), arguments, {"image_latent": z})[0]
+
+        value, slope = jax.jit(jax.value_and_grad(potential))(base.sample(key))
+        assert np.isfinite(value)
+        assert np.all(np.isfinite(slope))
+
+
+def test_the_shipped_flow_has_its_score(key):
+    """Bits per dimension of 100 of the test images, against the score of all; 5 standard errors."""
+    flow = Flow(load_pretrained("fashion_mnist_flow"))
+    x = dequantize(fashion_mnist.test_images()[:100], key)
+    bits = 8 - np.asarray(jax.jit(flow.log_prob)(x), float) / 784 / np.log(2)
+    score = pretrained_about("fashion_mnist_flow")["test_bits_per_dimension"]
+    assert abs(bits.mean() - score) < 5 * bits.std() / 10
+    assert score < 3.2
+
+
+def test_the_shipped_autoencoder_has_its_score(key):
+    """Mean square error of reconstructions of 100 test images, against that of all; 5 standard errors."""
+    vae = load_pretrained("fashion_mnist_vae")
+    x = dequantize(fashion_mnist.test_images()[:100], key)
+    error = np.asarray(jax.jit(jax.vmap(lambda x: jnp.mean((x - vae.decode(vae.encode(x)[0])) ** 2)))(x), float)
+    about = pretrained_about("fashion_mnist_vae")
+    assert abs(error.mean() - about["test_reconstruction_rms"] ** 2) < 5 * error.std() / 10
+
+
+def test_the_patch_flow_beats_a_gaussian(key):
+    about = pretrained_about("patch_flow")
+    assert about["test_bits_per_dimension"] < about["gaussian_test_bits_per_dimension"]
+    flow = Flow(load_pretrained("patch_flow"))
+    patches = flow.sample(key, (50,))
+    assert np.all(np.isfinite(flow.log_prob(patches)))
+
+
+def test_names_that_are_not_there():
+    with pytest.raises(ValueError, match=r"no weights 'clothes'.*fashion_mnist_flow"):
+        load_pretrained("clothes")
+    with pytest.raises(FileNotFoundError):
+        load_about("clothes.safetensors")
+
+
+def test_the_reader(tmp_path):
+    with pytest.raises(FileNotFoundError, match="dataset-fashion-mnist"):
+        fashion_mnist.load(tmp_path)
+    for name, count in fashion_mnist.FILES.values():
+        header = np.array([2051, count, 28, 28], ">i4").tobytes()
+        with gzip.open(tmp_path / name, "wb", compresslevel=1) as file:
+            file.write(header + bytes(count * 784))
+    images = fashion_mnist.load(tmp_path)
+    assert images.train.shape == (60_000, 28, 28)
+    assert images.test.shape == (10_000, 28, 28)
+    path = tmp_path / fashion_mnist.FILES["test"][0]
+    for damaged in (path.read_bytes()[:100], b"no gzip", gzip.compress(b"short")):
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match="damaged"):
+            fashion_mnist.load(tmp_path)
