@@ -18,7 +18,7 @@ from numpyro.handlers import block, seed, trace
 from numpyro.infer import MCMC
 from scipy import stats
 
-from numpyro_inverse.infer import MALA, PCN, BlackJAX, InfMALA
+from numpyro_inverse.infer import MALA, PCN, BlackJAX, InfMALA, InformedMALA, InformedPCN, LowRankNUTS
 
 FITS, DRAWS, THINNING, BINS = 1024, 31, 15, 8
 ALARM = 1e-5
@@ -67,6 +67,9 @@ KERNELS = {
     "MALA": MALA,
     "InfMALA": InfMALA,
     "PCN": PCN,
+    "InformedPCN": partial(InformedPCN, rank=3),
+    "InformedMALA": partial(InformedMALA, rank=3),
+    "LowRankNUTS": partial(LowRankNUTS, rank=3),
     "BlackJAX nuts": partial(BlackJAX, algorithm=blackjax.nuts),
     "BlackJAX barker": partial(BlackJAX, algorithm=blackjax.barker),
     "BlackJAX elliptical_slice": partial(BlackJAX, algorithm=blackjax.elliptical_slice),
