@@ -150,7 +150,8 @@ def inpainting(names, number):
             found = np.asarray(draw(jax.random.fold_in(key, 1), jnp.asarray(one, jnp.float32)), float)
             flat = found.reshape(*found.shape[:2], -1)
             tree = az.from_dict({"posterior": {"image": flat}})
-            rhat.append(np.nanquantile(az.rhat(tree)["image"], 0.95))
+            if len(found) > 1:
+                rhat.append(np.nanquantile(az.rhat(tree)["image"], 0.95))
             ess.append(np.nanmedian(az.ess(tree)["image"]))
             flat = flat.reshape(-1, 784)
             tail = (1 - LEVEL) / 2
@@ -160,9 +161,11 @@ def inpainting(names, number):
         out[label] = summary(truth, mean, low, high) | {
             "wall seconds per image": (time.perf_counter() - start) / number,
             "warm-up, draws, chains": LENGTHS[name],
-            "R-hat, 95 % quantile of pixels: median and largest of the images": [np.median(rhat), np.max(rhat)],
             "ESS, median pixel: median and smallest of the images": [np.median(ess), np.min(ess)],
         }
+        if rhat:
+            rhat_label = "R-hat, 95 % quantile of pixels: median and largest of the images"
+            out[label][rhat_label] = [np.median(rhat), np.max(rhat)]
         print(json.dumps({label: out[label]}, indent=2), flush=True)
         keep(inpainting=out)
     return out
