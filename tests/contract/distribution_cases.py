@@ -4,7 +4,7 @@ A case is ``(make, parameters)``: ``make(**parameters)`` is the distribution wit
 be replaced by an array of a batch shape. Parameters are those that are differentiated.
 """
 
-from functools import partial
+from functools import cache, partial
 
 import equinox as eqx
 import jax
@@ -14,7 +14,7 @@ import numpyro.distributions as dist
 
 from numpyro_inverse.distributions import Flow, Matern, SobolevSequence, StationaryField
 from numpyro_inverse.domains import Grid
-from numpyro_inverse.nn import AutoregressiveFlow, CouplingFlow, MultiscaleFlow
+from numpyro_inverse.nn import AutoregressiveFlow, CouplingFlow
 
 MATERN = {"range": 0.3, "scale": 1.2, "smoothness": 1.4, "mean": 0.5}
 MIXED = ("neumann", "dirichlet", "periodic")
@@ -42,19 +42,25 @@ def _gmrf(precision):
 def _flow(make):
     """A maker of flows, with weights away from where training starts, whose base has a scale."""
 
+    @cache
+    def bijection(x64):
+        """Made once for each precision, outside of the programs that make the flow."""
+        rng = np.random.default_rng(2)
+        with jax.ensure_compile_time_eval():
+            start = make(key=jax.random.key(1))
+            leaves, structure = jax.tree.flatten(start)
+            away = [
+                leaf + jnp.asarray(0.1 * rng.normal(size=leaf.shape), leaf.dtype)
+                if eqx.is_inexact_array(leaf)
+                else leaf
+                for leaf in leaves
+            ]
+        return jax.tree.unflatten(structure, away)
+
     def flow(scale):
-        bijection = make(key=jax.random.key(1))
-        leaves, structure = jax.tree.flatten(bijection)
-        keys = jax.random.split(jax.random.key(2), len(leaves))
-        away = [
-            leaf + 0.1 * jax.random.normal(k, leaf.shape, leaf.dtype) if eqx.is_inexact_array(leaf) else leaf
-            for leaf, k in zip(leaves, keys, strict=True)
-        ]
-        moved = jax.tree.unflatten(structure, away)
-        if isinstance(bijection, MultiscaleFlow):  # a distribution function stays one
-            moved = eqx.tree_at(lambda f: f.levels, moved, bijection.levels)
+        moved = bijection(jax.config.jax_enable_x64)
         scale = jnp.asarray(scale)
-        shape = bijection.shape
+        shape = moved.shape
         base = dist.Normal(0.0, scale[(..., *(None,) * len(shape))]).expand(scale.shape + shape).to_event(len(shape))
         return Flow(moved, base)
 
@@ -70,10 +76,8 @@ DISTRIBUTIONS = {
     "Matern, rectangle, padded": (matern((3, 4), padding=0.5), MATERN),
     "StationaryField, Sobolev": (_sobolev, {"order": 1.5, "mean": 0.3}),
     "StationaryField, first-order GMRF": (_gmrf, {"precision": 30.0}),
-    "Flow, splines": (_flow(partial(CouplingFlow, 3, layers=2, width=4)), SCALE),
     "Flow, affine couplings": (_flow(partial(CouplingFlow, 4, layers=2, width=4, bins=0)), SCALE),
     "Flow, autoregressive": (_flow(partial(AutoregressiveFlow, 3, layers=2, width=4)), SCALE),
-    "Flow, multiscale": (_flow(partial(MultiscaleFlow, (4, 4), np.linspace(0, 1, 300), width=4, steps=1)), SCALE),
     "SobolevSequence": (partial(SobolevSequence, 6), {"smoothness": 0.8, "scale": 1.3}),
 }
 

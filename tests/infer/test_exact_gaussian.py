@@ -318,7 +318,7 @@ def test_conditioned_hyperparameters_are_constants(x64, key):
 @pytest.mark.parametrize(
     ("chain_method", "way"),
     [
-        ("sequential", "matrix-free"),
+        pytest.param("sequential", "matrix-free", marks=pytest.mark.statistical),  # a single chain: the law, above
         ("vectorized", "matrix-free"),
         ("parallel", "matrix-free"),
         pytest.param(jax.vmap, "matrix-free", id="vmap-matrix-free"),

@@ -97,16 +97,24 @@ def test_draws_are_those_of_mcmc(tmp_path, chain_method):
     np.testing.assert_allclose(found["sample_stats/accept_prob"], accept_prob, rtol=2e-3, atol=2e-3)
 
 
-@pytest.mark.parametrize("blocks", [0, 1, 3, 4])
-def test_continues_to_the_same_bits(tmp_path, monkeypatch, blocks):
-    # Blocks 0 and 1 are warm-up, 2 to 4 draws; the block that was cut off had been written in full but for its marker.
-    write(tmp_path / "whole")
-    with monkeypatch.context() as patch:
-        stop_after(patch, blocks)
-        with pytest.raises(KeyboardInterrupt):
-            write(tmp_path / "cut")
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A finished run, which no test changes."""
+    store = tmp_path_factory.mktemp("store") / "whole"
+    write(store)
+    return store
+
+
+def test_continues_to_the_same_bits(tmp_path, monkeypatch, whole):
+    # Blocks 0 and 1 are warm-up, 2 to 4 draws. One run is cut off in four of them, one after another; each time the
+    # block had been written in full but for its marker.
+    for blocks in (0, 1, 3, 4):
+        with monkeypatch.context() as patch:
+            stop_after(patch, blocks)
+            with pytest.raises(KeyboardInterrupt):
+                write(tmp_path / "cut")
     write(tmp_path / "cut")
-    assert_same_bits(raw(tmp_path / "whole"), raw(tmp_path / "cut"))
+    assert_same_bits(raw(whole), raw(tmp_path / "cut"))
 
 
 @pytest.mark.parametrize(
@@ -125,22 +133,21 @@ def test_any_kernel(tmp_path, monkeypatch, kernel):
     assert_same_bits(raw(tmp_path / "whole"), raw(tmp_path / "cut"))
 
 
-def test_a_finished_run_stays(tmp_path):
-    write(tmp_path / "run")
+def test_a_finished_run_stays(tmp_path, whole):
+    shutil.copytree(whole, tmp_path / "run")
     before = raw(tmp_path / "run")
     write(tmp_path / "run")
     assert_same_bits(before, raw(tmp_path / "run"))
 
 
-def test_thinning_sites_and_quantities(tmp_path):
-    write(tmp_path / "all")
+def test_thinning_sites_and_quantities(tmp_path, whole):
     write(
         tmp_path / "few",
         an_mcmc(thinning=2),
         sites=["scale"],
         quantities=lambda draw: {"largest": jnp.max(draw["values"])},
     )
-    full, few = raw(tmp_path / "all"), raw(tmp_path / "few")
+    full, few = raw(whole), raw(tmp_path / "few")
     assert {k for k in few if k.startswith("posterior")} == {"posterior/scale", "posterior/largest"}
     np.testing.assert_allclose(few["posterior/scale"], full["posterior/scale"][:, 1::2], rtol=1e-3)
     np.testing.assert_allclose(few["posterior/largest"], full["posterior/values"][:, 1::2].max(axis=2), rtol=1e-3)
@@ -206,12 +213,13 @@ def test_progress_bar_shows_the_effective_sample_size(tmp_path, capsys):
     ],
     ids=["model", "setting", "kernel", "length", "key", "data", "block", "sites"],
 )
-def test_a_store_of_another_run(tmp_path, change, message):
-    write(tmp_path / "run")
+def test_a_store_of_another_run(whole, change, message):
+    before = raw(whole)
     change = dict(change)
     mcmc = change.pop("mcmc", an_mcmc)()
     with pytest.raises(ValueError, match=message):
-        write(tmp_path / "run", mcmc, **change)
+        write(whole, mcmc, **change)
+    assert_same_bits(before, raw(whole))
 
 
 def test_a_directory_that_holds_something_else(tmp_path):

