@@ -22,7 +22,7 @@ from numpyro_inverse.calibration import manifold_distance
 
 parser = argparse.ArgumentParser(description="One inverse problem under four priors, three of them learned.")
 parser.add_argument("--image", type=int, default=12, help="which of the 400 test images")
-parser.add_argument("--draws", type=int, default=150, help="of the Markov chains")
+parser.add_argument("--draws", type=int, default=60, help="of the Markov chains")
 parser.add_argument("--output", type=Path, default=Path("output"), help="where the figure goes")
 args = parser.parse_args()
 args.output.mkdir(exist_ok=True)
@@ -54,11 +54,11 @@ priors = {
 }
 trees = {}
 for name, prior in priors.items():
-    kernel = NUTS(ni.whiten(model), max_tree_depth=6, init_strategy=init_to_median(num_samples=5))
+    kernel = NUTS(ni.whiten(model), max_tree_depth=5, init_strategy=init_to_median(num_samples=5))
     options = {"num_chains": 2, "chain_method": "vectorized"}
     mcmc = MCMC(kernel, num_warmup=args.draws, num_samples=args.draws, **options)
     mcmc.run(jax.random.key(2), data=data, prior=prior)
-    trees[name] = ni.to_arviz(mcmc, data=data, prior=prior)
+    trees[name] = ni.to_arviz(mcmc, keep_latent=True, posterior_predictive=False, log_likelihood=False)
 
 # %% [markdown]
 # ## What they say
