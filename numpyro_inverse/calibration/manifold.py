@@ -124,7 +124,7 @@ def manifold_distance(
             f"{name}: `prior` must be a `Pushforward`, the law of a generator; got {type(prior).__name__}. A prior "
             "with a density reaches every field, at distance 0."
         )
-    if getattr(prior, "_residual", None) is not None:
+    if prior.residual is not None:
         raise ValueError(
             f"{name}: with a residual every field is reached; give the `Pushforward` without its residual."
         )

@@ -104,6 +104,11 @@ class Pushforward(ReparametrizedDistribution):
         return eqx.combine(self._arrays, self._rest)
 
     @property
+    def residual(self) -> Any:
+        """The law of r, or None."""
+        return self._residual
+
+    @property
     def base_dist(self) -> Distribution:
         r""":math:`\mu`; with a residual the law of the flattened pair."""
         return self._base if self._residual is None else self._pair()[0].simplest()

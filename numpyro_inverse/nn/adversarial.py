@@ -9,11 +9,10 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 from numpyro.distributions import Distribution
 
-from numpyro_inverse.nn.training import Fit, Settings, run, training_rows
+from numpyro_inverse.nn.training import Fit, Settings, optimizer_of, run, training_rows
 from numpyro_inverse.nn.variational_autoencoder import first_rows, prepared_rows
 
 
@@ -75,7 +74,7 @@ def fit_gan(
     shape = _checked_shape(generator, critic, base)
     first_rows("fit_gan", data, prepare, shape)
     rows = training_rows(data, chosen, "fit_gan")
-    optimizers = _optimizer(chosen, rows, critic_steps), _optimizer(chosen, rows, 1)
+    optimizers = tuple(optimizer_of(chosen, rows, every, b1=0.0, b2=0.9) for every in (critic_steps, 1))
 
     def generated(generator: Any, key: PRNGKeyArray, count: int) -> Array:
         return jax.vmap(generator)(base.sample(key, (count,)))
@@ -139,12 +138,6 @@ def energy_score(x: Float[Array, "n *event"], y: Float[Array, "m *event"]) -> Fl
 
 def _distances(x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
     return jax.lax.map(lambda a: jnp.sqrt(jnp.sum((y - a) ** 2, axis=1)), x)
-
-
-def _optimizer(settings: Settings, rows: int, every: int) -> optax.GradientTransformation:
-    steps = max(settings.max_epochs * (rows // settings.batch_size) // every, 2)
-    rate = optax.warmup_cosine_decay_schedule(0.0, settings.learning_rate, max(steps // 50, 1), steps)
-    return optax.chain(optax.clip_by_global_norm(settings.gradient_norm), optax.adam(rate, b1=0.0, b2=0.9))
 
 
 def _checked_shape(generator: Any, critic: Any, base: Distribution) -> tuple[int, ...]:

@@ -68,11 +68,11 @@ class Settings(NamedTuple):
     progress_bar: bool = True
 
 
-def optimizer_of(settings: Settings, rows: int) -> optax.GradientTransformation:
-    """Adam with clipped gradients and a cosine learning rate, for that many training rows."""
-    steps = settings.max_epochs * max(rows // settings.batch_size, 1)
+def optimizer_of(settings: Settings, rows: int, every: int = 1, **adam: float) -> optax.GradientTransformation:
+    """Adam with clipped gradients and a cosine learning rate, for an update ``every`` so many batches of those rows."""
+    steps = settings.max_epochs * max(rows // settings.batch_size, 1) // every
     rate = optax.warmup_cosine_decay_schedule(0.0, settings.learning_rate, max(steps // 50, 1), max(steps, 2))
-    return optax.chain(optax.clip_by_global_norm(settings.gradient_norm), optax.adam(rate))
+    return optax.chain(optax.clip_by_global_norm(settings.gradient_norm), optax.adam(rate, **adam))
 
 
 def training_rows(data: Any, settings: Settings, name: str) -> int:

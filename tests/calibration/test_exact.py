@@ -133,8 +133,8 @@ def test_gaussian_mixture_against_quadrature(key):
 
 def test_compare_catches_the_published_narrow_posterior(key):
     """11 % too narrow, as a peer's default sampler leaves a deconvolution."""
-    _, data = deconvolution.simulate(key, shape=(24, 24))
-    reference = exact.linear_gaussian(partial(deconvolution.model, shape=(24, 24)), data=data)
+    _, data = deconvolution.simulate(key, shape=(16, 16))
+    reference = exact.linear_gaussian(partial(deconvolution.model, shape=(16, 16)), data=data)
     draws = reference.draw(key, 500)["field"]
     right = exact.compare({"field": draws}, reference)
     assert right.p_value > 1e-3

@@ -144,7 +144,17 @@ def test_field_functionals_and_deterministic_sites(key):
         "energy": functionals.energy("field"),
         "rough": functionals.spectral_energy("field", grid, 10.0, 40.0),
     }
-    study = sbc(model, ExactGaussian(model), num_datasets=200, key=key, quantities=quantities, **QUIET)
+    prior = Matern(grid, range=0.4, scale=1.0, smoothness=1.0)
+    root = np.asarray(jax.vmap(prior.from_base)(jnp.eye(64).reshape(64, 8, 8))).reshape(64, 64).T
+    precision = root.T @ root / 0.25 + np.eye(64)  # of the white noise
+    spread = np.linalg.cholesky(np.linalg.inv(precision))
+
+    def exact(key, y):
+        mean = spread @ (spread.T @ (root.T @ y.ravel() / 0.25))
+        white = mean + jax.random.normal(key, (99, 64)) @ spread.T
+        return {"field": (white @ root.T).reshape(99, 8, 8)}
+
+    study = sbc(model, exact, num_datasets=200, key=key, quantities=quantities, **QUIET)
     assert study.p_value > 1e-3
     assert study.ranks["field"].shape == (200, 8, 8)
     assert study.ranks["rough"].shape == (200,)

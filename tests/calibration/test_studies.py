@@ -193,8 +193,8 @@ def test_tempering_of_a_mixture(key):
 def test_tempering_of_a_learned_prior(key):
     """A posterior under a generator learned from image patches: the leading components of a photograph's, squashed.
 
-    The posterior is no quadratic, so the finite-step formula is approximate, but a small step is at the declared
-    temperature.
+    The posterior is no quadratic, so the finite-step formula is approximate; at this step its error is below the
+    Monte-Carlo error, of which 4.5 are allowed.
     """
     photo = camera()[:256, :256] / 255.0
     patches = np.clip(photo.reshape(32, 8, 32, 8).swapaxes(1, 2).reshape(-1, 64), 0.02, 0.98)
@@ -211,7 +211,7 @@ def test_tempering_of_a_learned_prior(key):
 
     study = tempered(potential, jnp.zeros(6), key, step_size=0.01, noise_scale=np.sqrt(2 * 0.01 * 0.5))
     assert study.declared == pytest.approx(0.5)
-    assert abs(study.measured - study.predicted) < 4.5 * study.standard_error + 0.02 * study.declared
+    assert abs(study.measured - study.predicted) < 4.5 * study.standard_error
 
 
 def test_tempering_bad_input(key):

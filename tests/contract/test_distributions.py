@@ -31,10 +31,24 @@ def _mode(precision):
 
 
 ONE_OF_EACH_KIND = ("Matern, rectangle, padded", "StationaryField, first-order GMRF", "Flow, affine couplings")
+IN_THE_LONG_SUITE = ("Matern, rectangle, periodic",)  # its axes are among those of the box
 CASES = [(name, precision) for name in DISTRIBUTIONS for precision in ("float32", "x64")]
 
 
-@pytest.fixture(params=[c for c in CASES if c[1] == "float32" or c[0] in ONE_OF_EACH_KIND], ids=", ".join)
+def _long(name):
+    return pytest.mark.statistical if name in IN_THE_LONG_SUITE else ()
+
+
+NAMES = [pytest.param(name, marks=_long(name)) for name in DISTRIBUTIONS]
+
+
+@pytest.fixture(
+    params=[
+        pytest.param(c, marks=_long(c[0]), id=", ".join(c))
+        for c in CASES
+        if c[1] == "float32" or c[0] in ONE_OF_EACH_KIND
+    ]
+)
 def case(request):
     with _mode(request.param[1]):
         yield request.param
@@ -188,7 +202,7 @@ def test_expand_to_event_and_mask(one, draws, tolerance):
 
 
 @pytest.mark.parametrize("precision", ["float32", "x64"])
-@pytest.mark.parametrize("name", DISTRIBUTIONS)
+@pytest.mark.parametrize("name", NAMES)
 def test_density_is_that_of_the_sampler(name, precision):
     """Change of variables, log p(f(z)) + log |det f'(z)| = log p(z), by the dense Jacobian; for a window's, J J^T."""
     with _mode(precision):
@@ -210,7 +224,7 @@ def test_density_is_that_of_the_sampler(name, precision):
         np.testing.assert_allclose(value, expected, rtol=1e-3 if precision == "float32" else 1e-9)
 
 
-@pytest.mark.parametrize("name", DISTRIBUTIONS)
+@pytest.mark.parametrize("name", NAMES)
 def test_gradients(name):
     """Of the log density and of a functional of a draw, in every parameter, against fourth-order differences."""
     make, parameters = DISTRIBUTIONS[name]
@@ -257,7 +271,7 @@ def test_value_of_a_wrong_shape(one, draws):
         one.log_prob(draws[..., :-1])
 
 
-@pytest.mark.parametrize("name", DISTRIBUTIONS)
+@pytest.mark.parametrize("name", NAMES)
 def test_moments(name):
     """4000 draws in float32: 6 standard errors of mean and variance per component; under 1e-6 false alarms in all."""
     one = _one(name, "float32")[0]

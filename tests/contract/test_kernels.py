@@ -76,19 +76,13 @@ def mcmc_for(name, num_warmup, num_samples, num_chains=1, chain_method="sequenti
     )
 
 
-@pytest.fixture(params=KERNELS)
-def name(request):
-    """Every kernel, for the tests that look at one long run."""
-    return request.param
-
-
 def _param(name):
     return pytest.param(name, marks=() if name in ONE_OF_EACH_BASE else pytest.mark.statistical)
 
 
 @pytest.fixture(params=[_param(name) for name in KERNELS])
-def some(request):
-    """Every kernel in the long suite, one of each base in the fast one."""
+def name(request):
+    """Every kernel in the long suite, one of each base in the fast one; all have a test of their law elsewhere too."""
     return request.param
 
 
@@ -132,16 +126,16 @@ def _short(name, chain_method):
 
 
 @pytest.mark.parametrize("chain_method", ["vectorized", "parallel"])
-def test_chain_methods_agree(some, chain_method):
-    one, other = (_short(some, m).get_samples(group_by_chain=True) for m in ("sequential", chain_method))
+def test_chain_methods_agree(name, chain_method):
+    one, other = (_short(name, m).get_samples(group_by_chain=True) for m in ("sequential", chain_method))
     for site in one:
         np.testing.assert_allclose(one[site], other[site], rtol=2e-3, atol=2e-3)
 
 
-def test_continues_from_a_state(some):
+def test_continues_from_a_state(name):
     # Eight draws in one run, and the same in two runs of four.
     def run(num_samples):
-        mcmc = mcmc_for(some, 4, num_samples)
+        mcmc = mcmc_for(name, 4, num_samples)
         mcmc.run(jax.random.key(6), y=DATA)
         return mcmc
 
@@ -156,40 +150,40 @@ def test_continues_from_a_state(some):
         )
 
 
-def test_compiles_with_the_whole_run(some):
+def test_compiles_with_the_whole_run(name):
     @jax.jit
     def draws(key, y):
-        mcmc = mcmc_for(some, 4, 4)
+        mcmc = mcmc_for(name, 4, 4)
         mcmc.run(key, y=y)
         return mcmc.get_samples()
 
-    if KERNELS[some].gaussian_only:
+    if KERNELS[name].gaussian_only:
         pytest.skip("chooses how to draw from the data's values")
-    plain = mcmc_for(some, 4, 4)
+    plain = mcmc_for(name, 4, 4)
     plain.run(jax.random.key(8), y=DATA)
     for site, values in draws(jax.random.key(8), DATA).items():
-        if KERNELS[some].whole and site != "scale":
+        if KERNELS[name].whole and site != "scale":
             continue  # drawn exactly, by a root of the covariance that is chosen from the data's values
         np.testing.assert_allclose(values, plain.get_samples()[site], rtol=2e-3, atol=2e-3)
 
 
-def test_keeps_its_precision(some):
-    assert all(v.dtype == jnp.float32 for v in _short(some, "sequential").get_samples().values())
+def test_keeps_its_precision(name):
+    assert all(v.dtype == jnp.float32 for v in _short(name, "sequential").get_samples().values())
     with jax.enable_x64(True):
-        mcmc = mcmc_for(some, 2, 2)
+        mcmc = mcmc_for(name, 2, 2)
         mcmc.run(jax.random.key(9), y=DATA.astype(np.float64))
         assert all(v.dtype == jnp.float64 for v in mcmc.get_samples().values())
 
 
-def test_pickles(some):
-    used = _short(some, "sequential").sampler
+def test_pickles(name):
+    used = _short(name, "sequential").sampler
     first, second = (k.init(jax.random.key(6), 4, None, (DATA,), {}) for k in (used, pickle.loads(pickle.dumps(used))))
     for site, values in first.z.items():
         np.testing.assert_allclose(values, second.z[site], rtol=1e-6)
 
 
-def test_shows_its_progress(some):
-    mcmc = _short(some, "sequential")
+def test_shows_its_progress(name):
+    mcmc = _short(name, "sequential")
     state = jax.tree.map(lambda v: v[0], mcmc.last_state)
     assert mcmc.sampler.get_diagnostics_str(state)
 
@@ -216,9 +210,9 @@ def test_block_of_gibbs(name):
     assert np.all(error <= limit), (error / noise, error, limit)
 
 
-def test_block_of_gibbs_runs(some):
-    kernel = with_mala_on_the_scale(some)
-    mcmc = mcmc_for(some, 2, 2, kernel=kernel)
+def test_block_of_gibbs_runs(name):
+    kernel = with_mala_on_the_scale(name)
+    mcmc = mcmc_for(name, 2, 2, kernel=kernel)
     mcmc.run(jax.random.key(7), y=DATA)
     draws = mcmc.get_samples()
     np.testing.assert_allclose(draws["values"], draws["scale"][:, None] * draws["white"], rtol=1e-5)

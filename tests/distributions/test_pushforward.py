@@ -13,7 +13,7 @@ from numpyro.infer.autoguide import AutoNormal
 
 import numpyro_inverse as ni
 from numpyro_inverse.calibration import exact
-from numpyro_inverse.distributions import Matern, Pushforward
+from numpyro_inverse.distributions import Pushforward
 
 rng = np.random.default_rng(0)
 DECODER, OFFSET = rng.normal(size=(6, 2)), rng.normal(size=6)
@@ -108,23 +108,6 @@ def test_an_equinox_generator_crosses_jit(key):
     gradient = jax.grad(lambda prior: prior.sample(key).sum(), allow_int=True)(prior)
     assert any(np.any(np.asarray(leaf) != 0) for leaf in jax.tree.leaves(gradient._arrays))
     assert jax.vmap(lambda key: prior.sample(key))(jax.random.split(key, 4)).shape == (4, 6)
-
-
-def test_a_generator_with_a_rest(key):
-    """A truth off the generator's range is excluded without the rest, and found with it."""
-    grid = ni.domains.Grid((6,))
-
-    def whole(data=None):
-        shape = numpyro.sample("shape", Pushforward(affine, WHITE))
-        rest = numpyro.sample("rest", Matern(grid, range=0.5, scale=0.5, smoothness=1.5))
-        u = numpyro.deterministic("u", shape + rest)
-        numpyro.sample("data", dist.Normal(u, 0.05).to_event(1), obs=data)
-
-    truth = OFFSET + np.linspace(-1, 1, 6)
-    with_rest = np.asarray(nuts(whole, truth, draws=300).get_samples()["u"])
-    without = np.asarray(nuts(model, truth, draws=300).get_samples()["u"])
-    assert np.max(np.abs(with_rest.mean(0) - truth)) < 0.2
-    assert np.max(np.abs(without.mean(0) - truth)) > 3 * np.max(np.abs(with_rest.mean(0) - truth))
 
 
 def test_bad_input():

@@ -139,7 +139,7 @@ def test_diagonal_draws_have_the_posterior_law(key):
     assert_law(found, mean, covariance)
 
 
-@pytest.mark.parametrize("precision", ["single", "double"])
+@pytest.mark.parametrize("precision", ["single", pytest.param("double", marks=pytest.mark.statistical)])
 def test_matrix_free_draws_have_the_posterior_law(key, matrix_free, precision):
     with jax.enable_x64(precision == "double"):
         model, data, mean, covariance = deblurring(12, 2)
@@ -321,8 +321,8 @@ def test_conditioned_hyperparameters_are_constants(x64, key):
         pytest.param("sequential", "matrix-free", marks=pytest.mark.statistical),  # a single chain: the law, above
         ("vectorized", "matrix-free"),
         ("parallel", "matrix-free"),
-        pytest.param(jax.vmap, "matrix-free", id="vmap-matrix-free"),
-        ("parallel", "dense"),
+        pytest.param(jax.vmap, "matrix-free", id="vmap-matrix-free", marks=pytest.mark.statistical),
+        pytest.param("parallel", "dense", marks=pytest.mark.statistical),
     ],
     ids=str,
 )
@@ -412,7 +412,7 @@ def message_of(function):
     return str(caught.value)
 
 
-@pytest.mark.parametrize("chain_method", ["vectorized", "parallel"])
+@pytest.mark.parametrize("chain_method", ["vectorized", pytest.param("parallel", marks=pytest.mark.statistical)])
 def test_too_few_iterations_is_an_error(key, matrix_free, chain_method):
     if chain_method == "parallel" and jax.local_device_count() < 2:
         pytest.skip("needs two devices")
