@@ -125,7 +125,7 @@ def _short(name, chain_method):
     return mcmc
 
 
-@pytest.mark.parametrize("chain_method", ["vectorized", "parallel"])
+@pytest.mark.parametrize("chain_method", ["vectorized", pytest.param("parallel", marks=pytest.mark.statistical)])
 def test_chain_methods_agree(name, chain_method):
     one, other = (_short(name, m).get_samples(group_by_chain=True) for m in ("sequential", chain_method))
     for site in one:

@@ -128,6 +128,7 @@ def test_fields_under_a_convolution(key, x64):
     assert "Diagonal" in type(mcmc.last_state.template.root).__name__
 
 
+@pytest.mark.statistical
 def test_chain_methods_agree():
     def run(method):
         mcmc = an_mcmc(ExactGibbs(dense_model, MALA, sites=["x"]), 4, 4, 2, method)

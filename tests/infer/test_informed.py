@@ -18,6 +18,11 @@ from numpyro_inverse.infer.gauss_newton import SIMULATIONS, eigenpairs, fisher_i
 from tests.infer._laws import TARGETS, assert_agree, chain_z, run
 
 KERNELS = [InformedPCN, InformedMALA, LowRankNUTS]
+# What they share is tested for one of them in the fast suite.
+ONE_OF_THEM = [
+    LowRankNUTS,
+    *(pytest.param(kernel, marks=pytest.mark.statistical) for kernel in (InformedPCN, InformedMALA)),
+]
 RNG = np.random.default_rng(0)
 FORWARD = RNG.normal(size=(7, 4)) * np.array([4.0, 2.0, 1.0, 0.2])
 POINT = np.array([0.3, -0.2, 0.5, 1.0])
@@ -187,7 +192,7 @@ def test_a_wrong_energy_is_found_out(key, monkeypatch):
 
 
 @pytest.mark.parametrize("count", [pytest.param(4, marks=pytest.mark.statistical), 24])
-@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("kernel", ONE_OF_THEM)
 def test_the_prior_is_accepted_at_any_step_on_any_grid(kernel, count, key):
     # Without data Phi is constant; what is left is rounding.
     def prior(count):
@@ -201,7 +206,7 @@ def test_the_prior_is_accepted_at_any_step_on_any_grid(kernel, count, key):
     assert not np.any(fields["diverging"])
 
 
-@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("kernel", ONE_OF_THEM)
 def test_chains_start_where_they_are_told_or_from_the_laplace_approximation(kernel, key):
     """Chi-squared of 400 first points with 4 numbers each within 5 standard deviations."""
     made = kernel(linear_model, rank=4)

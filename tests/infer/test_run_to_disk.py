@@ -119,10 +119,12 @@ def test_continues_to_the_same_bits(tmp_path, monkeypatch, whole):
 
 @pytest.mark.parametrize(
     "kernel",
-    [lambda: NUTS(model), lambda: BlackJAX(model, algorithm=blackjax.mala),
-     lambda: ExactGaussian(numpyro.handlers.condition(model, {"scale": 1.0}))],
-    ids=["NUTS", "BlackJAX", "ExactGaussian"],
-)  # fmt: skip
+    [
+        pytest.param(lambda: NUTS(model), id="NUTS"),
+        pytest.param(lambda: BlackJAX(model, algorithm=blackjax.mala), id="BlackJAX", marks=pytest.mark.statistical),
+        pytest.param(lambda: ExactGaussian(numpyro.handlers.condition(model, {"scale": 1.0})), id="ExactGaussian"),
+    ],
+)
 def test_any_kernel(tmp_path, monkeypatch, kernel):
     write(tmp_path / "whole", an_mcmc(kernel(), 10, 20, 1), block_size=10)
     with monkeypatch.context() as patch:

@@ -150,7 +150,10 @@ def test_auto_centring_finds_the_hyperparameters(key):
     assert 0.3 < float(fitted.hyper_spread["scale"]) / sd < 2.0  # a curvature at the mode, not the marginal's spread
 
 
-@pytest.mark.parametrize("chain_method", ["sequential", "vectorized", "parallel"])
+@pytest.mark.parametrize(
+    "chain_method",
+    ["vectorized", *(pytest.param(m, marks=pytest.mark.statistical) for m in ("sequential", "parallel"))],
+)
 def test_nuts_in_automatic_coordinates_samples_the_exact_posterior(key, chain_method):
     """Probability integral transforms of log scale against quadrature: Kolmogorov-Smirnov with 1e-4 false alarms.
 
@@ -171,8 +174,9 @@ def test_auto_without_settings_runs_inside_mcmc_and_keeps_its_coordinates(key):
     data = line_data()
     whitened = ni.whiten(on_a_line, centering="auto")
     mcmc = MCMC(
-        NUTS(whitened), num_warmup=5, num_samples=5, num_chains=2, chain_method="vectorized", progress_bar=False
-    )
+        NUTS(whitened, max_tree_depth=2), num_warmup=5, num_samples=5, num_chains=2, chain_method="vectorized",
+        progress_bar=False,
+    )  # fmt: skip
     mcmc.run(key, data)
     samples = mcmc.get_samples()
     kept = whitened.coordinates(data + 1)  # not fitted again

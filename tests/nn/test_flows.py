@@ -42,8 +42,13 @@ def score(flow, rows):
     return -values.mean(), values.std() / len(values) ** 0.5
 
 
-FITS = [(gaussian, "autoregressive"), (banana, "splines"), (banana, "affine couplings")]
-REST = [(gaussian, "splines"), (gaussian, "affine couplings"), (banana, "autoregressive")]
+FITS = [(gaussian, "autoregressive"), (banana, "splines")]
+REST = [
+    (gaussian, "splines"),
+    (gaussian, "affine couplings"),
+    (banana, "autoregressive"),
+    (banana, "affine couplings"),
+]
 
 
 @pytest.mark.parametrize(
@@ -106,7 +111,7 @@ def test_a_start_that_standardises():
 def test_images_at_the_start_have_the_pixels_distribution(key):
     """Before training the pixels are independent with the distribution function of the given ones."""
     pixels = np.random.default_rng(0).beta(0.5, 1.0, size=20_000)
-    flow = MultiscaleFlow((8, 8), pixels, width=4, key=key)
+    flow = MultiscaleFlow((8, 8), pixels, width=4, steps=1, key=key)
     images = jax.jit(jax.vmap(flow.forward_and_log_det))(jax.random.normal(key, (300, 8, 8)))[0]
     assert images.shape == (300, 8, 8)
     at = np.linspace(0.01, 0.99, 50)

@@ -85,15 +85,15 @@ def test_bound_in_closed_form(key):
 
 def test_images_and_generator_prior(key):
     """Shapes, the range of a logistic decoder, and a generator prior that crosses jit."""
-    vae = VAE.for_images((8, 12), 3, width=8, key=key)
+    vae = VAE.for_images((8, 12), 3, width=4, key=key)
     prior = Pushforward(vae.decode, dist.Normal(0, 1).expand([3]).to_event(1))
     draws = jax.jit(lambda prior, key: prior.sample(key, (5,)))(prior, key)
     assert draws.shape == (5, 8, 12)
     assert np.all((draws > 0) & (draws < 1))
     np.testing.assert_allclose(draws, prior.sample(key, (5,)), rtol=1e-5)
-    free = VAE.for_images((8, 12), 3, width=8, sigmoid=False, key=key)
+    free = VAE.for_images((8, 12), 3, width=4, sigmoid=False, key=key)
     np.testing.assert_allclose(jax.nn.sigmoid(free.decode(jnp.ones(3))), vae.decode(jnp.ones(3)), rtol=1e-5)
-    fit = fit_vae(vae, np.asarray(draws)[[0] * 40], key=key, batch_size=8, max_epochs=1, progress_bar=False)
+    fit = fit_vae(vae, np.asarray(draws)[[0] * 20], key=key, batch_size=2, max_epochs=1, progress_bar=False)
     assert np.isfinite(fit.held_out_loss).all()
 
 
