@@ -46,18 +46,20 @@ class ManifoldDistance:
     agreement: Float[np.ndarray, " n"] = field(repr=False)
 
     def verdict(self, level: float = 0.05) -> str:
-        """One sentence."""
+        """Two sentences."""
+        excluded = "The prior excludes what is off the range: its intervals cannot cover such a truth."
         usual = f"held-out examples are at {np.median(self.held_out_distance):.3g} (median)"
         if len(self.distance) == 1:
             outcome = "farther than they" if self.quantile[0] <= level else "no farther than they"
             return (
                 f"The field is {self.distance[0]:.3g} (rms) from the generator's range; {usual}: {outcome} at level "
-                f"{level:g} (p = {self.quantile[0]:.3g})."
+                f"{level:g} (p = {self.quantile[0]:.3g}). {excluded}"
             )
         far = int(np.sum(self.quantile <= level))
         return (
             f"The fields are {np.median(self.distance):.3g} (median rms) from the generator's range; {usual}: {far} of "
-            f"{len(self.distance)} are farther at level {level:g}, {level * len(self.distance):.3g} expected."
+            f"{len(self.distance)} are farther at level {level:g}, {level * len(self.distance):.3g} expected. "
+            f"{excluded}"
         )
 
     def plot(self) -> Figure:
