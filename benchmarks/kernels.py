@@ -216,7 +216,7 @@ def cuqipy(problem, warmup, draws):
         output = Path(folder) / "draws.npz"
         command = [python, str(HERE / "_kernels_peers.py"), problem, str(output), str(warmup), str(draws)]
         try:
-            subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=120)
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=240)
         except (OSError, subprocess.SubprocessError) as error:
             print(f"PEER MISSING: CUQIpy, {problem}: {error}. Set PEERS_PYTHON.", file=sys.stderr)
             return {"title": "CUQIpy NUTS", "missing": True}
@@ -249,7 +249,7 @@ def deconvolution():
             ours("InformedMALA, rank 256", InformedMALA(model, rank=256), data, 500, 4000),
             ours("NumPyro NUTS", NUTS(model), data, 200, 1000),
             blackjax_nuts(model, data, "z", jnp.zeros((SIZE, SIZE)), 200, 1000),
-            cuqipy("deconvolution", 50, 50),
+            cuqipy("deconvolution", 150, 100),
         ]
     )
 
