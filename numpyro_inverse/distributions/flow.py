@@ -32,6 +32,7 @@ class BijectionTransform(Transform):
 
     def __init__(self, bijection: Any, event_shape: tuple[int, ...]):
         _forward(bijection)
+        _inverse(bijection)
         latent = jax.ShapeDtypeStruct(tuple(event_shape), jnp.result_type(float))
         try:
             image, log_det = jax.eval_shape(lambda z: _forward(bijection)(z), latent)
@@ -160,7 +161,13 @@ class Flow(TransformedDistribution):
         if base.support.is_discrete:
             raise ValueError("Flow: `base` must be continuous.")
         transform = bijection if isinstance(bijection, Transform) else BijectionTransform(bijection, base.event_shape)
-        super().__init__(base, transform, validate_args=validate_args)
+        try:
+            super().__init__(base, transform, validate_args=validate_args)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"Flow: `bijection` does not take the base's event shape {base.event_shape}: "
+                f"{str(error).splitlines()[0]}"
+            ) from error
 
     def from_base(self, z: Float[Array, "*batch_and_event"]) -> Float[Array, "*batch_and_event"]:
         """f(z), mapped over leading axes."""
@@ -187,6 +194,10 @@ def _forward(bijection: Any) -> Callable:
 
 
 def _inverse(bijection: Any) -> Callable:
+    if not hasattr(bijection, "inverse_and_log_det"):
+        raise TypeError(
+            f"Flow: `bijection` must have the method `inverse_and_log_det`; {type(bijection).__name__} has none."
+        )
     return bijection.inverse_and_log_det
 
 

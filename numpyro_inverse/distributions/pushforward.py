@@ -121,8 +121,15 @@ class Pushforward(ReparametrizedDistribution):
     def parts(
         self, latent: Float[Array, "*batch_and_latent"]
     ) -> tuple[Float[Array, "*batch_and_shape"], Float[Array, "*batch_and_shape"]]:
-        """G(z) and r from values of the site ``u_latent``; r is zero without a residual."""
+        """G(z) and r from values of the site ``u_latent``; r is zero without a residual.
+
+        Raises:
+            ValueError: an array that does not end in the latent's shape.
+        """
         z, rest = jnp.asarray(latent), None
+        shape = self.base_dist.event_shape
+        if z.shape[z.ndim - min(len(shape), z.ndim) :] != shape:
+            raise ValueError(f"Pushforward: a latent must have shape {shape}; got an array of shape {z.shape}.")
         if self._residual is not None:
             pair, through = self._pair()
             z, noise = pair.split(z)
@@ -150,7 +157,9 @@ class Pushforward(ReparametrizedDistribution):
         raise NotImplementedError(
             f"Pushforward: {why}. Sample the latent instead: run the kernel, guide or `Predictive` on "
             "`numpyro_inverse.whiten(model)`, where the site is deterministic and its latent is sampled (or, for one "
-            "site, on `numpyro.handlers.reparam(model, config={name: numpyro_inverse.infer.PushforwardReparam()})`)."
+            "site, on `numpyro.handlers.reparam(model, config={name: numpyro_inverse.infer.PushforwardReparam()})`). A "
+            "site with `obs` stays as it is under `whiten`: observe data given it instead, for instance "
+            '`numpyro.sample("data", dist.Normal(u, s).to_event(), obs=...)`.'
         )
 
 

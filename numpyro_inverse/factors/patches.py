@@ -42,12 +42,21 @@ def expected_patch_log_likelihood(
         shift: row and column of the first patch; may be traced, for instance drawn anew in every step.
 
     Raises:
+        TypeError: ``log_prob`` cannot be called.
         ValueError: an image that is no matrix or smaller than a patch; a stride that does not divide its sides or is
             larger than a patch; densities that are not one number per patch.
 
     References:
         Zoran & Weiss, ICCV 2011, equation 2 (sum over all overlapping patches; here divided by their number per pixel).
     """
+    if not callable(log_prob):
+        raise TypeError(
+            "expected_patch_log_likelihood: `log_prob` must be a function of rows of patches; got "
+            f"{type(log_prob).__name__}."
+        )
+    image = jnp.asarray(image)
+    if side < 1:
+        raise ValueError(f"expected_patch_log_likelihood: `side` must be 1 or more; got {side}.")
     if image.ndim != 2 or min(image.shape) < side:
         raise ValueError(
             f"expected_patch_log_likelihood: `image` must be a matrix with sides of {side} or more; got {image.shape}."

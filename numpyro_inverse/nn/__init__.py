@@ -5,6 +5,7 @@ from numpyro_inverse.nn.coupling_flow import AutoregressiveFlow, CouplingFlow
 from numpyro_inverse.nn.fit_flow import dequantize, fit_flow, flow_log_prob
 from numpyro_inverse.nn.multiscale_flow import MultiscaleFlow
 from numpyro_inverse.nn.persistence import load, load_about, save
+from numpyro_inverse.nn.pretrained import load_pretrained
 from numpyro_inverse.nn.training import Fit, Settings
 from numpyro_inverse.nn.variational_autoencoder import VAE, fit_vae
 
@@ -23,5 +24,6 @@ __all__ = [
     "flow_log_prob",
     "load",
     "load_about",
+    "load_pretrained",
     "save",
 ]

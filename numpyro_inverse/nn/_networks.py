@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
+
+
+def check_counts(name: str, minimum: int = 1, **counts: Any) -> None:
+    """Raise if one of them is no integer or smaller than ``minimum``."""
+    for argument, value in counts.items():
+        if isinstance(value, bool) or not isinstance(value, int | np.integer):
+            raise TypeError(f"{name}: `{argument}` must be an integer; got {value!r}.")
+        if value < minimum:
+            raise ValueError(f"{name}: `{argument}` must be {minimum} or more; got {value}.")
 
 
 def _zeros[Layer](layer: Layer) -> Layer:

@@ -72,8 +72,10 @@ def fit_gan(
     if not 0 <= penalty < np.inf:
         raise ValueError(f"fit_gan: `penalty` must not be negative; got {penalty}.")
     shape = _checked_shape(generator, critic, base)
-    first_rows("fit_gan", data, prepare, shape)
     rows = training_rows(data, chosen, "fit_gan")
+    if chosen.batch_size < 2:
+        raise ValueError(f"fit_gan: `batch_size` must be 2 or more, for the energy score; got {chosen.batch_size}.")
+    first_rows("fit_gan", data, prepare, shape)
     optimizers = tuple(optimizer_of(chosen, rows, every, b1=0.0, b2=0.9) for every in (critic_steps, 1))
 
     def generated(generator: Any, key: PRNGKeyArray, count: int) -> Array:
@@ -129,9 +131,17 @@ def energy_score(x: Float[Array, "n *event"], y: Float[Array, "m *event"]) -> Fl
         x: two independent draws or more.
         y: independent rows.
 
+    Raises:
+        ValueError: fewer of them, or events of different shapes.
+
     References:
         Gneiting & Raftery, JASA 102 (2007) 359-378, section 4.3; Székely & Rizzo, J. Stat. Plan. Inference 143 (2013).
     """
+    if jnp.shape(x)[1:] != jnp.shape(y)[1:] or len(x) < 2 or len(y) < 1:
+        raise ValueError(
+            "energy_score: `x` must be two draws or more, and `y` one row or more, of one shape; got shapes "
+            f"{jnp.shape(x)} and {jnp.shape(y)}."
+        )
     x, y = jnp.reshape(x, (len(x), -1)), jnp.reshape(y, (len(y), -1))
     return 2 * jnp.mean(_distances(x, y)) - jnp.sum(_distances(x, x)) / (len(x) * (len(x) - 1))
 

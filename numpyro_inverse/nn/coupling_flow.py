@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from numpyro_inverse.nn._networks import ZeroMLP
+from numpyro_inverse.nn._networks import ZeroMLP, check_counts
 
 REACH = 8.0  # splines are the identity outside of [-REACH, REACH]
 LARGEST_LOG_SCALE = 3.0
@@ -33,7 +33,9 @@ class CouplingFlow(eqx.Module):
         key: of the initial weights.
 
     Raises:
-        ValueError: fewer than two numbers; data that are not finite or have another length.
+        TypeError: a size that is no integer.
+        ValueError: fewer than two numbers, no layer or width; data that are not finite, have another length or are all
+            the same.
 
     References:
         Dinh, Sohl-Dickstein & Bengio, ICLR 2017 (affine couplings); Durkan, Bekasov, Murray & Papamakarios, NeurIPS
@@ -56,6 +58,8 @@ class CouplingFlow(eqx.Module):
         data: Float[np.ndarray, "n size"] | None = None,
         key: PRNGKeyArray,
     ):
+        check_counts("CouplingFlow", size=size, layers=layers, width=width)
+        check_counts("CouplingFlow", 0, bins=bins)
         if size < 2:
             raise ValueError(f"CouplingFlow: `size` must be 2 or more, for a half is given the other; got {size}.")
         each = 3 * bins + 1 if bins else 2
@@ -64,7 +68,7 @@ class CouplingFlow(eqx.Module):
         self.networks = tuple(
             ZeroMLP(kept, moved * each, width, key=k) for (kept, moved), k in zip(halves, keys, strict=True)
         )
-        matrix, shift = _standardising(data, size)
+        matrix, shift = _standardising("CouplingFlow", data, size)
         self.matrices = (*(jnp.eye(size) for _ in range(layers - 1)), matrix)
         self.shifts = (*(jnp.zeros(size) for _ in range(layers - 1)), shift)
         self.shape = (size,)
@@ -108,7 +112,9 @@ class AutoregressiveFlow(eqx.Module):
         key: of the initial weights.
 
     Raises:
-        ValueError: fewer than two numbers; data that are not finite or have another length.
+        TypeError: a size that is no integer.
+        ValueError: fewer than two numbers, no layer or width; data that are not finite, have another length or are all
+            the same.
 
     References:
         Papamakarios, Pavlakou & Murray, NeurIPS 2017, equation 3; Germain, Gregor, Murray & Larochelle, ICML 2015 (the
@@ -130,6 +136,7 @@ class AutoregressiveFlow(eqx.Module):
         data: Float[np.ndarray, "n size"] | None = None,
         key: PRNGKeyArray,
     ):
+        check_counts("AutoregressiveFlow", size=size, layers=layers, width=width)
         if size < 2:
             raise ValueError(f"AutoregressiveFlow: `size` must be 2 or more; got {size}.")
 
@@ -142,7 +149,7 @@ class AutoregressiveFlow(eqx.Module):
             last = (jnp.zeros((2 * size, width)), jnp.zeros(2 * size))
             made.append((dense(first, size, width), dense(second, width, width), last))
         self.layers = tuple(made)
-        matrix, shift = _standardising(data, size)
+        matrix, shift = _standardising("AutoregressiveFlow", data, size)
         self.matrix, self.shift = matrix, shift
         self.shape = (size,)
         self.width = width
@@ -204,15 +211,21 @@ def _linear(matrix: Float[Array, "n n"], shift: Float[Array, " n"]) -> distrax.B
     return distrax.LowerUpperTriangularAffine(matrix, shift)
 
 
-def _standardising(data: np.ndarray | None, size: int) -> tuple[Float[Array, "size size"], Float[Array, " size"]]:
+def _standardising(
+    name: str, data: np.ndarray | None, size: int
+) -> tuple[Float[Array, "size size"], Float[Array, " size"]]:
     """Factors and shift of the affine map from white noise to the mean and covariance of the rows."""
     if data is None:
         return jnp.eye(size), jnp.zeros(size)
     data = np.asarray(data, float)
     if data.ndim != 2 or data.shape[1] != size or not np.all(np.isfinite(data)):
         raise ValueError(
-            f"`data` must be finite rows of {size} numbers; got shape {data.shape}"
+            f"{name}: `data` must be finite rows of {size} numbers; got shape {data.shape}"
             f"{'' if np.all(np.isfinite(data)) else ' with numbers that are not finite'}."
+        )
+    if len(data) < 2 or not np.any(np.ptp(data, axis=0)):
+        raise ValueError(
+            f"{name}: `data` must be two different rows at least, to have a covariance; got {len(data)} rows."
         )
     covariance = np.atleast_2d(np.cov(data, rowvar=False))
     root = np.linalg.cholesky(covariance + 1e-8 * np.trace(covariance) / size * np.eye(size))

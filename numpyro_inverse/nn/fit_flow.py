@@ -10,8 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, UInt8
+from numpyro.distributions import constraints
 
-from numpyro_inverse.nn.training import Fit, Settings, fit_module
+from numpyro_inverse.nn.training import Fit, Settings, fit_module, training_rows
 
 
 def fit_flow(
@@ -38,27 +39,49 @@ def fit_flow(
         The flow with the best held-out likelihood, and the losses.
 
     Raises:
-        TypeError: ``data`` is no array.
-        ValueError: as :func:`~numpyro_inverse.nn.training.run`; data outside the flow's range, where its density is
-            zero.
+        TypeError: ``data`` is no array of real numbers; ``flow`` has no ``inverse_and_log_det``.
+        ValueError: as :func:`~numpyro_inverse.nn.training.run`; rows of another shape than the flow's; data outside
+            its range, where its density is zero.
 
     >>> fit = fit_flow(flow, images, key=jax.random.key(0), prepare=dequantize, max_epochs=10)  # doctest: +SKIP
     """
     chosen = Settings(**settings)
+    if not hasattr(flow, "inverse_and_log_det"):
+        raise TypeError(
+            "fit_flow: `flow` must be a module with the method `inverse_and_log_det`, such as `nn.CouplingFlow`; got "
+            f"{type(flow).__name__}."
+        )
     if prepare is None:
         prepare = _as_they_are
+    if not callable(prepare):
+        raise TypeError(f"fit_flow: `prepare` must be a function of a batch and a key; got {type(prepare).__name__}.")
+    training_rows(data, chosen, "fit_flow")
     first = prepare(np.asarray(data[: min(256, len(data))]), jax.random.key(0))
+    wanted = getattr(flow, "shape", None)
+    if isinstance(wanted, tuple) and first.shape[1:] != wanted:
+        raise ValueError(f"fit_flow: rows of `data` have shape {first.shape[1:]}; the flow is for {wanted}.")
     start = eqx.filter_jit(eqx.filter_vmap(flow_log_prob, in_axes=(None, 0)))(flow, first)
     if not np.all(np.isfinite(start)):
         raise ValueError(
-            "fit_flow: the density of the first rows is zero or not a number, before any training: data outside the "
-            f"flow's range (they range from {np.min(first):g} to {np.max(first):g}), or NaN in them."
+            "fit_flow: the density of the first rows of `data` is zero or not a number, before any training: data "
+            f"outside the flow's range (they range from {np.min(first):g} to {np.max(first):g}), or NaN in them."
+        )
+
+    support = getattr(flow, "codomain", None)
+
+    def fault(batch: np.ndarray) -> str | None:
+        x = prepare(batch, jax.random.key(0))
+        if not isinstance(support, constraints.Constraint) or np.all(support(x)):
+            return None
+        return (
+            f"`data` has rows outside the flow's range, where its density is zero (one batch ranges from {np.min(x):g} "
+            f"to {np.max(x):g}). Scale the data, or remove those rows."
         )
 
     def loss(flow: Any, batch: Array, key: PRNGKeyArray) -> Float[Array, ""]:
         return -jnp.mean(jax.vmap(lambda x: flow_log_prob(flow, x))(prepare(batch, key)))
 
-    return fit_module(flow, loss, data, key, chosen, "fit_flow")
+    return fit_module(flow, loss, data, key, chosen, "fit_flow", fault)
 
 
 def flow_log_prob(flow: Any, x: Float[Array, "..."]) -> Float[Array, ""]:

@@ -11,7 +11,7 @@ from jax.scipy.special import ndtr, ndtri
 from jaxtyping import Array, Float, PRNGKeyArray
 from numpyro.distributions import constraints
 
-from numpyro_inverse.nn._networks import ZeroConvNet, ZeroMLP
+from numpyro_inverse.nn._networks import ZeroConvNet, ZeroMLP, check_counts
 
 BINS = 8  # of the splines
 EDGE = 1e-6  # distance of a uniform variable from 0 and 1 at least: what single precision still resolves
@@ -44,7 +44,9 @@ class MultiscaleFlow(eqx.Module):
         key: of the initial weights.
 
     Raises:
-        ValueError: sides that are too small to be halved; pixels outside [0, 1] or not finite.
+        TypeError: a side, ``width``, ``depth`` or ``steps`` that is no integer.
+        ValueError: sides that are too small to be halved; pixels outside [0, 1], not finite or none; a ``width``,
+            ``depth`` or ``steps`` that is too small.
 
     References:
         Dinh, Sohl-Dickstein & Bengio, ICLR 2017 (couplings, scales); Kingma & Dhariwal, NeurIPS 2018 (1 x 1
@@ -67,13 +69,21 @@ class MultiscaleFlow(eqx.Module):
         steps: int = 2,
         key: PRNGKeyArray,
     ):
+        name = "MultiscaleFlow"
+        if not isinstance(shape, tuple | list) or len(shape) != 2:
+            raise ValueError(f"{name}: `shape` must be height and width; got {shape}.")
         height, columns = shape
+        check_counts(name, height=height, columns=columns, width=width)
+        check_counts(name, 0, depth=depth, steps=steps)
         if height % 2 or columns % 2 or min(shape) < 4:
             raise ValueError(f"MultiscaleFlow: the sides of `shape` must be even and 4 or more; got {shape}.")
         pixels = np.asarray(pixels, float).ravel()
+        if not len(pixels) or not np.all(np.isfinite(pixels)):
+            raise ValueError(f"{name}: `pixels` must be finite, one number at least; got {len(pixels)} numbers.")
         if not np.all((pixels >= 0) & (pixels <= 1)):
             raise ValueError(
-                f"MultiscaleFlow: `pixels` must be in [0, 1]; they range from {pixels.min():g} to {pixels.max():g}."
+                f"MultiscaleFlow: `pixels` must be in [0, 1]; they range from {pixels.min():g} to {pixels.max():g} "
+                "(`dequantize` scales bytes)."
             )
         counts = np.histogram(pixels, bins=256, range=(0, 1))[0] + 1e-3 * pixels.size / 256 + 1e-6
         self.levels = jnp.asarray(np.concatenate([[0.0], np.cumsum(counts) / counts.sum()]), jnp.result_type(float))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -27,11 +28,19 @@ def save(path: str | Path, module: Any, **about: Any) -> None:
         **about: what JSON can hold: the seed, the data's hash, the held-out score.
 
     Raises:
+        FileNotFoundError: the folder does not exist.
         TypeError: ``about`` holds what JSON cannot.
     """
     path = Path(path)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"save: there is no folder {path.parent}.")
     arrays = {name: np.asarray(leaf) for name, leaf in _named(module).items()}
-    header = {"format": FORMAT, "schema": SCHEMA, "about": json.dumps(about, sort_keys=True)}
+    header = {
+        "format": FORMAT,
+        "schema": SCHEMA,
+        "about": json.dumps(about, sort_keys=True),
+        "sha256": _digest(arrays),
+    }
     draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
     try:
         draft.write_bytes(safetensors.numpy.save(arrays, metadata=header))
@@ -52,12 +61,15 @@ def load[Tree](path: str | Path, like: Tree) -> Tree:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is damaged, not ours, of another schema, or of a module of another structure.
+        ValueError: the file is damaged, not ours, of another schema, or of a module of another structure or with arrays
+            of another type.
     """
     path = Path(path)
-    _header(path)
+    header = _header(path)
     with safetensors.safe_open(path, framework="numpy") as file:
         found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    if header.get("sha256", _digest(found)) != _digest(found):
+        raise ValueError(f"load: {path.name} is damaged: its numbers are not those that were written.")
     wanted = _named(like)
     if set(found) != set(wanted):
         different = sorted(set(found) ^ set(wanted))[0]
@@ -71,6 +83,8 @@ def load[Tree](path: str | Path, like: Tree) -> Tree:
                 f"load: {name} in {path.name} has shape {found[name].shape}, in `like` {leaf.shape}; the module was "
                 "made with other sizes."
             )
+        if _kind(found[name].dtype) != _kind(leaf.dtype):
+            raise ValueError(f"load: {name} in {path.name} is of {found[name].dtype}, in `like` of {leaf.dtype}.")
     leaves, structure = jax.tree_util.tree_flatten_with_path(like)
     return jax.tree_util.tree_unflatten(
         structure, [_as_ours(found[_name(at)]) if _is_array(leaf) else leaf for at, leaf in leaves]
@@ -83,7 +97,26 @@ def load_about(path: str | Path) -> dict[str, Any]:
     Raises:
         FileNotFoundError, ValueError: as :func:`load`.
     """
-    return json.loads(_header(Path(path))["about"])
+    path = Path(path)
+    try:
+        return json.loads(_header(path)["about"])
+    except (KeyError, json.JSONDecodeError) as error:
+        raise ValueError(f"load_about: {path.name} is damaged: its description cannot be read.") from error
+
+
+def _digest(arrays: dict[str, np.ndarray]) -> str:
+    """Of names, types, shapes and numbers."""
+    found = hashlib.sha256()
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        found.update(f"{name} {array.dtype} {arrays[name].shape} ".encode())
+        found.update(array.tobytes())
+    return found.hexdigest()
+
+
+def _kind(dtype: Any) -> str:
+    """Floating-point numbers of any precision, integers, or another type."""
+    return next((kind.__name__ for kind in (np.floating, np.integer) if jnp.issubdtype(dtype, kind)), str(dtype))
 
 
 def _as_ours(array: np.ndarray) -> jax.Array:

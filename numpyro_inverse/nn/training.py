@@ -16,11 +16,13 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from numpyro_inverse.nn._networks import check_counts
 from numpyro_inverse.nn.persistence import load, load_about, save
 
 Loss = Callable[[Any, Array, PRNGKeyArray], Float[Array, ""]]
 Step = Callable[[Any, Array, PRNGKeyArray], tuple[Any, Float[Array, ""]]]
 Score = Callable[[Any, Array, PRNGKeyArray], Float[Array, ""]]
+Fault = Callable[[np.ndarray], str | None]
 
 BLOCK = 16384  # rows read at a time from data that are not in memory
 LOOK = 25  # steps between two looks at the loss
@@ -79,14 +81,17 @@ def training_rows(data: Any, settings: Settings, name: str) -> int:
     """How many of the rows are trained on.
 
     Raises:
-        TypeError: ``data`` has no shape.
+        TypeError: ``data`` is no array, or not of real numbers; a setting that must be an integer and is none.
         ValueError: a setting that makes no sense, or too few rows.
     """
-    if not hasattr(data, "shape") or len(data.shape) < 1:
+    if not hasattr(data, "shape") or not hasattr(data, "dtype") or len(data.shape) < 1:
         raise TypeError(f"{name}: `data` must be an array, one example per row; got {type(data).__name__}.")
+    if not jnp.issubdtype(data.dtype, np.number) or jnp.issubdtype(data.dtype, np.complexfloating):
+        raise TypeError(f"{name}: `data` must be real numbers; got an array of {data.dtype}.")
+    check_counts(name, batch_size=settings.batch_size, max_epochs=settings.max_epochs)
     if not 0 < settings.held_out < 1:
         raise ValueError(f"{name}: `held_out` must be a fraction between 0 and 1; got {settings.held_out}.")
-    for positive in ("batch_size", "max_epochs", "learning_rate", "gradient_norm", "patience"):
+    for positive in ("learning_rate", "gradient_norm", "patience"):
         if not getattr(settings, positive) > 0:
             raise ValueError(f"{name}: `{positive}` must be positive; got {getattr(settings, positive)}.")
     rows = len(data) - max(round(settings.held_out * len(data)), 1)
@@ -98,7 +103,15 @@ def training_rows(data: Any, settings: Settings, name: str) -> int:
     return rows
 
 
-def fit_module(module: Any, loss: Loss, data: Any, key: PRNGKeyArray, settings: Settings, name: str) -> Fit:
+def fit_module(
+    module: Any,
+    loss: Loss,
+    data: Any,
+    key: PRNGKeyArray,
+    settings: Settings,
+    name: str,
+    fault: Fault | None = None,
+) -> Fit:
     """Minimises a loss over the floating-point arrays of an Equinox module."""
     optimizer = optimizer_of(settings, training_rows(data, settings, name))
 
@@ -109,10 +122,19 @@ def fit_module(module: Any, loss: Loss, data: Any, key: PRNGKeyArray, settings: 
         return (eqx.apply_updates(module, change), memory), value
 
     state = (module, optimizer.init(eqx.filter(module, eqx.is_inexact_array)))
-    return run(step, lambda state, batch, key: loss(state[0], batch, key), state, data, key, settings, name)
+    return run(step, lambda state, batch, key: loss(state[0], batch, key), state, data, key, settings, name, fault)
 
 
-def run(step: Step, score: Score, state: Any, data: Any, key: PRNGKeyArray, settings: Settings, name: str) -> Fit:
+def run(
+    step: Step,
+    score: Score,
+    state: Any,
+    data: Any,
+    key: PRNGKeyArray,
+    settings: Settings,
+    name: str,
+    fault: Fault | None = None,
+) -> Fit:
     r"""The loop: epochs of steps, each followed by the score of the held-out rows.
 
     Every random number follows from ``key`` and the epoch, so that a run continued from a checkpoint takes the same
@@ -126,9 +148,12 @@ def run(step: Step, score: Score, state: Any, data: Any, key: PRNGKeyArray, sett
         key: of shuffling and of the losses.
         settings: see :class:`Settings`.
         name: of the caller, for messages.
+        fault: what is wrong with a batch of rows, or None; asked where a loss is not finite.
 
     Raises:
-        ValueError: as :func:`training_rows`; data that are not finite; a checkpoint of another training.
+        FileNotFoundError: the checkpoint's folder does not exist.
+        TypeError, ValueError: as :func:`training_rows`; data that are not finite or at fault; a checkpoint that is
+            damaged or of another training.
     """
     from tqdm.auto import tqdm
 
@@ -156,14 +181,22 @@ def run(step: Step, score: Score, state: Any, data: Any, key: PRNGKeyArray, sett
     best, best_epoch, training, judged, first = arrays, 0, [], [], 0
     stopped = f"all {settings.max_epochs} epochs done"
     path = None if settings.checkpoint is None else Path(settings.checkpoint)
+    if path is not None and not path.parent.is_dir():
+        raise FileNotFoundError(f"{name}: there is no folder {path.parent} for the `checkpoint`.")
     if path is not None and path.exists():
         about = load_about(path)
-        if about["fingerprint"] != fingerprint:
+        if about.get("fingerprint") != fingerprint:
             raise ValueError(
                 f"{name}: the checkpoint {path.name} is of another training (data, key or settings differ). Delete it "
                 "or name another."
             )
-        arrays, best = load(path, (arrays, best))
+        try:
+            arrays, best = load(path, (arrays, best))
+        except ValueError as error:
+            raise ValueError(
+                f"{name}: the checkpoint {path.name} is damaged or of another module. Delete it or name another. "
+                f"({error})"
+            ) from error
         best_epoch, training, judged = about["best_epoch"], about["training"], about["judged"]
         first = len(judged)
 
@@ -194,6 +227,7 @@ def run(step: Step, score: Score, state: Any, data: Any, key: PRNGKeyArray, sett
                     if not good:
                         break
             if not good:
+                _find_fault(data, settings.batch_size, fault, name)
                 stopped = f"the loss or its gradient was not finite in epoch {epoch}"
                 warnings.warn(f"{name}: {stopped}; the parameters before it are kept.", stacklevel=3)
                 break
@@ -207,7 +241,9 @@ def run(step: Step, score: Score, state: Any, data: Any, key: PRNGKeyArray, sett
             ]
             training.append(float(np.mean([float(v) for v in values])))
             judged.append(sum(v * n for v, n in scores) / sum(n for _, n in scores))
-            if judged[-1] <= min(judged):
+            if not np.isfinite(judged[-1]):
+                _find_fault(data, settings.batch_size, fault, name)
+            if judged[-1] <= min((v for v in judged if not np.isnan(v)), default=-np.inf):
                 best, best_epoch = arrays, epoch
             if path is not None:
                 state = {"best_epoch": best_epoch, "training": training, "judged": judged}
@@ -237,6 +273,14 @@ def _batches(data: Any, rows: int, size: int, key: PRNGKeyArray, name: str):
 def _in_order(data: Any, start: int, stop: int, size: int, name: str):
     for i in range(start, stop, size):
         yield _checked(np.asarray(data[i : min(i + size, stop)]), name)
+
+
+def _find_fault(data: Any, size: int, fault: Fault | None, name: str) -> None:
+    """Raise if something is wrong with one of the rows."""
+    for batch in _in_order(data, 0, len(data), size, name):
+        found = None if fault is None else fault(batch)
+        if found is not None:
+            raise ValueError(f"{name}: {found}")
 
 
 def _checked(batch: np.ndarray, name: str) -> np.ndarray:

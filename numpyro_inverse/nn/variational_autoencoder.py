@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from numpyro_inverse.nn.training import Fit, Settings, fit_module
+from numpyro_inverse.nn._networks import check_counts
+from numpyro_inverse.nn.training import Fit, Settings, fit_module, training_rows
 
 CELL = 4  # side of the squares of pixels that the networks for images work on
 
@@ -87,9 +88,11 @@ class VAE(eqx.Module):
             key: of the initial weights.
 
         Raises:
-            ValueError: sides that are not multiples of 4.
+            TypeError: a ``latent_size`` or ``width`` that is no integer.
+            ValueError: sides that are not multiples of 4; a ``latent_size`` or ``width`` below 1.
         """
-        if len(shape) != 2 or any(n < CELL or n % CELL for n in shape):
+        check_counts("VAE.for_images", latent_size=latent_size, width=width)
+        if not isinstance(shape, tuple | list) or len(shape) != 2 or any(n < CELL or n % CELL for n in shape):
             raise ValueError(f"VAE.for_images: `shape` must be two multiples of {CELL}; got {shape}.")
         encoder, decoder = jax.random.split(key)
         return cls(
@@ -165,6 +168,7 @@ def fit_vae(
         raise TypeError(f"fit_vae: `vae` must be a VAE; got {type(vae).__name__}.")
     chosen = Settings(**settings)
     prepare = prepared_rows if prepare is None else prepare
+    training_rows(data, chosen, "fit_vae")
     first = first_rows("fit_vae", data, prepare, vae.event_shape)
     start = jax.vmap(vae.elbo)(first, jax.random.split(key, len(first)))
     if not np.all(np.isfinite(start)):
@@ -190,11 +194,11 @@ def first_rows(name: str, data: Any, prepare: Callable, shape: tuple[int, ...]) 
     """Up to 256 prepared rows, of that shape and finite.
 
     Raises:
-        TypeError: ``data`` has no shape.
+        TypeError: ``prepare`` cannot be called.
         ValueError: rows of another shape; numbers that are not finite.
     """
-    if not hasattr(data, "shape") or len(data.shape) < 1:
-        raise TypeError(f"{name}: `data` must be an array, one example per row; got {type(data).__name__}.")
+    if not callable(prepare):
+        raise TypeError(f"{name}: `prepare` must be a function of a batch and a key; got {type(prepare).__name__}.")
     first = prepare(np.asarray(data[: min(256, len(data))]), jax.random.key(0))
     if first.shape[1:] != shape:
         raise ValueError(f"{name}: rows of `data` have shape {first.shape[1:]}; the networks are for {shape}.")

@@ -98,6 +98,24 @@ def test_a_wrong_scale_and_a_missing_mode_are_seen(key):
     assert p_value(rough) > 0.05  # the fine scales are lost in the distances: what features are for
 
 
+def test_examples_are_chosen_at_random_and_the_unit_of_features_is_not_seen(key):
+    rows = np.arange(200.0)[:, None] / 100
+
+    def check(scale):
+        return prior_predictive_check(
+            normal(1),
+            rows,
+            key=key,
+            num_draws=20,
+            features=lambda u: jnp.stack([u[0], scale * jnp.sin(9 * u[0])]),
+            num_permutations=19,
+        )
+
+    one, other = check(1.0), check(1000.0)
+    assert np.max(one.examples) > 0.2  # the first twenty are smaller
+    assert other.statistic == pytest.approx(one.statistic, rel=1e-4)
+
+
 def test_priors_without_a_density_have_no_score(key):
     found = prior_predictive_check(LINEAR, fields(0, 60, 0.0), key=key, num_draws=60, num_permutations=19)
     assert found.bits_per_dimension is None
@@ -197,6 +215,7 @@ def test_a_bounded_base_bounds_the_range(key):
     u = np.array([[2.0, 0.0], [0.5, 0.3]])
     found = manifold_distance(prior, u, held_out=np.repeat(u, 5, axis=0), key=key, num_starts=2)
     np.testing.assert_allclose(found.distance, np.array([1.0, 0.3]) / np.sqrt(2), rtol=1e-3)
+    np.testing.assert_allclose(found.latent, [1.0, 0.5], atol=2e-3)
 
 
 def test_bad_input_to_the_manifold_distance(key):
@@ -270,6 +289,14 @@ def test_bases_that_are_not_standard_normal(key):
     scaled = latent_shift(linear(2.0), 2 * draws, key=key)
     np.testing.assert_allclose(scaled.tail_probability, exact.tail_probability, atol=4 * 0.5 / np.sqrt(10_000))
     assert scaled.mean_distance == pytest.approx(exact.mean_distance, rel=0.05)
+    # A correlated base: the mean's distance is |root^-1 (mean - centre)|, up to the simulated moments.
+    root = np.array([[1.0, 0.0, 0.0], [2.0, 0.5, 0.0], [-1.0, 1.0, 2.0]])
+    mixed = Pushforward(lambda z: z, dist.MultivariateNormal(jnp.array([5.0, -3.0, 1.0]), scale_tril=jnp.asarray(root)))
+    moved = draws @ root.T + np.array([5.0, -3.0, 1.0])
+    found = latent_shift(mixed, moved, key=key)
+    np.testing.assert_allclose(found.tail_probability, exact.tail_probability, atol=4 * 0.5 / np.sqrt(10_000))
+    assert found.mean_distance == pytest.approx(exact.mean_distance, rel=0.05)
+    assert found.expected_mean_distance == pytest.approx(exact.expected_mean_distance, rel=0.05)
     laplace = Pushforward(lambda z: z, dist.Laplace(0.0, 1.0).expand([4]).to_event(1))
     same = laplace.base_dist.sample(jax.random.fold_in(key, 1), (500,))
     assert scipy.stats.kstest(latent_shift(laplace, same, key=key).tail_probability, "uniform").pvalue > 1e-3

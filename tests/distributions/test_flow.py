@@ -41,6 +41,24 @@ def test_a_linear_flow_is_a_gaussian(key):
     assert prior.log_prob(x).shape == (5, 2)
 
 
+def test_densities_from_what_sampling_leaves(key):
+    """The log determinant of the forward map, at a latent and from ``sample_with_intermediates``."""
+    prior = Flow(LINEAR, WHITE)
+    z = WHITE.sample(key, (3,))
+    found = prior.transforms[-1].log_abs_det_jacobian(z, prior.from_base(z))
+    np.testing.assert_allclose(found, np.full(3, np.linalg.slogdet(ROOT)[1]), rtol=1e-5)
+    x, intermediates = prior.sample_with_intermediates(key, (3,))
+    np.testing.assert_allclose(prior.log_prob(x, intermediates), prior.log_prob(x), rtol=1e-5)
+
+
+def test_a_base_that_is_transformed_itself(key):
+    base = dist.TransformedDistribution(WHITE, dist.transforms.AffineTransform(1.0, 2.0, dist.constraints.real_vector))
+    prior = Flow(LINEAR, base)
+    x = prior.sample(key, (5,))
+    expected = dist.MultivariateNormal(SHIFT + ROOT @ np.ones(4), scale_tril=2 * ROOT).log_prob(x)
+    np.testing.assert_allclose(prior.log_prob(x), expected, rtol=1e-5)
+
+
 def test_linear_posterior_in_closed_form():
     """4 means and 10 covariances; |z| < 5 for all is a false alarm of 1e-5."""
     options = {"num_chains": 2, "chain_method": "vectorized", "progress_bar": False}
@@ -113,10 +131,22 @@ def test_the_rest_of_numpyro(key):
     assert np.all(np.isfinite(centred.get_samples()["u"]))
 
 
+class OneWay:
+    """A map without an inverse."""
+
+    def forward_and_log_det(self, z):
+        return z, jnp.zeros(())
+
+
+AFFINE3 = dist.transforms.LowerCholeskyAffine(jnp.zeros(3), jnp.eye(3))
+
+
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
         (lambda: Flow(lambda z: z, WHITE), TypeError, "`bijection` must be"),
+        (lambda: Flow(OneWay(), WHITE), TypeError, "`bijection` must have the method `inverse_and_log_det`"),
+        (lambda: Flow(AFFINE3, WHITE), ValueError, r"`bijection` does not take the base's event shape \(4,\)"),
         (lambda: Flow(LINEAR), TypeError, "`base` is needed"),
         (lambda: Flow(LINEAR, 3), TypeError, "`base` must be a NumPyro distribution"),
         (lambda: Flow(LINEAR, dist.Poisson(1.0).expand([4]).to_event(1)), ValueError, "continuous"),

@@ -119,6 +119,10 @@ def test_bad_input():
         Pushforward(affine, dist.Normal(jnp.zeros(2), 1.0))
     with pytest.raises(ValueError, match=r"does not take a latent of `base`'s shape \(3,\)"):
         Pushforward(affine, dist.Normal(0, 1).expand([3]).to_event(1))
+    with pytest.raises(ValueError, match=r"a latent must have shape \(2,\); got an array of shape \(4, 3\)"):
+        Pushforward(affine, WHITE).from_base(jnp.zeros((4, 3)))
+    with pytest.raises(ValueError, match=r"a latent must have shape \(2,\); got an array of shape \(\)"):
+        Pushforward(affine, WHITE).parts(0.0)
     with pytest.raises(ValueError, match="one floating-point array"):
         Pushforward(lambda z: (z, z), WHITE)
 
@@ -127,7 +131,7 @@ def test_an_observed_site_has_no_likelihood():
     def observed():
         numpyro.sample("u", Pushforward(affine, WHITE), obs=jnp.zeros(6))
 
-    with pytest.raises(NotImplementedError, match="singular"):
+    with pytest.raises(NotImplementedError, match=r"singular.*with `obs` stays as it is under `whiten`"):
         numpyro.infer.util.log_density(ni.whiten(observed), (), {}, {})
 
 

@@ -96,6 +96,21 @@ def test_prior_moments(residual, key):
     assert np.all(np.abs((u - mean).T @ (u - mean) / 4000 - covariance) < 5 * spread)
 
 
+def test_a_base_that_is_not_standard(key):
+    """A Normal base and a Normal residual, each with its own location and scale: |z| < 5 for 6 + 6 numbers."""
+    base = dist.Normal(jnp.array([1.0, -2.0]), jnp.array([2.0, 0.5])).to_event(1)
+    prior = Pushforward(affine, base, residual=normal(0.5))
+    latent = prior.base_dist.sample(key, (4000,))
+    u = np.asarray(prior.from_base(latent), float)
+    mean = DECODER @ np.array([1.0, -2.0]) + OFFSET + 0.1
+    variance = (DECODER**2) @ np.array([4.0, 0.25]) + 0.25
+    assert np.all(np.abs(u.mean(0) - mean) < 5 * np.sqrt(variance / 4000))
+    assert np.all(np.abs(((u - mean) ** 2).mean(0) / variance - 1) < 5 * np.sqrt(2 / 4000))
+    z, w = latent[:3, :2], latent[:3, 2:]
+    expected = base.log_prob(z) + dist.Normal(0, 1).log_prob(w).sum(1)
+    np.testing.assert_allclose(prior.base_dist.log_prob(latent[:3]), expected, rtol=1e-5)
+
+
 def test_traced_scale(key):
     """Posterior mean and standard deviation of the residual's scale against quadrature of its marginal posterior.
 
@@ -169,6 +184,13 @@ def test_latents_with_constraints(key):
     ids=["transformed", "heavy tails", "multivariate"],
 )
 def test_other_residuals(residual, key):
+    """Means and variances of the residual part of 4000 draws, |z| < 5; what it is made of in shape."""
+    many = Pushforward(affine, WHITE, residual=residual)
+    rest = np.asarray(many.parts(many.base_dist.sample(key, (4000,)))[1], float)
+    own = np.asarray(residual.sample(jax.random.fold_in(key, 1), (4000,)), float)
+    for found, expected in ((rest, own), (rest**2, own**2)):
+        error = np.sqrt((found.var(0) + expected.var(0)) / 4000)
+        assert np.all(np.abs(found.mean(0) - expected.mean(0)) < 5 * error)
     prior = Pushforward(affine, WHITE, residual=residual)
     latent = prior.base_dist.sample(key, (3,))
     assert latent.shape == (3, 8)

@@ -61,12 +61,22 @@ def test_window_sees_the_leading_cells(x64):
 
 
 def test_windowed_density_in_single_precision_at_any_scale():
-    """Rounding leaves a covariance of size 1e6 asymmetric by more than any absolute tolerance."""
-    torus = Grid((8, 8), boundary="periodic")
-    small = StationaryField(torus, (1 + torus.eigenvalues) ** -1.5, window=Grid((5, 5)))
-    large = StationaryField(torus, 1e6 * (1 + torus.eigenvalues) ** -1.5, window=Grid((5, 5)))
-    x = np.random.default_rng(0).normal(size=(5, 5)).astype(np.float32)
-    np.testing.assert_allclose(large.log_prob(1e3 * x), small.log_prob(x) - 25 * np.log(1e3), rtol=1e-4)
+    """Rounding leaves the products of a covariance of size 1e6 asymmetric by more than any absolute tolerance.
+
+    A power of two changes no rounding of the covariance, its Cholesky factor and the quadratic form, whatever their
+    condition. What differs is the sum of n logarithms, by n epsilons of the sum of their absolute values.
+    """
+    torus, n = Grid((30, 31), boundary="periodic"), 9 * 13
+    small = StationaryField(torus, (1 + torus.eigenvalues) ** -1.5, window=Grid((9, 13)))
+    large = StationaryField(torus, 2.0**20 * (1 + torus.eigenvalues) ** -1.5, window=Grid((9, 13)))
+    covariance = np.asarray(large.covariance_matrix)
+    np.testing.assert_array_equal(covariance, covariance.T)
+    np.testing.assert_array_equal(covariance, np.float32(2**20) * np.asarray(small.covariance_matrix))
+    x = np.random.default_rng(0).normal(size=(9, 13)).astype(np.float32)
+    logarithms = np.log(np.diagonal(np.linalg.cholesky(covariance.astype(float))))
+    rounding = n * np.finfo(np.float32).eps * (n * np.log(2.0**10) + np.abs(logarithms).sum())
+    expected = float(small.log_prob(x)) - n * np.log(2.0**10)
+    np.testing.assert_allclose(float(large.log_prob(np.float32(2**10) * x)), expected, rtol=1e-6, atol=rounding)
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,16 @@ def log_prob(rows):
     return dist.MultivariateNormal(jnp.zeros(4), covariance_matrix=jnp.asarray(COVARIANCE)).log_prob(rows)
 
 
+def test_the_shift_is_the_first_patch():
+    """With patches side by side there are as many sums as pixels in a patch."""
+    image = np.arange(36.0).reshape(6, 6) ** 2
+    for i, j in ((1, 0), (0, 1), (2, 1)):
+        turned = np.roll(image, (-i, -j), axis=(0, 1))
+        blocks = turned.reshape(2, 3, 2, 3).transpose(0, 2, 1, 3).reshape(4, 9)
+        found = expected_patch_log_likelihood(lambda p: jnp.max(p, axis=1), image, 3, stride=3, shift=(i, j))
+        np.testing.assert_allclose(found, blocks.max(axis=1).sum(), rtol=1e-6)
+
+
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("shift", [(0, 0), (1, 3)])
 def test_it_is_the_loop_over_patches(x64, stride, shift):
@@ -66,5 +76,9 @@ def test_in_a_model():
 def test_bad_input(image, options, message):
     with pytest.raises(ValueError, match=message):
         expected_patch_log_likelihood(log_prob, image, 2, **options)
+    with pytest.raises(TypeError, match="`log_prob` must be a function"):
+        expected_patch_log_likelihood(3, np.zeros((6, 8)), 2)
+    with pytest.raises(ValueError, match="`side` must be 1 or more"):
+        expected_patch_log_likelihood(log_prob, np.zeros((6, 8)), 0)
     with pytest.raises(ValueError, match="one number for each"):
         expected_patch_log_likelihood(lambda p: p, np.zeros((6, 8)), 2)

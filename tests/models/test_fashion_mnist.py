@@ -69,6 +69,7 @@ def test_the_patch_flow_beats_a_gaussian(key):
 
 
 def test_names_that_are_not_there():
+    assert ni.nn.load_pretrained is load_pretrained
     with pytest.raises(ValueError, match=r"no weights 'clothes'.*fashion_mnist_flow"):
         load_pretrained("clothes")
     with pytest.raises(FileNotFoundError):

@@ -80,5 +80,10 @@ def test_bad_input(key):
         fit_gan(generator, critic, np.full((300, 2), np.nan), base=BASE, key=key)
     with pytest.raises(ValueError, match="`critic_steps` must be 1 or more"):
         fit_gan(generator, critic, rows, base=BASE, key=key, critic_steps=0)
+    with pytest.raises(ValueError, match="`batch_size` must be 2 or more"):
+        fit_gan(generator, critic, rows, base=BASE, key=key, batch_size=1)
+    for x, y in ((rows[:1], rows), (rows, rows[:0]), (rows, rows[:, :1])):
+        with pytest.raises(ValueError, match="energy_score: `x` must be two draws or more"):
+            energy_score(x, y)
     with pytest.raises(ValueError, match="`penalty`"):
         fit_gan(generator, critic, rows, base=BASE, key=key, penalty=-1.0)

@@ -9,7 +9,7 @@ import pytest
 
 from numpyro_inverse.distributions import Pushforward
 from numpyro_inverse.nn import VAE, fit_vae
-from numpyro_inverse.nn.variational_autoencoder import kl_to_white
+from numpyro_inverse.nn.variational_autoencoder import _cut, _join, _Neighbourhoods, kl_to_white
 
 SIZE, LATENT, ROWS = 5, 2, 4000
 
@@ -73,13 +73,14 @@ def test_divergence_against_monte_carlo(key):
     np.testing.assert_allclose(kl_to_white(jnp.zeros(2), jnp.zeros(2)), 0, atol=1e-7)
 
 
-def test_bound_in_closed_form(key):
-    """With q a point mass nearly, the likelihood term is that of the decoded mean; scale per number."""
-    vae = eqx.tree_at(lambda v: v.encoder.weight, linear(key, np.linspace(0.5, 1.5, SIZE)), jnp.zeros((4, SIZE)))
+@pytest.mark.parametrize("scale", [0.7, np.linspace(0.5, 1.5, SIZE)], ids=["one scale", "a scale per number"])
+def test_bound_in_closed_form(key, scale):
+    """With q a point mass nearly, the likelihood term is that of the decoded mean."""
+    vae = eqx.tree_at(lambda v: v.encoder.weight, linear(key, scale), jnp.zeros((4, SIZE)))
     vae = eqx.tree_at(lambda v: v.encoder.bias, vae, jnp.array([0.4, -0.6, -12.0, -12.0]))
     x = jnp.arange(SIZE) / SIZE
     m, log_sd = vae.encode(x)
-    likelihood = dist.Normal(vae.decode(m), jnp.linspace(0.5, 1.5, SIZE)).to_event(1).log_prob(x)
+    likelihood = dist.Normal(vae.decode(m), scale).to_event(1).log_prob(x)
     np.testing.assert_allclose(vae.elbo(x, key), likelihood - kl_to_white(m, log_sd), rtol=1e-4)
 
 
@@ -97,6 +98,18 @@ def test_images_and_generator_prior(key):
     assert np.isfinite(fit.held_out_loss).all()
 
 
+def test_squares_of_pixels_and_their_convolution(key):
+    """Squares are neighbours in the image and come back; the layer over them is Equinox's convolution."""
+    image = jnp.arange(96.0).reshape(8, 12)
+    np.testing.assert_array_equal(_cut(image)[1, 2].reshape(4, 4), image[4:, 8:])
+    np.testing.assert_array_equal(_join(_cut(image)), image)
+    layer, theirs = _Neighbourhoods(2, 3, key=key), eqx.nn.Conv2d(2, 3, 3, padding=1, key=key)
+    weight = layer.linear.weight.reshape(3, 3, 3, 2).transpose(0, 3, 1, 2)
+    theirs = eqx.tree_at(lambda c: (c.weight, c.bias), theirs, (weight, layer.linear.bias[:, None, None]))
+    x = jax.random.normal(key, (4, 5, 2))
+    np.testing.assert_allclose(layer(x), theirs(x.transpose(2, 0, 1)).transpose(1, 2, 0), rtol=1e-4, atol=1e-5)
+
+
 def test_bad_networks(key):
     encoder, decoder = eqx.nn.Linear(5, 4, key=key), eqx.nn.Linear(2, 5, key=key)
     with pytest.raises(TypeError, match="`encoder` must be a function"):
@@ -111,6 +124,10 @@ def test_bad_networks(key):
         VAE(encoder, decoder, event_shape=(5,), latent_size=2, scale=np.ones(4))
     with pytest.raises(ValueError, match="multiples of 4"):
         VAE.for_images((10, 8), 2, key=key)
+    with pytest.raises(ValueError, match=r"VAE\.for_images: `latent_size` must be 1 or more; got 0"):
+        VAE.for_images((8, 8), 0, key=key)
+    with pytest.raises(TypeError, match=r"`width` must be an integer; got 2\.5"):
+        VAE.for_images((8, 8), 2, width=2.5, key=key)
 
 
 def test_bad_data(key):
@@ -128,5 +145,9 @@ def test_bad_data(key):
             fit_vae(vae, bad, key=key, max_epochs=1, progress_bar=False)
     with pytest.raises(ValueError, match="fewer than `batch_size`"):
         fit_vae(vae, rows[:20], key=key)
+    with pytest.raises(TypeError, match=r"fit_vae: `data` must be real numbers; got an array of <U"):
+        fit_vae(vae, rows.astype(str), key=key)
+    with pytest.raises(TypeError, match="fit_vae: `prepare` must be a function"):
+        fit_vae(vae, rows, key=key, prepare=3)
     with pytest.raises(TypeError, match="epochs"):
         fit_vae(vae, rows, key=key, epochs=3)

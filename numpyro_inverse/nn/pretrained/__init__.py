@@ -66,6 +66,6 @@ def pretrained_about(name: str) -> dict[str, Any]:
 
 
 def _path(name: str) -> Path:
-    if name not in BLANK:
+    if not isinstance(name, str) or name not in BLANK:
         raise ValueError(f"load_pretrained: there are no weights {name!r}; there are {', '.join(BLANK)}.")
     return Path(__file__).parent / f"{name}.safetensors"
