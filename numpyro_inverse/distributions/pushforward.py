@@ -157,9 +157,7 @@ class Pushforward(ReparametrizedDistribution):
         raise NotImplementedError(
             f"Pushforward: {why}. Sample the latent instead: run the kernel, guide or `Predictive` on "
             "`numpyro_inverse.whiten(model)`, where the site is deterministic and its latent is sampled (or, for one "
-            "site, on `numpyro.handlers.reparam(model, config={name: numpyro_inverse.infer.PushforwardReparam()})`). A "
-            "site with `obs` stays as it is under `whiten`: observe data given it instead, for instance "
-            '`numpyro.sample("data", dist.Normal(u, s).to_event(), obs=...)`.'
+            "site, on `numpyro.handlers.reparam(model, config={name: numpyro_inverse.infer.PushforwardReparam()})`)."
         )
 
 

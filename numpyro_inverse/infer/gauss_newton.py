@@ -11,10 +11,9 @@ import numpyro
 import optax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
-from numpyro import handlers
-from numpyro.infer.util import constrain_fn
 
 from numpyro_inverse.infer._kernel import GradientKernel
+from numpyro_inverse.infer._observed import observed_sites, real_parameters, simulated_data
 from numpyro_inverse.infer._reference import InformedDirections, LaplaceReference, Reference, prior_reference
 
 OVERSAMPLING = 10  # further random directions, for accuracy
@@ -138,26 +137,13 @@ def fisher_information(model: Callable, args: tuple, kwargs: dict[str, Any], z: 
     x, unravel = ravel_pytree(z)
 
     def observed(x: Array) -> dict[str, Any]:
-        seeded = handlers.seed(model, jax.random.key(0))
-        values = constrain_fn(seeded, args, kwargs, unravel(x))
-        trace = handlers.trace(handlers.substitute(seeded, data=values)).get_trace(*args, **kwargs)
-        return {k: site for k, site in trace.items() if site["type"] == "sample" and site["is_observed"]}
+        return observed_sites(model, args, kwargs, unravel(x))
 
     def parameters(x: Array) -> tuple[list[Array], Callable]:
-        """The real numbers in the distributions, and how to put them back."""
-        leaves, structure = jax.tree.flatten({k: site["fn"] for k, site in observed(x).items()})
-        real = [jnp.issubdtype(jnp.result_type(leaf), jnp.floating) for leaf in leaves]
-
-        def rebuild(values: list[Array]) -> dict[str, Any]:
-            values_left = iter(values)
-            fresh = [next(values_left) if r else leaf for r, leaf in zip(real, leaves, strict=True)]
-            return jax.tree.unflatten(structure, fresh)
-
-        return [jnp.asarray(leaf) for leaf, r in zip(leaves, real, strict=True) if r], rebuild
+        return real_parameters({k: site["fn"] for k, site in observed(x).items()})
 
     sites = observed(x)
-    keys = jax.random.split(key, (max(len(sites), 1), SIMULATIONS))
-    data = {k: _simulated(site, keys[i]) for i, (k, site) in enumerate(sites.items())}
+    data = simulated_data(sites, key, SIMULATIONS)
     theta, pull = jax.vjp(lambda x: parameters(x)[0], x)
     rebuild = parameters(x)[1]
 
@@ -175,16 +161,6 @@ def fisher_information(model: Callable, args: tuple, kwargs: dict[str, Any], z: 
         return pull(curved)[0]
 
     return product
-
-
-def _simulated(site: dict[str, Any], keys: Array) -> Array:
-    """Data sets like the observed one, stacked."""
-    shape = jnp.shape(site["value"])
-    try:
-        draws = jax.vmap(site["fn"].sample)(keys)
-    except NotImplementedError:
-        return jnp.asarray(site["value"])[None]
-    return jnp.broadcast_to(draws, (len(keys), *shape)) if draws.ndim <= len(shape) else draws
 
 
 def _minimise(function: Callable, start: Float[Array, "n"]) -> Float[Array, "n"]:

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 from numpyro.distributions import Distribution, ExpandedDistribution, Independent, Normal
 from numpyro.infer.reparam import Reparam
 
-from numpyro_inverse.distributions import Flow, ReparametrizedDistribution, StationaryField
+from numpyro_inverse.distributions import Flow, Pushforward, ReparametrizedDistribution, StationaryField
 
 
 class PushforwardReparam(Reparam):
@@ -85,9 +85,14 @@ def reparametrize(model: Callable, centering: Any = 0.0, reference: Any = 1.0) -
         return values[name] if isinstance(values, dict) else values
 
     def config(site: dict[str, Any]) -> Reparam | None:
-        if site["is_observed"]:
-            return None
         fn = unwrapped(site["fn"])
+        if site["is_observed"]:
+            if isinstance(fn, Pushforward):
+                raise ValueError(
+                    f"whiten: site {site['name']!r} is observed, but a `Pushforward` has no density. Leave out `obs` "
+                    'and observe data given it: `numpyro.sample("data", dist.Normal(u, s).to_event(), obs=...)`.'
+                )
+            return None
         if not isinstance(fn, ReparametrizedDistribution | Flow):
             return None
         c = of(centering, site["name"])

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import blackjax
 from jax import tree
-from numpyro.handlers import condition
+from numpyro.handlers import condition, scale
 
 from numpyro_inverse.infer import (
     MALA,
@@ -12,6 +12,7 @@ from numpyro_inverse.infer import (
     SKROCK,
     ULA,
     BlackJAX,
+    DelayedAcceptance,
     ExactGaussian,
     ExactGibbs,
     InfMALA,
@@ -47,6 +48,7 @@ KERNELS = {
     "InformedPCN": Case(InformedPCN),
     "InformedMALA": Case(InformedMALA),
     "LowRankNUTS": Case(LowRankNUTS),
+    "DelayedAcceptance": Case(lambda model: DelayedAcceptance(model, approximation=scale(model, scale=0.8))),
     "ULA": Case(lambda model: ULA(model, step_size=0.02), bias=0.1),
     "SKROCK": Case(lambda model: SKROCK(model, step_size=0.1, stages=4), bias=0.15),
     "MoreauYosidaULA": Case(

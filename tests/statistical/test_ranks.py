@@ -14,11 +14,20 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
-from numpyro.handlers import block, seed, trace
+from numpyro.handlers import block, scale, seed, trace
 from numpyro.infer import MCMC
 from scipy import stats
 
-from numpyro_inverse.infer import MALA, PCN, BlackJAX, InfMALA, InformedMALA, InformedPCN, LowRankNUTS
+from numpyro_inverse.infer import (
+    MALA,
+    PCN,
+    BlackJAX,
+    DelayedAcceptance,
+    InfMALA,
+    InformedMALA,
+    InformedPCN,
+    LowRankNUTS,
+)
 
 FITS, DRAWS, THINNING, BINS = 1024, 31, 15, 8
 ALARM = 1e-5
@@ -70,6 +79,7 @@ KERNELS = {
     "InformedPCN": partial(InformedPCN, rank=3),
     "InformedMALA": partial(InformedMALA, rank=3),
     "LowRankNUTS": partial(LowRankNUTS, rank=3),
+    "DelayedAcceptance": lambda model: DelayedAcceptance(model, approximation=scale(model, scale=0.8)),
     "BlackJAX nuts": partial(BlackJAX, algorithm=blackjax.nuts),
     "BlackJAX barker": partial(BlackJAX, algorithm=blackjax.barker),
     "BlackJAX elliptical_slice": partial(BlackJAX, algorithm=blackjax.elliptical_slice),
