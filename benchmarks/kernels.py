@@ -293,7 +293,7 @@ def deconvolution():
             ours("InformedMALA, rank 256", InformedMALA(model, rank=256), data, 500, 4000),
             ours("NumPyro NUTS", NUTS(model), data, 200, 1000),
             blackjax_nuts(model, data, "z", jnp.zeros((SIZE, SIZE)), 200, 1000),
-            cuqipy("deconvolution", 150, 100),
+            cuqipy("deconvolution", 100, 100),
         ]
     )
 
@@ -304,7 +304,7 @@ def elliptic():
     return compare(
         [
             ours("LowRankNUTS", LowRankNUTS(model), data, 400, 600),
-            with_surrogate("DelayedAcceptance, surrogate", model, data, 30_000),
+            with_surrogate("DelayedAcceptance, surrogate", model, data, 250_000),
             ours("NumPyro NUTS", NUTS(model), data, 500, 2000),
             blackjax_nuts(model, data, "log_theta", jnp.full((8, 8), 4.0), 500, 2000),
             cuqipy("elliptic", 60, 60),
@@ -395,6 +395,10 @@ def _by_smallest(rows):
     return first["min ESS"] / first["evaluations per draw"] / (last["min ESS"] / last["evaluations per draw"])
 
 
+def _or_dash(value):
+    return "-" if value is None else f"{value:.1f}"
+
+
 def table(results):
     """Markdown."""
     lines = [__doc__.split("\n")[0], ""]
@@ -430,7 +434,7 @@ def table(results):
                 f"| {title} | {r['draws']} | {r['gradients per draw']:.1f} | {r['min ESS']:.0f} / "
                 f"{r['median ESS']:.0f} | {r['min ESS per 1000 gradients']:.2f} "
                 f"({r['median ESS per 1000 gradients']:.1f}) | {r['min ESS per CPU second']:.3f} | "
-                f"{r.get('min ESS per CPU second, sampling alone', float('nan')):.1f} |"
+                f"{_or_dash(r.get('min ESS per CPU second, sampling alone'))} |"
             )
         lines.append("")
         for key, ratios in results[name].items():

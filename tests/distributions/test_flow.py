@@ -52,7 +52,7 @@ def test_densities_from_what_sampling_leaves(key):
 
 
 def test_a_base_that_is_transformed_itself(key):
-    base = dist.TransformedDistribution(WHITE, dist.transforms.AffineTransform(1.0, 2.0, dist.constraints.real_vector))
+    base = dist.TransformedDistribution(WHITE, dist.transforms.AffineTransform(1.0, 2.0))
     prior = Flow(LINEAR, base)
     x = prior.sample(key, (5,))
     expected = dist.MultivariateNormal(SHIFT + ROOT @ np.ones(4), scale_tril=2 * ROOT).log_prob(x)
