@@ -13,7 +13,17 @@ from scipy import stats
 
 from numpyro_inverse import nn
 from numpyro_inverse.infer import DelayedAcceptance, Surrogate, emulate, fit_surrogate
-from numpyro_inverse.infer.fit_surrogate import FISHER_DATA, FISHER_DRAWS, _acceptance, _likelihood_scale, _Simulator
+from numpyro_inverse.infer._reference import Reference
+from numpyro_inverse.infer.fit_surrogate import (
+    FISHER_DATA,
+    FISHER_DRAWS,
+    PRIOR_SHARE,
+    _acceptance,
+    _design,
+    _likelihood_scale,
+    _loss,
+    _Simulator,
+)
 from tests.infer._laws import ALARM
 
 FORWARD = 0.5 * np.random.default_rng(0).standard_normal((5, 3)).astype(np.float32)
@@ -90,6 +100,35 @@ def test_simulations_and_derivatives(key):
         found.jv, jnp.einsum("kij,kdj->kdi", jax.vmap(jax.jacobian(forward))(x), found.v), atol=1e-4
     )
     np.testing.assert_allclose(found.log_likelihood, stats.norm.logpdf(DATA, mean, NOISE).sum(axis=1), rtol=1e-4)
+
+
+def test_the_loss(key):
+    """Of a surrogate that is off by known amounts: in values and in either of two directions alike."""
+    scale = jnp.array([1.0, 1.0, NOISE, NOISE, NOISE])
+    surrogate = eqx.tree_at(lambda s: s.output_scale, exact_surrogate(), scale)
+    x, v = jnp.array([0.1, -0.3, 0.2]), jax.random.normal(key, (2, 3))
+    theta, off, steep = surrogate(x), jnp.arange(1.0, 6.0), jnp.array([0.0, 2.0, 0.0, -1.0, 3.0])
+    jv = v @ jax.jacobian(surrogate)(x).T
+    row = jnp.concatenate([jnp.array([0.25]), x, theta + scale * off, v.ravel(), (jv + scale * steep).ravel()])
+    found = _loss(surrogate, row, key, n=3, m=5, derivatives=2)
+    np.testing.assert_allclose(found, 0.25 * (np.sum(off**2) + np.sum(steep**2)), rtol=1e-4)
+
+
+def test_the_first_design(key):
+    """Jitter of covariance R R^T / 4, else one latent anew; binomial and chi-squared, false-alarm rate 1e-5 each."""
+    count = 4000
+    prior = Reference(jnp.full(3, 7.0), jnp.full(3, 0.1))
+    unspread = _design(jnp.zeros((5, 3)), jnp.zeros((3, 3)), prior, count, key)
+    changed = np.asarray(unspread != 0).sum(axis=1)
+    assert set(changed) == {0, 1}
+    assert stats.binomtest(int(changed.sum()), count, PRIOR_SHARE).pvalue > ALARM
+    anew = np.asarray(unspread)[np.asarray(unspread) != 0]
+    assert abs(anew.mean() - 7) < stats.norm.isf(ALARM / 2) * 0.1 / np.sqrt(len(anew))
+    root = jnp.diag(jnp.array([1.0, 2.0, 3.0]))
+    spread = np.asarray(_design(jnp.zeros((5, 3)), root, prior, count, key))
+    jittered = spread[np.all(spread != 0, axis=1)]
+    total = np.sum((jittered / (0.5 * np.array([1.0, 2.0, 3.0]))) ** 2)
+    assert ALARM < stats.chi2.cdf(total, jittered.size) < 1 - ALARM
 
 
 def test_the_scale_of_an_output_is_that_of_the_noise(key):
