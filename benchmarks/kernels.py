@@ -51,7 +51,7 @@ from numpyro_inverse.infer import (
     emulate,
     fit_surrogate,
 )
-from numpyro_inverse.nn.training import Settings
+from numpyro_inverse.nn._training import TrainingSettings
 
 numpyro.set_host_device_count(2)
 HERE = Path(__file__).parent
@@ -220,7 +220,7 @@ def with_surrogate(title, model, data, draws):
     short = MCMC(NUTS(model), num_warmup=200, num_samples=300, progress_bar=False)
     short.run(jax.random.key(2), data)
     sites = short.get_samples()
-    settings = Settings(max_epochs=250, learning_rate=8e-3, gradient_norm=100.0, patience=250)
+    settings = TrainingSettings(max_epochs=250, learning_rate=8e-3, gradient_norm=100.0, patience=250)
     options = {"num_simulations": 12_000, "settings": settings, "progress_bar": False}
     fit = fit_surrogate(model, sites, data, key=jax.random.key(0), **options)
     kernel = DelayedAcceptance(model, approximation=emulate(model, fit.surrogate))

@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from numpyro.infer import MCMC, NUTS, init_to_value
+from numpyro_inverse.nn.pretrained.train_fashion_mnist_flow import bits_per_dimension
 from tqdm import tqdm
 
 import numpyro_inverse as ni
@@ -27,7 +28,6 @@ from models import fashion_mnist
 from numpyro_inverse.infer import LowRankNUTS
 from numpyro_inverse.nn import dequantize
 from numpyro_inverse.nn.pretrained import load_pretrained
-from numpyro_inverse.nn.pretrained.train_fashion_mnist_flow import bits_per_dimension
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "learned_priors.json"

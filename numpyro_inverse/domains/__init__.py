@@ -1,3 +1,3 @@
 """Where a field lives: grids with physical lengths, their transforms, and maps between them."""
 
-from numpyro_inverse.domains.grid import Grid as Grid
+from numpyro_inverse.domains._grid import Grid as Grid

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from numpyro_inverse.operators.kronecker import apply_along_axis
+from numpyro_inverse.operators._kronecker import apply_along_axis
 
 DENSE_LIMIT = 512
 BOUNDARIES = ("neumann", "dirichlet", "periodic")

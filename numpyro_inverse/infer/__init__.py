@@ -2,34 +2,34 @@
 
 from typing import TYPE_CHECKING, Any
 
-from numpyro_inverse.infer.arviz import to_arviz as to_arviz
-from numpyro_inverse.infer.delayed_acceptance import DelayedAcceptance as DelayedAcceptance
-from numpyro_inverse.infer.exact_gaussian import ExactGaussian as ExactGaussian
-from numpyro_inverse.infer.exact_gibbs import ExactGibbs as ExactGibbs
-from numpyro_inverse.infer.fit_surrogate import SurrogateFit as SurrogateFit
-from numpyro_inverse.infer.fit_surrogate import fit_surrogate as fit_surrogate
-from numpyro_inverse.infer.inf_mala import InfMALA as InfMALA
-from numpyro_inverse.infer.informed_mala import InformedMALA as InformedMALA
-from numpyro_inverse.infer.informed_pcn import InformedPCN as InformedPCN
-from numpyro_inverse.infer.langevin import MALA as MALA
-from numpyro_inverse.infer.langevin import ULA as ULA
-from numpyro_inverse.infer.low_rank_nuts import LowRankNUTS as LowRankNUTS
-from numpyro_inverse.infer.moreau_yosida import MoreauYosidaULA as MoreauYosidaULA
-from numpyro_inverse.infer.nuts_settings import nuts_settings as nuts_settings
-from numpyro_inverse.infer.pcn import PCN as PCN
-from numpyro_inverse.infer.reparam import PushforwardReparam as PushforwardReparam
-from numpyro_inverse.infer.run_to_disk import read_run as read_run
-from numpyro_inverse.infer.run_to_disk import run_to_disk as run_to_disk
-from numpyro_inverse.infer.skrock import SKROCK as SKROCK
-from numpyro_inverse.infer.step_size import lipschitz_constant as lipschitz_constant
-from numpyro_inverse.infer.step_size import suggest_step_size as suggest_step_size
-from numpyro_inverse.infer.surrogate import Surrogate as Surrogate
-from numpyro_inverse.infer.surrogate import emulate as emulate
-from numpyro_inverse.infer.tempered_sgld import TemperedSGLD as TemperedSGLD
-from numpyro_inverse.infer.whiten import whiten as whiten
+from numpyro_inverse.infer.exact import ExactGaussian as ExactGaussian
+from numpyro_inverse.infer.exact import ExactGibbs as ExactGibbs
+from numpyro_inverse.infer.export import read_run as read_run
+from numpyro_inverse.infer.export import run_to_disk as run_to_disk
+from numpyro_inverse.infer.export import to_arviz as to_arviz
+from numpyro_inverse.infer.kernels import MALA as MALA
+from numpyro_inverse.infer.kernels import PCN as PCN
+from numpyro_inverse.infer.kernels import SKROCK as SKROCK
+from numpyro_inverse.infer.kernels import ULA as ULA
+from numpyro_inverse.infer.kernels import DelayedAcceptance as DelayedAcceptance
+from numpyro_inverse.infer.kernels import InfMALA as InfMALA
+from numpyro_inverse.infer.kernels import InformedMALA as InformedMALA
+from numpyro_inverse.infer.kernels import InformedPCN as InformedPCN
+from numpyro_inverse.infer.kernels import LowRankNUTS as LowRankNUTS
+from numpyro_inverse.infer.kernels import MoreauYosidaULA as MoreauYosidaULA
+from numpyro_inverse.infer.kernels import TemperedSGLD as TemperedSGLD
+from numpyro_inverse.infer.kernels import lipschitz_constant as lipschitz_constant
+from numpyro_inverse.infer.kernels import suggest_step_size as suggest_step_size
+from numpyro_inverse.infer.surrogates import Surrogate as Surrogate
+from numpyro_inverse.infer.surrogates import SurrogateFit as SurrogateFit
+from numpyro_inverse.infer.surrogates import emulate as emulate
+from numpyro_inverse.infer.surrogates import fit_surrogate as fit_surrogate
+from numpyro_inverse.infer.whitening import BaseReparam as BaseReparam
+from numpyro_inverse.infer.whitening import nuts_settings as nuts_settings
+from numpyro_inverse.infer.whitening import whiten as whiten
 
 if TYPE_CHECKING:
-    from numpyro_inverse.infer.blackjax_kernel import BlackJAX as BlackJAX
+    from numpyro_inverse.infer.blackjax import BlackJAX as BlackJAX
 
 
 def __getattr__(name: str) -> Any:
@@ -37,7 +37,7 @@ def __getattr__(name: str) -> Any:
     ``numpyro.set_host_device_count``.
     """
     if name == "BlackJAX":
-        from numpyro_inverse.infer.blackjax_kernel import BlackJAX
+        from numpyro_inverse.infer.blackjax import BlackJAX
 
         return BlackJAX
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

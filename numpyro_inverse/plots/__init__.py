@@ -1,3 +1,3 @@
 """Pictures of fields and their uncertainty (matplotlib, from the extra ``examples``)."""
 
-from numpyro_inverse.plots.field import field as field
+from numpyro_inverse.plots._field import field as field

@@ -12,7 +12,7 @@ from scipy.stats import norm
 from skimage.data import camera
 
 from numpyro_inverse import calibration
-from numpyro_inverse.calibration import GeneratorFamily, LinearProblem, SobolevFamily, contraction, tempered
+from numpyro_inverse.calibration import GeneratorFamily, LinearProblem, SobolevFamily, contraction
 from numpyro_inverse.distributions import SobolevSequence
 from numpyro_inverse.infer import ExactGaussian
 
@@ -169,7 +169,7 @@ def test_tempering_of_a_quadratic(key):
     def potential(x):
         return 0.5 * x @ (hessian @ x)
 
-    study = tempered(potential, jnp.zeros(3), key, step_size=0.1, noise_scale=0.5)
+    study = measure_temperature(potential, jnp.zeros(3), key, step_size=0.1, noise_scale=0.5)
     assert study.declared == pytest.approx(1.25)
     assert study.predicted == pytest.approx(np.mean(1.25 / (1 - 0.05 * np.array([1, 3, 10]))), rel=1e-5)
     assert abs(study.z_score) < 4.5  # false alarm 7e-6
@@ -185,7 +185,7 @@ def test_tempering_of_a_mixture(key):
         prior = jax.scipy.special.logsumexp(-0.5 * jnp.sum((x - centres) ** 2, axis=1) / 0.5)
         return -prior + 0.5 * (x[0] - 0.3) ** 2
 
-    study = tempered(potential, jnp.zeros(2), key, step_size=0.02, noise_scale=np.sqrt(2 * 0.02 * 0.5))
+    study = measure_temperature(potential, jnp.zeros(2), key, step_size=0.02, noise_scale=np.sqrt(2 * 0.02 * 0.5))
     assert study.declared == pytest.approx(0.5)
     assert abs(study.measured / study.declared - 1) < 0.03 + 4.5 * study.standard_error / study.declared
 
@@ -209,13 +209,13 @@ def test_tempering_of_a_learned_prior(key):
         patch = jax.nn.sigmoid(decoder @ z + centre)
         return 0.5 * jnp.sum(z**2) + 0.5 * jnp.sum(jnp.where(seen, patch - data, 0.0) ** 2) / 0.04
 
-    study = tempered(potential, jnp.zeros(6), key, step_size=0.01, noise_scale=np.sqrt(2 * 0.01 * 0.5))
+    study = measure_temperature(potential, jnp.zeros(6), key, step_size=0.01, noise_scale=np.sqrt(2 * 0.01 * 0.5))
     assert study.declared == pytest.approx(0.5)
     assert abs(study.measured - study.predicted) < 4.5 * study.standard_error
 
 
 def test_tempering_bad_input(key):
     with pytest.raises(ValueError, match="step_size"):
-        tempered(lambda x: x @ x, jnp.zeros(2), key, step_size=-1.0, noise_scale=1.0)
+        measure_temperature(lambda x: x @ x, jnp.zeros(2), key, step_size=-1.0, noise_scale=1.0)
     with pytest.raises(ValueError, match="1024"):
-        tempered(lambda x: x @ x, jnp.zeros(2000), key, step_size=0.1, noise_scale=1.0)
+        measure_temperature(lambda x: x @ x, jnp.zeros(2000), key, step_size=0.1, noise_scale=1.0)

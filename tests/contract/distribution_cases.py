@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 
-from numpyro_inverse.distributions import Flow, Matern, SobolevSequence, StationaryField
+from numpyro_inverse.distributions import Flow, Matern, SobolevSequence, SpectralField
 from numpyro_inverse.domains import Grid
 from numpyro_inverse.nn import AutoregressiveFlow, CouplingFlow
 
@@ -31,12 +31,12 @@ def matern(shape, boundary="neumann", padding=0.0):
 
 def _sobolev(order, mean):
     grid = Grid((4, 5), boundary=("periodic", "neumann"))
-    return StationaryField(grid, (1 + grid.eigenvalues) ** -jnp.asarray(order)[..., None, None], mean=_mean(mean, 2))
+    return SpectralField(grid, (1 + grid.eigenvalues) ** -jnp.asarray(order)[..., None, None], mean=_mean(mean, 2))
 
 
 def _gmrf(precision):
     grid = Grid(7, boundary="dirichlet")
-    return StationaryField(grid, 1 / (jnp.asarray(precision)[..., None] * grid.difference_eigenvalues))
+    return SpectralField(grid, 1 / (jnp.asarray(precision)[..., None] * grid.difference_eigenvalues))
 
 
 def _flow(make):
@@ -74,8 +74,8 @@ DISTRIBUTIONS = {
     "Matern, rectangle, periodic": (matern((4, 6), "periodic"), MATERN),
     "Matern, box, mixed": (matern((3, 4, 2), MIXED), MATERN),
     "Matern, rectangle, padded": (matern((3, 4), padding=0.5), MATERN),
-    "StationaryField, Sobolev": (_sobolev, {"order": 1.5, "mean": 0.3}),
-    "StationaryField, first-order GMRF": (_gmrf, {"precision": 30.0}),
+    "SpectralField, Sobolev": (_sobolev, {"order": 1.5, "mean": 0.3}),
+    "SpectralField, first-order GMRF": (_gmrf, {"precision": 30.0}),
     "Flow, affine couplings": (_flow(partial(CouplingFlow, 4, layers=2, width=4, bins=0)), SCALE),
     "Flow, autoregressive": (_flow(partial(AutoregressiveFlow, 3, layers=2, width=4)), SCALE),
     "SobolevSequence": (partial(SobolevSequence, 6), {"smoothness": 0.8, "scale": 1.3}),

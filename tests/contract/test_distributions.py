@@ -30,7 +30,7 @@ def _mode(precision):
     return jax.enable_x64(True) if precision == "x64" else nullcontext()
 
 
-ONE_OF_EACH_KIND = ("Matern, rectangle, padded", "StationaryField, first-order GMRF", "Flow, affine couplings")
+ONE_OF_EACH_KIND = ("Matern, rectangle, padded", "SpectralField, first-order GMRF", "Flow, affine couplings")
 IN_THE_LONG_SUITE = ("Matern, rectangle, periodic",)  # its axes are among those of the box
 CASES = [(name, precision) for name in DISTRIBUTIONS for precision in ("float32", "x64")]
 

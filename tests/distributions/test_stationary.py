@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy.stats import multivariate_normal
 
-from numpyro_inverse.distributions import StationaryField
+from numpyro_inverse.distributions import SpectralField
 from numpyro_inverse.domains import Grid
 
 
@@ -28,7 +28,7 @@ def test_gmrf_precision_is_the_stencil(boundary, x64):
         + np.kron(np.eye(4), second_difference(5, boundary))
         + 0.1 * np.eye(20)
     )
-    field = StationaryField(grid, 1 / (30 * (grid.difference_eigenvalues + 0.1)), mean=2.0)
+    field = SpectralField(grid, 1 / (30 * (grid.difference_eigenvalues + 0.1)), mean=2.0)
     np.testing.assert_allclose(field.covariance_matrix, np.linalg.inv(precision), atol=1e-14)
     x = np.random.default_rng(0).normal(size=(3, 4, 5))
     expected = multivariate_normal(np.full(20, 2.0), np.linalg.inv(precision)).logpdf(x.reshape(3, 20))
@@ -43,14 +43,14 @@ def test_spectrum_means_the_same_on_every_grid(x64):
         grid = Grid(6 * factor)
         spectrum = jnp.where(grid.eigenvalues < (3.5 * np.pi) ** 2, 1 / (1 + grid.eigenvalues), 1e-30)
         shared = slice(factor // 2, None, factor)
-        matrices.append(StationaryField(grid, spectrum).covariance_matrix[shared, shared])
+        matrices.append(SpectralField(grid, spectrum).covariance_matrix[shared, shared])
     np.testing.assert_allclose(matrices[1], matrices[0], atol=1e-12)
 
 
 def test_window_sees_the_leading_cells(x64):
     torus, window = Grid((5, 6), boundary="periodic"), Grid((2, 4))
     spectrum = np.random.default_rng(0).uniform(0.5, 2, size=(3, 5, 6))  # cosine and sine of one wave differ
-    whole, seen = StationaryField(torus, spectrum), StationaryField(torus, spectrum, window=window)
+    whole, seen = SpectralField(torus, spectrum), SpectralField(torus, spectrum, window=window)
     assert (seen.batch_shape, seen.event_shape) == ((3,), (2, 4))
     expected = whole.covariance_matrix.reshape(3, 5, 6, 5, 6)[:, :2, :4, :2, :4].reshape(3, 8, 8)
     np.testing.assert_allclose(seen.covariance_matrix, expected, atol=1e-14)
@@ -67,8 +67,8 @@ def test_windowed_density_in_single_precision_at_any_scale():
     condition. What differs is the sum of n logarithms, by n epsilons of the sum of their absolute values.
     """
     torus, n = Grid((30, 31), boundary="periodic"), 9 * 13
-    small = StationaryField(torus, (1 + torus.eigenvalues) ** -1.5, window=Grid((9, 13)))
-    large = StationaryField(torus, 2.0**20 * (1 + torus.eigenvalues) ** -1.5, window=Grid((9, 13)))
+    small = SpectralField(torus, (1 + torus.eigenvalues) ** -1.5, window=Grid((9, 13)))
+    large = SpectralField(torus, 2.0**20 * (1 + torus.eigenvalues) ** -1.5, window=Grid((9, 13)))
     covariance = np.asarray(large.covariance_matrix)
     np.testing.assert_array_equal(covariance, covariance.T)
     np.testing.assert_array_equal(covariance, np.float32(2**20) * np.asarray(small.covariance_matrix))
@@ -92,11 +92,11 @@ def test_windowed_density_in_single_precision_at_any_scale():
     ],
 )
 def test_bad_input(spectrum, arguments, message):
-    with pytest.raises(ValueError, match="StationaryField: " + message):
-        StationaryField(Grid((4, 5)), spectrum, **arguments)
+    with pytest.raises(ValueError, match="SpectralField: " + message):
+        SpectralField(Grid((4, 5)), spectrum, **arguments)
 
 
 def test_dense_covariance_has_a_limit():
     grid = Grid(4097)
     with pytest.raises(ValueError, match="up to 4096 cells; this field has 4097"):
-        _ = StationaryField(grid, jnp.ones(4097)).covariance_matrix
+        _ = SpectralField(grid, jnp.ones(4097)).covariance_matrix

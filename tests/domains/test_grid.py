@@ -106,15 +106,15 @@ def test_refinement_keeps_the_series(boundary, x64):
     assert fine.shape == (15, 18)
     assert (fine.extent, fine.boundary) == (grid.extent, grid.boundary)
     at_fine = grid.trigonometric_interpolation(np.asarray(fine.points).reshape(-1, 2)) @ x
-    np.testing.assert_allclose(grid.refinement(3) @ x, at_fine.reshape(fine.shape), atol=1e-12)
-    np.testing.assert_allclose((grid.refinement(3) @ x)[1::3, 1::3], x, atol=1e-12)  # every third centre is shared
+    np.testing.assert_allclose(grid.prolongation(3) @ x, at_fine.reshape(fine.shape), atol=1e-12)
+    np.testing.assert_allclose((grid.prolongation(3) @ x)[1::3, 1::3], x, atol=1e-12)  # every third centre is shared
 
 
 def test_coarsening_averages(x64):
     grid = Grid((6, 4))
     x = np.random.default_rng(4).normal(size=grid.shape)
     assert grid.coarsened(2) == Grid((3, 2), grid.extent)
-    np.testing.assert_allclose(grid.coarsening(2) @ x, x.reshape(3, 2, 2, 2).mean(axis=(1, 3)), atol=1e-14)
+    np.testing.assert_allclose(grid.restriction(2) @ x, x.reshape(3, 2, 2, 2).mean(axis=(1, 3)), atol=1e-14)
 
 
 def test_extended_is_a_torus_of_the_same_cells():

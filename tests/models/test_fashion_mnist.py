@@ -11,7 +11,7 @@ from numpyro.infer.util import log_density
 import numpyro_inverse as ni
 from models import fashion_mnist
 from numpyro_inverse.distributions import Flow
-from numpyro_inverse.nn import dequantize, load_about
+from numpyro_inverse.nn import dequantize, load_metadata
 from numpyro_inverse.nn.pretrained import load_pretrained, pretrained_about
 
 PROBLEMS = (fashion_mnist.blur, fashion_mnist.inpainting, fashion_mnist.compressed_sensing)
@@ -73,7 +73,7 @@ def test_names_that_are_not_there():
     with pytest.raises(ValueError, match=r"no weights 'clothes'.*fashion_mnist_flow"):
         load_pretrained("clothes")
     with pytest.raises(FileNotFoundError):
-        load_about("clothes.safetensors")
+        load_metadata("clothes.safetensors")
 
 
 def test_the_reader(tmp_path):

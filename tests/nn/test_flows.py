@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from numpyro_inverse.nn import AutoregressiveFlow, CouplingFlow, MultiscaleFlow, fit_flow, flow_log_prob
+from numpyro_inverse.nn._coupling_flow import spline
 from numpyro_inverse.nn._networks import _convolve
-from numpyro_inverse.nn.coupling_flow import spline
 
 ROOT = np.array([[1.0, 0, 0], [0.9, 0.4, 0], [-0.5, 0.3, 0.2]])
 OPTIONS = {"batch_size": 256, "max_epochs": 12, "learning_rate": 5e-3, "progress_bar": False}

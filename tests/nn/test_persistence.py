@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from numpyro_inverse.nn import CouplingFlow, load, load_about, save
+from numpyro_inverse.nn import CouplingFlow, load, load_metadata, save
 
 FLOW = CouplingFlow(3, layers=2, width=4, key=jax.random.key(0))
 OTHER = CouplingFlow(3, layers=2, width=4, key=jax.random.key(1))
@@ -24,7 +24,7 @@ def test_round_trip(tmp_path):
     np.testing.assert_array_equal(
         from_shapes.inverse_and_log_det(jnp.ones(3))[0], FLOW.inverse_and_log_det(jnp.ones(3))[0]
     )
-    assert load_about(tmp_path / "flow.safetensors") == {"seed": 3, "score": {"nats": 1.5}}
+    assert load_metadata(tmp_path / "flow.safetensors") == {"seed": 3, "score": {"nats": 1.5}}
 
 
 def test_other_files_are_refused(tmp_path):
@@ -75,8 +75,8 @@ def test_other_types_and_descriptions_are_refused(tmp_path):
     for broken in ({}, {"about": "{"}):
         header = {"format": "numpyro_inverse", "schema": "1", **broken}
         safetensors.numpy.save_file({"x": np.zeros(3)}, path, metadata=header)
-        with pytest.raises(ValueError, match=r"load_about: x\.safetensors is damaged"):
-            load_about(path)
+        with pytest.raises(ValueError, match=r"load_metadata: x\.safetensors is damaged"):
+            load_metadata(path)
 
 
 def test_nothing_is_half_written(tmp_path, monkeypatch):

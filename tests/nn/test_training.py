@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from numpyro_inverse.nn import CouplingFlow, MultiscaleFlow, Settings, dequantize, fit_flow, save
-from numpyro_inverse.nn.training import fit_module, optimizer_of
+from numpyro_inverse.nn import CouplingFlow, MultiscaleFlow, TrainingSettings, dequantize, fit_flow, save
+from numpyro_inverse.nn._training import fit_module, optimizer_of
 
 rng = np.random.default_rng(0)
 ROWS = np.tile(rng.normal(size=(40, 2)) + 1.0, (10, 1))  # the rows held out are like those trained on
@@ -45,7 +45,7 @@ class Interrupted:
 
 
 def fit(rows=ROWS, **options):
-    settings = Settings(**(OPTIONS | {"learning_rate": 0.05} | options))
+    settings = TrainingSettings(**(OPTIONS | {"learning_rate": 0.05} | options))
     return fit_module(Line(), squares, rows, jax.random.key(1), settings, "fit")
 
 
@@ -68,7 +68,7 @@ def test_an_interrupted_run_continues_to_the_same_result(tmp_path):
     np.testing.assert_array_equal(again.module.mean, whole.module.mean)
     with pytest.raises(ValueError, match="another training"):
         fit(learning_rate=0.1, checkpoint=tmp_path / "run")
-    other = Settings(**OPTIONS, learning_rate=0.05, checkpoint=tmp_path / "run")
+    other = TrainingSettings(**OPTIONS, learning_rate=0.05, checkpoint=tmp_path / "run")
     with pytest.raises(ValueError, match="another training"):
         fit_module(Line(), squares, ROWS, jax.random.key(2), other, "fit")
 
@@ -80,7 +80,7 @@ def test_checkpoints_that_are_none(tmp_path):
     with pytest.raises(FileNotFoundError, match="fit: there is no folder"):
         fit(checkpoint=tmp_path / "missing" / "run")
     fit(checkpoint=tmp_path / "run", max_epochs=1)
-    settings = Settings(**(OPTIONS | {"max_epochs": 1, "learning_rate": 0.05, "checkpoint": tmp_path / "run"}))
+    settings = TrainingSettings(**(OPTIONS | {"max_epochs": 1, "learning_rate": 0.05, "checkpoint": tmp_path / "run"}))
     with pytest.raises(ValueError, match="fit: the checkpoint run is damaged or of another module"):
         fit_module((Line(), Line()), lambda m, x, k: squares(m[0], x, k), ROWS, jax.random.key(1), settings, "fit")
 
@@ -113,7 +113,7 @@ def test_losses_are_means_over_their_rows():
 
 
 def test_epochs_differ_in_the_noise_of_training_and_share_that_of_the_score():
-    settings = Settings(**(OPTIONS | {"learning_rate": 1e-12}))
+    settings = TrainingSettings(**(OPTIONS | {"learning_rate": 1e-12}))
 
     def noise(line, batch, key):
         return jax.random.normal(key) + jnp.sum(0 * line.mean)
@@ -125,7 +125,7 @@ def test_epochs_differ_in_the_noise_of_training_and_share_that_of_the_score():
 
 def test_gradients_are_clipped_and_the_rate_falls_to_zero():
     """Adam's step at constant gradients is the rate, so a gradient above the norm must leave it as it is."""
-    optimizer = optimizer_of(Settings(batch_size=10, max_epochs=10, gradient_norm=1.0), rows=200, every=2)
+    optimizer = optimizer_of(TrainingSettings(batch_size=10, max_epochs=10, gradient_norm=1.0), rows=200, every=2)
     memory, steps = optimizer.init(jnp.zeros(1)), []
     for i in range(101):
         change, memory = optimizer.update(jnp.array([1e6 if i == 50 else 1.0]), memory)
@@ -140,7 +140,7 @@ def test_a_score_that_is_not_a_number_is_never_the_best():
         value = squares(line, batch, key)
         return jnp.where((line.mean[0] < 0.2) & (len(batch) != 64), jnp.nan, value)
 
-    settings = Settings(**(OPTIONS | {"learning_rate": 0.05, "max_epochs": 4}))
+    settings = TrainingSettings(**(OPTIONS | {"learning_rate": 0.05, "max_epochs": 4}))
     found = fit_module(Line(), loss, ROWS, jax.random.key(1), settings, "fit")
     assert np.isnan(found.held_out_loss[0])
     assert found.held_out_loss[found.best_epoch] == np.nanmin(found.held_out_loss)
@@ -162,7 +162,7 @@ def test_a_loss_that_is_not_finite_ends_it_with_the_last_good_parameters():
     def loss(line, batch, key):
         return squares(line, batch, key) + jnp.where(line.mean[0] > 0.3, jnp.nan, 0.0)
 
-    settings = Settings(**(OPTIONS | {"learning_rate": 0.05, "max_epochs": 20}))
+    settings = TrainingSettings(**(OPTIONS | {"learning_rate": 0.05, "max_epochs": 20}))
     with pytest.warns(UserWarning, match="not finite in epoch"):
         found = fit_module(Line(), loss, ROWS, jax.random.key(1), settings, "fit")
     assert "not finite" in found.stopped

@@ -9,7 +9,7 @@ import pytest
 
 from numpyro_inverse.distributions import Pushforward
 from numpyro_inverse.nn import VAE, fit_vae
-from numpyro_inverse.nn.variational_autoencoder import _cut, _join, _Neighbourhoods, kl_to_white
+from numpyro_inverse.nn._vae import _cut, _join, _Neighbourhoods, kl_to_white
 
 SIZE, LATENT, ROWS = 5, 2, 4000
 

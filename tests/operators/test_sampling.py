@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from numpyro_inverse.operators import Downsample, Fourier, Kronecker, Mask, Matrix, PointObservation
+from numpyro_inverse.operators import BlockAverage, Fourier, Kronecker, Mask, Matrix, PointObservation
 
 
 def _norm(operator):
@@ -31,7 +31,7 @@ def test_point_observation(x64):
 
 def test_downsample(x64):
     x = np.arange(24.0).reshape(4, 6)
-    a = Downsample((4, 6), (2, 3))
+    a = BlockAverage((4, 6), (2, 3))
     np.testing.assert_allclose(a(x), [[x[i : i + 2, j : j + 3].mean() for j in (0, 3)] for i in (0, 2)])
     assert a.norm_bound() == pytest.approx(_norm(a)) == pytest.approx(6**-0.5)
 
@@ -78,9 +78,9 @@ def test_integers_are_not_truncated():
         (lambda: PointObservation([[-1, 0]], (4, 5)), "outside the shape"),
         (lambda: PointObservation([0, 1], (4, 5)), r"shape \(m, 2\)"),
         (lambda: PointObservation([[0.0, 1.0]], (4, 5)), "got dtype float64"),
-        (lambda: Downsample((4, 6), 4), "does not divide the shape"),
-        (lambda: Downsample((4, 6), 0.5), "`factor` must be positive integers"),
-        (lambda: Downsample((4, 6), (2, 3, 1)), "one value or one per axis"),
+        (lambda: BlockAverage((4, 6), 4), "does not divide the shape"),
+        (lambda: BlockAverage((4, 6), 0.5), "`factor` must be positive integers"),
+        (lambda: BlockAverage((4, 6), (2, 3, 1)), "one value or one per axis"),
         (lambda: Matrix(np.ones(3)), "`matrix` must be a matrix"),
         (lambda: Matrix([[np.nan]]), "`matrix` must be finite"),
         (lambda: Matrix(np.ones((2, 4)), in_shape=(3,)), "`in_shape` .* but the matrix wants 4"),

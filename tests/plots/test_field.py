@@ -96,7 +96,7 @@ def test_a_box_is_cut_at_a_coordinate(tree, samples):
 
 
 def test_the_diagnostic_of_a_large_field_is_of_some_cells(monkeypatch, tree):
-    monkeypatch.setattr(sys.modules["numpyro_inverse.plots.field"], "DIAGNOSTIC_CELLS", 6)
+    monkeypatch.setattr(sys.modules["numpyro_inverse.plots._field"], "DIAGNOSTIC_CELLS", 6)
     figure = plots.field(tree, "map")
     assert figure.axes[2].images[0].get_array().shape == (2, 3)
     assert "1 cell in 4" in figure.axes[2].get_title()

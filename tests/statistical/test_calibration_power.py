@@ -12,7 +12,7 @@ from scipy.stats import chi2, multivariate_normal
 from models import deconvolution
 from numpyro_inverse.calibration import c2st, coverage, ksd, lc2st, mahalanobis, mmd, mmd_to_gaussian, sbc, tarp
 from numpyro_inverse.calibration import wasserstein as wasserstein_test
-from numpyro_inverse.calibration.sbc import RankStudy
+from numpyro_inverse.calibration.ranks._sbc import RankStudy
 from numpyro_inverse.infer import ExactGaussian
 from tests.calibration import linear
 

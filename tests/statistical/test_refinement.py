@@ -20,7 +20,7 @@ NAMES = ("range", "scale", "noise")
 def posterior(n, data):
     """Log hyperparameters, by chain, of a field on n x n cells observed through its averages over 16 x 16 cells."""
     grid = ni.domains.Grid((n, n))
-    average = grid.coarsening(n // COARSE)
+    average = grid.restriction(n // COARSE)
 
     def model(data=None):
         range_ = numpyro.sample("range", dist.LogNormal(jnp.log(0.3), 0.5))
@@ -46,7 +46,7 @@ def test_the_hyperparameters_posterior_does_not_depend_on_the_grid():
     """
     truth = ni.distributions.Matern(ni.domains.Grid((256, 256)), range=0.3, scale=1.0, smoothness=1.5)
     field = truth.sample(jax.random.key(3))
-    data = truth.domain.coarsening(16)(field) + 0.1 * jax.random.normal(jax.random.key(4), (COARSE, COARSE))
+    data = truth.domain.restriction(16)(field) + 0.1 * jax.random.normal(jax.random.key(4), (COARSE, COARSE))
     draws = {n: posterior(n, data) for n in (32, 64, 128)}
     for name in NAMES:
         x = {n: draws[n][name] for n in draws}

@@ -10,10 +10,10 @@ import jax
 import numpy as np
 from jaxtyping import PRNGKeyArray
 
-from numpyro_inverse.nn.coupling_flow import CouplingFlow
-from numpyro_inverse.nn.multiscale_flow import MultiscaleFlow
-from numpyro_inverse.nn.persistence import load, load_about
-from numpyro_inverse.nn.variational_autoencoder import VAE
+from numpyro_inverse.nn._coupling_flow import CouplingFlow
+from numpyro_inverse.nn._multiscale_flow import MultiscaleFlow
+from numpyro_inverse.nn._persistence import load, load_metadata
+from numpyro_inverse.nn._vae import VAE
 
 PATCH = 8  # side
 
@@ -62,7 +62,7 @@ def pretrained_about(name: str) -> dict[str, Any]:
     Raises:
         ValueError: there are none of that name.
     """
-    return load_about(_path(name))
+    return load_metadata(_path(name))
 
 
 def _path(name: str) -> Path:

@@ -1,0 +1,164 @@
+"""Draws against an exact posterior: one table, one verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float
+from numpyro.infer import MCMC
+from scipy.stats import norm
+
+from numpyro_inverse.calibration.exact._reference import Reference
+from numpyro_inverse.calibration.two_sample._wasserstein import gaussian_wasserstein
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from pandas import DataFrame
+
+LEVEL = 0.9
+REFERENCE_DRAWS = 4000
+DENSE = 500  # numbers up to which the distance between the Gaussians is computed
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A posterior beside the exact one.
+
+    Attributes:
+        table: one row per site.
+        mean_z: (estimated - exact mean) over its Monte-Carlo standard error, by site and element.
+        sd_ratio: estimated over exact standard deviation, likewise.
+        p_value: that means and mean squares are the exact ones (Bonferroni over sites, elements and the mean square of
+            each site).
+    """
+
+    table: DataFrame
+    mean_z: dict[str, Float[np.ndarray, "..."]]
+    sd_ratio: dict[str, Float[np.ndarray, "..."]]
+    p_value: float
+
+    def verdict(self, level: float = 0.05) -> str:
+        """One sentence."""
+        outcome = "differs from" if self.p_value <= level else "agrees with"
+        ratios = ", ".join(f"{name} {np.mean(ratio):.3f}" for name, ratio in self.sd_ratio.items())
+        return (
+            f"The posterior {outcome} the exact one within Monte-Carlo error (p = {self.p_value:.3g} at level "
+            f"{level:g}); mean ratio of standard deviations: {ratios}."
+        )
+
+    def plot(self) -> Figure:
+        """Histograms of the means' z-scores, beside a standard normal, and of the standard deviation ratios."""
+        from matplotlib import pyplot as plt
+
+        figure, (left, right) = plt.subplots(1, 2, figsize=(7, 2.8), layout="constrained")
+        grid = np.linspace(-4, 4, 200)
+        left.plot(grid, norm.pdf(grid), color="0.4", lw=0.8)
+        for name, z in self.mean_z.items():
+            left.hist(np.clip(np.ravel(z), -6, 6), bins=30, density=True, alpha=0.5, label=name)
+            right.hist(np.ravel(self.sd_ratio[name]), bins=30, density=True, alpha=0.5)
+        left.set_xlabel("error of the mean / Monte-Carlo standard error")
+        right.set_xlabel("standard deviation / exact")
+        right.axvline(1, color="0.4", lw=0.8)
+        left.legend(frameon=False, fontsize=8)
+        for ax in (left, right):
+            ax.set_yticks([])
+        return figure
+
+
+def compare(
+    posterior: MCMC | Mapping[str, Float[Array, "draws ..."]], reference: Reference, *, num_chains: int = 1
+) -> Comparison:
+    r"""How far draws are from an exact posterior, measured in what their effective number allows.
+
+    Per site: the root mean square of the means' z-scores (1 if all is well); the mean, smallest and largest ratio of
+    standard deviations; the Wasserstein-2 distance of the two Gaussians with these moments over the exact root trace
+    (up to 500 numbers); and how much of the exact posterior the draws' central 90 % intervals hold.
+
+    Means are tested with the effective sample size of the values, mean squared deviations from the exact mean with that
+    of the squared deviations and their standard deviation under the reference, which need not be Gaussian; the mean of
+    the latter over all elements of a site is tested with the mean of their errors, an upper bound whatever their
+    correlation.
+
+    >>> print(compare(mcmc, exact.linear_gaussian(model, data=y)).table)  # doctest: +SKIP
+
+    Args:
+        posterior: a finished ``MCMC``, or draws by site, draws first (chains one after the other).
+        reference: the exact posterior.
+        num_chains: of draws given as a mapping.
+
+    Raises:
+        ValueError: no site in common, shapes that differ, numbers that are not finite, draws that do not move.
+    """
+    if isinstance(posterior, MCMC):
+        chains = {k: np.asarray(v, float) for k, v in posterior.get_samples(group_by_chain=True).items()}
+    else:
+        chains = {k: np.asarray(v, float) for k, v in posterior.items()}
+        uneven = [k for k, v in chains.items() if len(v) % num_chains]
+        if uneven:
+            raise ValueError(
+                f"compare: site {uneven[0]!r} has {len(chains[uneven[0]])} draws, not {num_chains} chains."
+            )
+        chains = {k: v.reshape(num_chains, -1, *v.shape[1:]) for k, v in chains.items()}
+    names = [name for name in reference.mean if name in chains]
+    if not names:
+        raise ValueError(f"compare: draws of {', '.join(chains)}, but the reference has {', '.join(reference.mean)}.")
+    exact_draws = reference.draw(jax.random.key(0), REFERENCE_DRAWS)
+    rows, mean_z, sd_ratio, smallest, count = {}, {}, {}, [1.0], 0
+    for name in names:
+        draws, mean, sd = chains[name], reference.mean[name], reference.sd[name]
+        if draws.shape[2:] != mean.shape:
+            raise ValueError(f"compare: site {name!r} has shape {draws.shape[2:]}, the reference's {mean.shape}.")
+        if not np.all(np.isfinite(draws)):
+            raise ValueError(f"compare: draws of site {name!r} are not finite.")
+        flat = draws.reshape(*draws.shape[:2], -1)
+        if np.any(np.all(flat == flat[:1, :1], axis=(0, 1))):
+            raise ValueError(f"compare: all draws of an element of site {name!r} are identical.")
+        m, s = np.ravel(mean), np.ravel(sd)
+        ess = _ess(flat)
+        ess_squares = _ess((flat - np.mean(flat, axis=(0, 1))) ** 2)
+        z = (np.mean(flat, axis=(0, 1)) - m) / (s / np.sqrt(ess))
+        ratio = np.std(flat, axis=(0, 1), ddof=1) / s
+        exact = np.asarray(exact_draws[name], float).reshape(REFERENCE_DRAWS, -1)
+        spread = np.std(((exact - m) / s) ** 2, axis=0) / np.sqrt(ess_squares)  # of the mean square
+        excess = np.mean(((flat - m) / s) ** 2, axis=(0, 1)) - 1
+        z_sd, z_all = excess / spread, np.mean(excess) / np.mean(spread)
+        every = np.concatenate([z, z_sd, [z_all]])
+        smallest.append(float(np.min(2 * norm.sf(np.abs(every)))))
+        count += len(every)
+        low, high = np.quantile(flat, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=(0, 1))
+        rows[name] = {
+            "elements": len(m),
+            "min ESS": float(ess.min()),
+            "rms z": float(np.sqrt(np.mean(z**2))),
+            "sd ratio": float(np.mean(ratio)),
+            "smallest": float(ratio.min()),
+            "largest": float(ratio.max()),
+            "W2": _distance(flat, reference, name),
+            f"mass in {100 * LEVEL:g} %": float(np.mean((exact >= low) & (exact <= high))),
+        }
+        mean_z[name], sd_ratio[name] = z.reshape(mean.shape), ratio.reshape(mean.shape)
+    from pandas import DataFrame
+
+    table = DataFrame.from_dict(rows, orient="index")
+    return Comparison(table, mean_z, sd_ratio, min(1.0, count * min(smallest)))
+
+
+def _ess(flat: Float[np.ndarray, "chain draw n"]) -> Float[np.ndarray, " n"]:
+    """Effective sample size for the mean, at most the number of draws."""
+    import arviz as az
+
+    found = np.ravel(az.ess(az.from_dict({"posterior": {"x": flat}}), method="mean")["x"].values)
+    return np.minimum(found, flat.shape[0] * flat.shape[1])
+
+
+def _distance(flat: Float[np.ndarray, "chain draw n"], reference: Reference, name: str) -> float:
+    if name not in reference.covariance or flat.shape[2] > DENSE:
+        return float("nan")
+    rows = flat.reshape(-1, flat.shape[2])
+    covariance = reference.covariance[name]
+    found = gaussian_wasserstein(rows.mean(0), np.cov(rows.T), np.ravel(reference.mean[name]), covariance)
+    return found / float(np.sqrt(np.trace(covariance)))

@@ -1,0 +1,93 @@
+"""What a test returns, and what all of them ask of their input."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Array, Float
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class SignificanceTest:
+    """A statistic beside draws of its null distribution.
+
+    Attributes:
+        name: of the test.
+        statistic: large values speak against the null hypothesis.
+        null: the statistic under the null hypothesis, drawn by permutation, bootstrap or simulation.
+        p_value: (1 + number of ``null`` at or above ``statistic``) / (1 + their number), unless the test knows better.
+    """
+
+    name: str
+    statistic: float
+    null: Float[np.ndarray, " draws"]
+    p_value: float
+
+    def verdict(self, level: float = 0.05) -> str:
+        """One sentence."""
+        outcome = "rejected" if self.p_value <= level else "not rejected"
+        return f"{self.name}: {self.statistic:.4g}; equality is {outcome} at level {level:g} (p = {self.p_value:.3g})."
+
+    def plot(self) -> Figure:
+        """The null distribution with the statistic in it."""
+        from matplotlib import pyplot as plt
+
+        figure, ax = plt.subplots(figsize=(4.5, 2.8), layout="constrained")
+        ax.hist(self.null, bins=min(40, 5 + len(self.null) // 10), color="0.8", label="if they are equal")
+        ax.axvline(self.statistic, color="C3", label=f"found, p = {self.p_value:.2g}")
+        ax.set_xlabel(self.name)
+        ax.set_yticks([])
+        ax.legend(frameon=False, fontsize=8)
+        return figure
+
+
+def against_null(
+    name: str, statistic: float | Array, null: Float[Array, " draws"] | Float[np.ndarray, " draws"]
+) -> SignificanceTest:
+    """The test with the p-value of a Monte-Carlo null, which is never 0 and exact for exchangeable draws."""
+    null = np.asarray(null, float)
+    found = float(statistic)
+    if not np.isfinite(found) or not np.all(np.isfinite(null)):
+        raise ValueError(f"{name}: the statistic is not finite; scale the draws.")
+    slack = 1e-6 * np.std(null) if len(null) else 0.0  # ties that differ by rounding are ties
+    return SignificanceTest(name, found, null, float((1 + np.sum(null >= found - slack)) / (1 + len(null))))
+
+
+def checked_draws(name: str, argument: str, draws: Float[Array, "n *shape"]) -> Float[np.ndarray, "n d"]:
+    """Draws as rows.
+
+    Raises:
+        ValueError: fewer than ten draws, numbers that are not finite, or draws that are all the same.
+    """
+    rows = np.asarray(draws)
+    if rows.ndim == 0 or len(rows) < 10:
+        raise ValueError(f"{name}: `{argument}` needs 10 draws at least, first axis; got shape {rows.shape}.")
+    rows = rows.reshape(len(rows), -1).astype(float)
+    if not np.all(np.isfinite(rows)):
+        raise ValueError(f"{name}: `{argument}` has numbers that are not finite.")
+    if np.all(rows == rows[:1]):
+        raise ValueError(f"{name}: all draws of `{argument}` are identical.")
+    return rows
+
+
+def checked_pair(name: str, x: Float[Array, "n *shape"], y: Float[Array, "m *shape"]) -> tuple[np.ndarray, np.ndarray]:
+    """Two samples of the same dimension, as rows.
+
+    Raises:
+        ValueError: as :func:`checked_draws`; dimensions that differ.
+    """
+    first, second = checked_draws(name, "x", x), checked_draws(name, "y", y)
+    if first.shape[1] != second.shape[1]:
+        raise ValueError(f"{name}: draws of `x` have {first.shape[1]} numbers each, those of `y` {second.shape[1]}.")
+    return first, second
+
+
+def check_permutations(name: str, num_permutations: int) -> None:
+    """Raises ValueError if fewer than 19, with which a p-value cannot be below 0.05."""
+    if num_permutations < 19:
+        raise ValueError(f"{name}: `num_permutations` must be 19 or more; got {num_permutations}.")

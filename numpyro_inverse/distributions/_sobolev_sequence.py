@@ -1,0 +1,84 @@
+"""A Gaussian prior on the coefficients of a basis."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+import numpyro.distributions as dist
+from jaxtyping import Array, Float
+from numpyro.distributions import constraints
+
+from numpyro_inverse.distributions._reparametrized import ReparametrizedDistribution
+from numpyro_inverse.distributions._spectral_field import check_positive
+
+
+class SobolevSequence(ReparametrizedDistribution):
+    r"""Independent coefficients :math:`\theta_j \sim N(0, \tau^2 j^{-1 - 2\alpha})`, j = 1, ..., J.
+
+    Almost surely in the Sobolev space of order s for every :math:`s < \alpha`, and in none of order
+    :math:`s \ge \alpha`. Truncation to J modes makes the prior finite-dimensional: posteriors from n observations of
+    coefficients damped by :math:`j^{-s}` contract at the rate of the sequence only while
+    :math:`J \gg n^{1 / (1 + 2\alpha + 2s)}`.
+
+    Args:
+        num_modes: J.
+        smoothness: :math:`\alpha > 0`; may be an array of the batch shape, and may be sampled.
+        scale: :math:`\tau > 0`, likewise.
+
+    Raises:
+        ValueError: ``num_modes`` below 1; a smoothness or scale that is not positive and finite.
+
+    References:
+        Knapik, van der Vaart & van Zanten, Annals of Statistics 39 (2011) 2626-2657, section 2.
+    """
+
+    arg_constraints = {"smoothness": constraints.positive, "scale": constraints.positive}  # noqa: RUF012
+    reparametrized_params = ["smoothness", "scale"]  # noqa: RUF012
+    support = constraints.real_vector
+    pytree_data_fields = ("smoothness", "scale")
+    pytree_aux_fields = ("num_modes",)
+
+    def __init__(
+        self,
+        num_modes: int,
+        *,
+        smoothness: float | Float[Array, "*batch"],
+        scale: float | Float[Array, "*batch"] = 1.0,
+        validate_args: bool | None = None,
+    ):
+        if int(num_modes) != num_modes or num_modes < 1:
+            raise ValueError(f"SobolevSequence: `num_modes` must be a positive integer; got {num_modes}.")
+        for argument, value in (("smoothness", smoothness), ("scale", scale)):
+            check_positive("SobolevSequence", argument, jnp.asarray(value, float))
+        self.num_modes = int(num_modes)
+        dtype = jnp.result_type(float, smoothness, scale)
+        self.smoothness, self.scale = jnp.broadcast_arrays(jnp.asarray(smoothness, dtype), jnp.asarray(scale, dtype))
+        super().__init__(jnp.shape(self.scale), (self.num_modes,), validate_args=validate_args)
+
+    @property
+    def amplitudes(self) -> Float[Array, "*batch J"]:
+        r"""Standard deviations, :math:`\tau j^{-1/2 - \alpha}`."""
+        j = jnp.arange(1, self.num_modes + 1, dtype=self.scale.dtype)
+        return self.scale[..., None] * j ** (-0.5 - self.smoothness[..., None])
+
+    @property
+    def base_dist(self) -> dist.Distribution:
+        """White noise."""
+        return dist.Normal(jnp.zeros((), self.scale.dtype), 1.0).expand((*self.batch_shape, self.num_modes)).to_event(1)
+
+    def from_base(self, z: Float[Array, "*batch J"]) -> Float[Array, "*batch J"]:
+        """Coefficients from white noise."""
+        return self.amplitudes * z
+
+    def log_prob(self, value: Float[Array, "*batch J"]) -> Float[Array, "*batch"]:
+        """Log density."""
+        return dist.Normal(0.0, self.amplitudes).to_event(1).log_prob(value)
+
+    @property
+    def mean(self) -> Float[Array, "*batch J"]:
+        """Zero."""
+        return jnp.zeros((*self.batch_shape, self.num_modes), self.scale.dtype)
+
+    @property
+    def variance(self) -> Float[Array, "*batch J"]:
+        """Squared amplitudes."""
+        return self.amplitudes**2

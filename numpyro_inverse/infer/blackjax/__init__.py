@@ -1,0 +1,3 @@
+"""BlackJAX's samplers as NumPyro kernels. Importing this package starts JAX's backends."""
+
+from numpyro_inverse.infer.blackjax._kernel import BlackJAX as BlackJAX

@@ -1,0 +1,353 @@
+"""Hierarchical linear-Gaussian models: hyperparameters by any kernel on the log evidence, the field drawn exactly."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from functools import partial
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpyro
+from jaxtyping import Array, Float, Int
+from numpyro import handlers
+from numpyro.infer import NUTS
+from numpyro.infer.mcmc import MCMCKernel
+from numpyro.infer.util import constrain_fn
+from numpyro.util import is_prng_key
+
+from numpyro_inverse.distributions import SpectralField
+from numpyro_inverse.infer.exact._affine import AffineModel
+from numpyro_inverse.infer.exact._exact_gaussian import DENSE_LIMIT, _is_traced
+from numpyro_inverse.infer.exact._gaussian_posterior import (
+    DenseRoot,
+    DiagonalRoot,
+    Factored,
+    GaussianPosterior,
+    exact_diagonal,
+    gaussian_posterior,
+    refreshed,
+)
+from numpyro_inverse.infer.whitening._reparam import unwrapped
+from numpyro_inverse.infer.whitening._whiten import whiten
+
+HERE = "ExactGibbs"
+LATENT = "_latent"  # what `whiten` appends to the name of a field
+
+
+class ExactGibbsState(NamedTuple):
+    """State of :class:`ExactGibbs`; every field and property is available as an extra field.
+
+    Attributes:
+        i: iteration, warm-up included.
+        z: hyperparameters in unconstrained space, and the marginalised sites, fields as white noise.
+        hyper: state of the kernel that moves the hyperparameters.
+        error: bound of any linear functional's error of the field's draw, in its posterior standard deviations.
+        template: how the field is drawn.
+        rng_key: key of the next draw.
+    """
+
+    i: Int[Array, ""]
+    z: dict[str, Array]
+    hyper: Any
+    error: Float[Array, ""]
+    template: GaussianPosterior
+    rng_key: Array
+
+    @property
+    def accept_prob(self) -> Array:
+        """Of the hyperparameters' last move."""
+        return self.hyper.accept_prob
+
+    @property
+    def diverging(self) -> Array:
+        """Whether the hyperparameters' last move diverged."""
+        return self.hyper.diverging
+
+    @property
+    def num_steps(self) -> Array:
+        """Evaluations of the log evidence and its gradient in the last move."""
+        return self.hyper.num_steps if hasattr(self.hyper, "num_steps") else self.hyper.num_grads
+
+    @property
+    def potential_energy(self) -> Array:
+        """Minus the log density of the hyperparameters, the field marginalised."""
+        return self.hyper.potential_energy
+
+    @property
+    def step_size(self) -> Array:
+        """Of the hyperparameters' last move."""
+        return self.hyper.step_size if hasattr(self.hyper, "step_size") else self.hyper.adapt_state.step_size
+
+
+class ExactGibbs(MCMCKernel):
+    r"""Collapsed Gibbs sampling of a hierarchical linear-Gaussian model, without a Markov chain for the field.
+
+    With hyperparameters :math:`\theta` and a Gaussian field :math:`u` under Gaussian data with an affine mean, each
+    iteration is
+
+    .. math:: \theta \sim K(\theta, \cdot) \text{ for } p(\theta \mid y) \propto p(\theta) \int p(y \mid u, \theta)\,
+              p(u \mid \theta)\, du, \qquad u \sim p(u \mid \theta, y),
+
+    with K one transition of ``kernel`` and the integral in closed form, so that the chain mixes as the hyperparameters
+    alone do: no funnel, whatever the size of the field or the signal-to-noise ratio. In the white coordinates of
+    :class:`ExactGaussian`,
+
+    .. math:: \log p(y \mid \theta) = -\tfrac12 \bigl(\|r_0 - \tilde A \mu\|^2 + \|\mu\|^2 + \log|I + \tilde A^T
+              \tilde A| + m \log 2 \pi\bigr) - \log|S|,
+
+    all of them functions of :math:`\theta`. Where :math:`H = I + \tilde A^T \tilde A` is diagonal (a field under a
+    convolution with its grid's boundary) it costs three products with the forward map, else a QR factorisation of
+    at most 2048 columns; that the diagonal is one is verified at every draw.
+
+    >>> mcmc = MCMC(ExactGibbs(model), num_warmup=300, num_samples=1000)  # doctest: +SKIP
+    >>> mcmc.run(jax.random.key(0), data=y, extra_fields=("accept_prob", "num_steps", "error"))  # doctest: +SKIP
+
+    Extra fields: ``accept_prob``, ``num_steps``, ``step_size``, ``potential_energy`` and ``diverging`` of the
+    hyperparameters' kernel, ``hyper.name`` for any other of its fields, and ``error`` of the field's draw.
+
+    Args:
+        model: a NumPyro model. Given the other latents, the marginalised sites are as :class:`ExactGaussian` wants its
+            latents; locations, scales and the forward map may depend on the others in any differentiable way.
+        kernel: from the marginal model to a kernel for the hyperparameters: ``NUTS``, ``MALA``, a ``partial`` of them.
+        sites: names of the sites to marginalise; default: the fields.
+        tolerance: largest ``error`` of a draw of the field. Default: 1e-2 in single, 1e-6 in double precision.
+
+    Raises:
+        ValueError: at the start of a run, naming the site: no field and no ``sites``; one that the model does not have;
+            no hyperparameter left; a discrete hyperparameter; what :class:`ExactGaussian` refuses at the first
+            hyperparameters; more than 2048 latent numbers without a diagonal :math:`H`.
+        RuntimeError: a draw of the field misses ``tolerance``; raised inside compiled code as for
+            :class:`ExactGaussian`.
+
+    References:
+        Liu, J. Am. Stat. Assoc. 89 (1994) 958-966; Rue & Held, Gaussian Markov Random Fields (2005), ch. 4; Fox &
+        Norton, SIAM/ASA J. Uncertain. Quantif. 4 (2016) 1191-1218.
+    """
+
+    def __init__(
+        self,
+        model: Callable,
+        kernel: Callable[[Callable], MCMCKernel] = NUTS,
+        *,
+        sites: Sequence[str] | None = None,
+        tolerance: float | None = None,
+    ):
+        if not callable(model):
+            raise ValueError(f"{HERE}: `model` must be a NumPyro model; got {type(model).__name__}.")
+        if not callable(kernel):
+            raise ValueError(f"{HERE}: `kernel` must make a kernel from a model, such as NUTS; got {kernel!r}.")
+        if isinstance(sites, str):
+            raise ValueError(f"{HERE}: `sites` must be a sequence of names; got {sites!r}. Write [{sites!r}].")
+        if tolerance is not None and not 0 < tolerance < float("inf"):
+            raise ValueError(f"{HERE}: `tolerance` must be positive; got {tolerance}.")
+        self._model = model
+        self._make_kernel = kernel
+        self._sites = sites
+        self._tolerance = tolerance
+        self._kernel: MCMCKernel | None = None
+        self._names: tuple[str, ...] = ()
+        self._sample_fn: Callable | None = None
+
+    @property
+    def model(self) -> Callable:
+        """The model as given; fields are whitened inside."""
+        return self._model
+
+    @property
+    def sample_field(self) -> str:
+        """``"z"``."""
+        return "z"
+
+    @property
+    def default_fields(self) -> tuple[str, ...]:
+        """Fields that ``MCMC`` always collects."""
+        return ("z", "diverging")
+
+    @property
+    def tolerance(self) -> float:
+        """Largest error of a draw, in posterior standard deviations."""
+        if self._tolerance is not None:
+            return self._tolerance
+        return 1e-6 if jax.config.jax_enable_x64 else 1e-2
+
+    def get_diagnostics_str(self, state: ExactGibbsState) -> str:
+        """What the progress bar shows."""
+        return f"{int(state.num_steps)} steps, step size {float(state.step_size):.2e}"
+
+    def _given(self, hyper: dict[str, Array], args: tuple, kwargs: Any) -> AffineModel:
+        """The linear-Gaussian model at fixed hyperparameters, whose own densities are left out."""
+        fixed = handlers.substitute(whiten(self._model), data=hyper)
+        return AffineModel(handlers.block(fixed, hide=list(hyper)), args, kwargs)
+
+    def _marginal_model(self, names: tuple, hyper: tuple, others: list[str], template: Factored) -> Callable:
+        """The hyperparameters ``hyper`` and the log evidence as a NumPyro model, all ``others`` hidden."""
+
+        def at_rest(site):
+            return site["fn"].mean if site["type"] == "sample" and site["name"] in names else None
+
+        def marginal(*args, **kwargs):
+            whole = handlers.substitute(whiten(self._model), substitute_fn=at_rest)
+            shown = handlers.block(whole, hide=others)  # by name: NumPyro adds sites with the Jacobians
+            with handlers.trace() as trace:
+                shown(*args, **kwargs)
+            values = {name: trace[name]["value"] for name in hyper}
+            with handlers.block():
+                model = self._given(values, args, kwargs)
+                fixed = self._given(jax.lax.stop_gradient(values), args, kwargs)
+                value = log_evidence(model, fixed, template)
+            numpyro.factor("log_evidence", value)
+
+        return marginal
+
+    def _inspect(self, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Array], list[str]]:
+        """The names of the marginalised sites, whitened; hyperparameters from the prior; all other names."""
+        with handlers.block():
+            plain = handlers.trace(handlers.seed(self._model, jax.random.key(0))).get_trace(*args, **kwargs)
+            white = handlers.trace(handlers.seed(whiten(self._model), jax.random.key(0))).get_trace(*args, **kwargs)
+        latent = {k: s for k, s in plain.items() if s["type"] == "sample" and not s["is_observed"]}
+        if not latent:
+            raise ValueError(f"{HERE}: the model has no latent site; there is nothing to sample.")
+        chosen = self._sites
+        if chosen is None:
+            chosen = [k for k, s in latent.items() if isinstance(unwrapped(s["fn"]), SpectralField)]
+            if not chosen:
+                raise ValueError(f"{HERE}: the model has no field; name the sites to marginalise in `sites`.")
+        unknown = sorted(set(chosen) - set(latent))
+        if unknown or not chosen:
+            found = ", ".join(map(repr, latent))
+            raise ValueError(f"{HERE}: `sites` has {unknown[0]!r}; latent are {found}." if unknown else
+                             f"{HERE}: `sites` is empty; latent are {found}.")  # fmt: skip
+        names = tuple(k if k in white and white[k]["type"] == "sample" else k + LATENT for k in chosen)
+        hyper = {k: s for k, s in white.items() if _is_hyper(s, names)}
+        if not hyper:
+            raise ValueError(f"{HERE}: no hyperparameter is left; use `ExactGaussian`.")
+        for name, site in hyper.items():
+            if site["fn"].support.is_discrete:
+                raise ValueError(f"{HERE}: hyperparameter {name!r} is discrete; sum it out in the model.")
+        return names, {k: s["value"] for k, s in hyper.items()}, [k for k in white if k not in hyper]
+
+    def _template(self, hyper: dict[str, Array], args: tuple, kwargs: Any) -> Factored:
+        """How the field is drawn and the evidence evaluated: a diagonal or a dense root."""
+        model = self._given(hyper, args, kwargs)
+        found = gaussian_posterior(model, self.tolerance, 1, DENSE_LIMIT, _is_traced(args, kwargs))
+        if not isinstance(found, Factored):
+            raise ValueError(
+                f"{HERE}: the determinant in the evidence needs a dense factorisation of {model.size} latent numbers; "
+                f"the limit is {DENSE_LIMIT}. Use a coarser grid, or let prior and operator share a transform (a field "
+                "under a convolution with its grid's boundary), or NUTS on `whiten(model)`."
+            )
+        return found
+
+    def init(
+        self, rng_key: Array, num_warmup: int, init_params: Any, model_args: tuple, model_kwargs: dict[str, Any] | None
+    ) -> ExactGibbsState:
+        """Analyse the model and its data, and start the hyperparameters. Raises as the class says."""
+        kwargs = model_kwargs or {}
+        with nullcontext() if _is_traced(model_args, kwargs) else jax.core.eval_context():
+            names, hyper, others = self._inspect(model_args, kwargs)
+            template = self._template(hyper, model_args, kwargs)
+        self._names = names
+        self._kernel = self._make_kernel(self._marginal_model(names, tuple(hyper), others, template))
+        single = is_prng_key(rng_key)
+        keys = jax.random.split(rng_key) if single else jnp.swapaxes(jax.vmap(jax.random.split)(rng_key), 0, 1)
+        if isinstance(init_params, dict):
+            init_params = {k: v for k, v in init_params.items() if k not in names} or None
+        state = self._kernel.init(keys[0], num_warmup, init_params, model_args, kwargs)
+        self._sample_fn = self.sample
+        chains = () if single else rng_key.shape[:1]
+
+        def begin(z, key):
+            return self._draw(z, template, key, model_args, kwargs)
+
+        z = getattr(state, self._kernel.sample_field)
+        noise, error, _ = begin(z, keys[1]) if single else jax.vmap(begin)(z, keys[1])
+        return ExactGibbsState(
+            i=jnp.zeros(chains, int), z=dict(z) | noise, hyper=state, error=error, template=template, rng_key=keys[1]
+        )
+
+    def _draw(self, z: Any, template: GaussianPosterior, key: Array, args: tuple, kwargs: Any) -> tuple:
+        """A draw of the field at the hyperparameters in ``z``, its error, and the next key."""
+        assert self._kernel is not None
+        key_draw, rng_key = jax.random.split(key)
+        model = self._given(self._kernel.get_constrain_fn(args, kwargs)(z), args, kwargs)
+        found = refreshed(model, template).draw(model.affine(), key_draw)
+        message = (
+            f"{HERE}: a draw of the field is not accurate to `tolerance` = {self.tolerance:.1e} posterior standard "
+            "deviations: the signal-to-noise ratio is too large for this precision, or the Hessian, diagonal at first, "
+            "is not diagonal at other hyperparameters. Use `jax.enable_x64`, or a larger `tolerance`."
+        )
+        noise = eqx.error_if(found.noise, ~(found.error <= self.tolerance), message)
+        return model.latents(noise), found.error, rng_key
+
+    def sample(self, state: Any, model_args: tuple, model_kwargs: dict[str, Any] | None) -> ExactGibbsState:
+        """Move the hyperparameters, then draw the field."""
+        if self._kernel is None:
+            raise RuntimeError(f"{HERE}: call `init` first.")
+        hyper = self._kernel.sample(state.hyper, model_args, model_kwargs or {})
+        z = getattr(hyper, self._kernel.sample_field)
+        single = is_prng_key(state.rng_key)
+        draw = partial(self._draw, args=model_args, kwargs=model_kwargs or {})
+        if single:
+            noise, error, rng_key = draw(z, state.template, state.rng_key)
+        else:
+            shared = jax.tree.map(lambda _: 0, state.template)
+            batched = jax.tree.leaves(state.template)[0].ndim > 1
+            axes = (0, shared if batched else None, 0)
+            noise, error, rng_key = jax.vmap(draw, in_axes=axes)(z, state.template, state.rng_key)
+        return ExactGibbsState(state.i + 1, dict(z) | noise, hyper, error, state.template, rng_key)
+
+    def postprocess_fn(self, model_args: tuple, model_kwargs: dict[str, Any] | None) -> Callable:
+        """From ``z`` to constrained values and deterministic sites, the fields among them."""
+        model = handlers.seed(whiten(self._model), jax.random.key(0))
+        return partial(constrain_fn, model, model_args, model_kwargs or {}, return_deterministic=True)
+
+    def get_constrain_fn(self, model_args: tuple, model_kwargs: dict[str, Any] | None) -> Callable:
+        """From unconstrained hyperparameters to constrained ones; the other sites are real."""
+
+        def constrain(z):
+            assert self._kernel is not None
+            noise = {k: z[k] for k in self._names if k in z}
+            hyper = {k: v for k, v in z.items() if k not in noise}
+            return self._kernel.get_constrain_fn(model_args, model_kwargs)(hyper) | noise
+
+        return constrain
+
+    def wrap_model(self, wrapper: Callable) -> ExactGibbs:
+        """A copy for the wrapped model."""
+        kernel = copy.copy(self)
+        kernel._model = wrapper(self._model)
+        kernel._kernel, kernel._sample_fn = None, None
+        return kernel
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what was built from the model, which may not pickle."""
+        return self.__dict__ | {"_kernel": None, "_sample_fn": None}
+
+
+def log_evidence(model: AffineModel, fixed: AffineModel, template: Factored) -> Float[Array, ""]:
+    """Log density of the data of a linear-Gaussian model, with its derivative in what the model depends on.
+
+    Args:
+        model: the model, at hyperparameters.
+        fixed: the same without derivatives: the derivative of the quadratic form is that at a fixed posterior mean.
+        template: tells whether the Hessian is diagonal.
+    """
+    affine, held = model.affine(), fixed.affine()
+    root: DiagonalRoot | DenseRoot
+    if isinstance(template.root, DiagonalRoot):
+        held_diagonal = exact_diagonal(held, 1 / template.root.scale**2, jax.random.key(1))
+        root = DiagonalRoot(1 / jnp.sqrt(exact_diagonal(affine, held_diagonal, jax.random.key(1))))
+        held_root: DiagonalRoot | DenseRoot = DiagonalRoot(1 / jnp.sqrt(held_diagonal))
+    else:
+        root, held_root = DenseRoot(affine, model.size), DenseRoot(held, model.size)
+    mean = Factored(held, held_root, jax.random.key(2)).mean
+    misfit = jnp.sum((affine.offset - affine.forward(mean)) ** 2) + jnp.sum(mean**2)
+    return -0.5 * misfit + root.log_det + model.log_normaliser()
+
+
+def _is_hyper(site: dict[str, Any], names: Sequence[str]) -> bool:
+    return site["type"] == "sample" and not site["is_observed"] and site["name"] not in names

@@ -1,0 +1,118 @@
+"""Noisy gradient descent at a declared temperature, with gradients of random batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float
+from numpyro import handlers
+from numpyro.infer.initialization import init_to_uniform
+from numpyro.infer.util import potential_energy
+
+from numpyro_inverse.infer.kernels._base import Point, positive
+from numpyro_inverse.infer.kernels._unadjusted import UnadjustedKernel
+
+
+class TemperedSGLD(UnadjustedKernel):
+    r"""Noisy gradient descent,
+
+    .. math:: x^+ = x - \eta\, \nabla f(x) + s\, z, \qquad z \sim N(0, I), \qquad s = \sqrt{2 \eta \tau},
+
+    which samples :math:`e^{-f / \tau}` as :math:`\eta \to 0`, with f minus the log density in unconstrained space. The
+    ``temperature`` :math:`\tau = s^2 / (2 \eta)` is declared: 1 is the posterior, less is a colder one, and whoever
+    trains with noise s and step :math:`\eta` samples at this :math:`\tau`.
+
+    A ``numpyro.plate`` with ``subsample_size`` makes the gradient one of a batch, a fresh one for every gradient;
+    NumPyro scales its log density to that of all the data.
+
+    **Biased**: on a quadratic with curvature h a mode is at the temperature :math:`\tau / (1 - \eta h / 2)`
+    (:meth:`quadratic_temperature`); batches add heat of their own, for gradient noise of covariance S the solution of
+    :math:`H \Sigma + \Sigma H - \eta H \Sigma H = 2 \tau I + \eta S`. Stable for :math:`\eta < 2/L`.
+
+    Nothing is adapted. Extra fields: ``potential_energy`` (of the batch), ``step_size``, ``num_grads`` (per draw).
+
+    Args:
+        model: a NumPyro model.
+        potential_fn: instead of ``model``, f on any pytree; ``init_params`` are then needed.
+        step_size: :math:`\eta`.
+        temperature: :math:`\tau`.
+        init_strategy: NumPyro's, for the first point.
+
+    Raises:
+        ValueError: not exactly one of ``model`` and ``potential_fn``; a parameter not positive. When a run starts,
+            naming the site: a discrete latent, no latent, a first point that is not finite.
+        RuntimeError: a value is not finite, with the iteration; JAX shows it as ``JaxRuntimeError``.
+
+    References:
+        Welling & Teh, ICML (2011); Mandt, Hoffman & Blei, J. Mach. Learn. Res. 18 (2017) 1-35.
+    """
+
+    def __init__(
+        self,
+        model: Callable | None = None,
+        potential_fn: Callable | None = None,
+        *,
+        step_size: float,
+        temperature: float = 1.0,
+        init_strategy: Callable = init_to_uniform,
+    ):
+        super().__init__(model, potential_fn, step_size=step_size, init_strategy=init_strategy)
+        self._temperature = positive("TemperedSGLD", "temperature", temperature)
+
+    @property
+    def temperature(self) -> float:
+        r""":math:`\tau`."""
+        return self._temperature
+
+    @property
+    def noise_scale(self) -> float:
+        r""":math:`s = \sqrt{2 \eta \tau}`."""
+        return float(np.sqrt(2 * self._delta * self._temperature))
+
+    def quadratic_temperature(self, curvature: Float[Array | np.ndarray, "..."] | float) -> np.ndarray:
+        r"""The exact temperature :math:`\tau / (1 - \eta h / 2)` of a mode with :math:`f = h x^2 / 2`.
+
+        Gradients are of all the data. The variance of the mode is this over h.
+
+        Args:
+            curvature: h, of any shape.
+
+        Raises:
+            ValueError: :math:`\eta h \ge 2`, where there is no stationary law; or h not positive.
+        """
+        h = np.asarray(curvature, float)
+        if not np.all((h > 0) & (self._delta * h < 2)):
+            raise ValueError(
+                f"TemperedSGLD: no stationary law: curvatures must be in (0, 2 / step_size = {2 / self._delta:.3g})."
+            )
+        return self._temperature / (1 - self._delta * h / 2)
+
+    def quadratic_covariance(self, hessian: Float[Array | np.ndarray, "n n"]) -> np.ndarray:
+        r"""The exact covariance :math:`\tau H^{-1} (I - \eta H / 2)^{-1}` on a quadratic with full gradients.
+
+        Args:
+            hessian: H, symmetric and positive definite.
+
+        Raises:
+            ValueError: as :meth:`quadratic_temperature`, for the eigenvalues of H.
+        """
+        h, axes = np.linalg.eigh(np.asarray(hessian, float))
+        return (axes * self.quadratic_temperature(h) / h) @ axes.T
+
+    def _check_batches(self, trace: dict[str, Any]) -> None:
+        """Batches are welcome."""
+
+    def _potential(self, args: tuple, kwargs: dict[str, Any], key: Array) -> Callable:
+        if self._model is None:
+            return super()._potential(args, kwargs, key)
+        return partial(potential_energy, handlers.seed(self._model, key), args, kwargs)
+
+    def _next(self, key: Array, here: Point, target: Callable) -> tuple[Point, int]:
+        key_noise, key_batch = jax.random.split(key)
+        noise = jax.random.normal(key_noise, here.x.shape, here.x.dtype)
+        # The gradient at a point is used once, by the move that leaves it: its batch is independent of the others.
+        return target(here.x - self._delta * here.grad + self.noise_scale * noise, key_batch), 1

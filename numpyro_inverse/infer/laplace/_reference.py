@@ -1,0 +1,118 @@
+"""Gaussian references: white noise for whitened fields, moments elsewhere, Laplace's in informed directions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float, PyTree
+from numpyro.distributions import Normal, biject_to
+
+from numpyro_inverse.infer.whitening._reparam import unwrapped
+
+NUM_DRAWS = 1024  # of a prior that is not normal, for its mean and standard deviation
+
+
+class Reference(NamedTuple):
+    """Means and standard deviations of independent normals, flat."""
+
+    loc: Float[Array, "n"]
+    scale: Float[Array, "n"]
+
+    def noise(self, x: Float[Array, "n"]) -> Float[Array, "n"]:
+        """x in units of the reference."""
+        return (x - self.loc) / self.scale
+
+    def value(self, u: Float[Array, "n"]) -> Float[Array, "n"]:
+        """Back again."""
+        return self.loc + self.scale * u
+
+    def pull(self, grad: Float[Array, "n"]) -> Float[Array, "n"]:
+        """A gradient in x as one in u."""
+        return self.scale * grad
+
+
+class InformedDirections(NamedTuple):
+    r""":math:`\Lambda` and :math:`V`: what the data say beyond the prior, in whitened coordinates.
+
+    Attributes:
+        values: eigenvalues of the misfit's Gauss-Newton Hessian, descending; the data shrink the prior's standard
+            deviation along a direction by :math:`(1 + \lambda)^{-1/2}`.
+        vectors: orthonormal columns.
+    """
+
+    values: Float[Array, "r"]
+    vectors: Float[Array, "n r"]
+
+    def components(self, u: Float[Array, "n"]) -> Float[Array, "r"]:
+        r""":math:`V^T u`."""
+        return jnp.matmul(u, self.vectors, precision="highest")
+
+    def change(self, u: Float[Array, "n"], function: Callable) -> Float[Array, "n"]:
+        r""":math:`(I - V V^T) u + V f(V^T u)`, in O(n r)."""
+        old = self.components(u)
+        return u + jnp.matmul(self.vectors, function(old) - old, precision="highest")
+
+
+class LaplaceReference(NamedTuple):
+    r"""The normal with mean ``centre`` and covariance :math:`I - V V^T + V R R^T V^T` in the units of ``prior``.
+
+    ``root`` is :math:`R`, lower triangular; :math:`(I + \Lambda)^{-1/2}` at first. Coordinates u of a point are those
+    in which it is standard normal.
+    """
+
+    prior: Reference
+    centre: Float[Array, "n"]
+    directions: InformedDirections
+    root: Float[Array, "r r"]
+
+    def noise(self, x: Float[Array, "n"]) -> Float[Array, "n"]:
+        """x in units of the reference."""
+        return self.directions.change(self.prior.noise(x) - self.centre, lambda v: self._divide(v, False))
+
+    def value(self, u: Float[Array, "n"]) -> Float[Array, "n"]:
+        """Back again."""
+        return self.prior.value(self.centre + self.directions.change(u, lambda v: _dot(self.root, v)))
+
+    def pull(self, grad: Float[Array, "n"]) -> Float[Array, "n"]:
+        """A gradient in x as one in u."""
+        return self.directions.change(self.prior.pull(grad), lambda v: _dot(self.root.T, v))
+
+    def push(self, grad: Float[Array, "n"]) -> Float[Array, "n"]:
+        """And back."""
+        return self.directions.change(grad, lambda v: self._divide(v, True)) / self.prior.scale
+
+    def _divide(self, v: Float[Array, "r"], transpose: bool) -> Float[Array, "r"]:
+        return jax.scipy.linalg.solve_triangular(self.root, v, lower=True, trans=int(transpose))
+
+
+def _dot(a: Array, b: Array) -> Array:
+    return jnp.matmul(a, b, precision="highest")
+
+
+def prior_reference(trace: dict[str, Any], z: PyTree) -> Reference:
+    """The reference of a model's latents at its first point; standard normal without a model.
+
+    A site with a normal prior has the mean and standard deviation of that prior, any other those of 1024 draws of its
+    prior in unconstrained space, the same in every run; one whose prior cannot be drawn from has a standard normal.
+    """
+    loc = jax.tree.map(jnp.zeros_like, z)
+    scale = jax.tree.map(jnp.ones_like, z)
+    for name in trace.keys() & z.keys() if isinstance(z, dict) else ():
+        fn, shape, dtype = trace[name]["fn"], z[name].shape, z[name].dtype
+        if isinstance(unwrapped(fn), Normal):
+            mean, spread = fn.mean, jnp.sqrt(fn.variance)
+        else:
+            try:
+                draws = fn(rng_key=jax.random.key(0), sample_shape=(NUM_DRAWS,))
+            except NotImplementedError:
+                continue
+            draws = biject_to(fn.support).inv(draws)
+            mean, spread = draws.mean(axis=0), draws.std(axis=0)
+        good = jnp.isfinite(mean) & jnp.isfinite(spread) & (spread > 0)
+        loc[name] = jnp.broadcast_to(jnp.where(good, mean, 0), shape).astype(dtype)
+        scale[name] = jnp.broadcast_to(jnp.where(good, spread, 1), shape).astype(dtype)
+    return Reference(ravel_pytree(loc)[0], ravel_pytree(scale)[0])

@@ -1,0 +1,161 @@
+"""Tests between samples, and against Gaussians and scores."""
+
+import jax
+import numpy as np
+import pytest
+import scipy.stats
+
+from numpyro_inverse.calibration import (
+    c2st,
+    gaussian_wasserstein,
+    ksd,
+    lc2st,
+    mahalanobis,
+    mmd,
+    mmd_to_gaussian,
+    wasserstein,
+)
+from numpyro_inverse.calibration.two_sample._ksd import _stein_kernel
+
+COVARIANCE = np.array([[1.0, 0.6, 0.3], [0.6, 1.0, 0.6], [0.3, 0.6, 1.0]])
+ROOT, PRECISION = np.linalg.cholesky(COVARIANCE), np.linalg.inv(COVARIANCE)
+
+
+def sample(seed, n=300, scale=1.0, shift=0.0):
+    return shift + scale * np.random.default_rng(seed).normal(size=(n, 3)) @ ROOT.T
+
+
+TESTS = {
+    "c2st": lambda x, key: c2st(x, sample(99), key, num_permutations=99),
+    "mmd": lambda x, key: mmd(x, sample(99), key, num_permutations=99),
+    "mmd_to_gaussian": lambda x, key: mmd_to_gaussian(x, np.zeros(3), COVARIANCE, key, num_simulations=99),
+    "ksd": lambda x, key: ksd(x, lambda v: -PRECISION @ v, key, num_bootstrap=199),
+    "wasserstein": lambda x, key: wasserstein(x, sample(99), key, num_permutations=99),
+}
+
+
+@pytest.mark.parametrize("name", TESTS)
+def test_equal_laws_pass_and_others_do_not(key, name):
+    result = TESTS[name](sample(0), key)
+    assert result.p_value > 0.01
+    assert TESTS[name](sample(1, scale=0.6), key).p_value <= 0.02
+    assert TESTS[name](sample(2, shift=0.6), key).p_value <= 0.02
+    assert "p = " in result.verdict()
+    result.plot()
+
+
+@pytest.mark.parametrize("name", TESTS)
+def test_bad_draws(key, name):
+    with pytest.raises(ValueError, match="10 draws"):
+        TESTS[name](sample(0, n=5), key)
+    with pytest.raises(ValueError, match="identical"):
+        TESTS[name](np.zeros((300, 3)), key)
+    with pytest.raises(ValueError, match="not finite"):
+        TESTS[name](np.full((300, 3), np.nan), key)
+    if name != "ksd":  # whose score says what is wrong
+        with pytest.raises(ValueError, match="numbers"):
+            TESTS[name](np.random.default_rng(0).normal(size=(300, 2)), key)
+
+
+def test_bad_options(key):
+    x = sample(0)
+    with pytest.raises(ValueError, match="num_permutations"):
+        mmd(x, x, key, num_permutations=5)
+    with pytest.raises(ValueError, match="bandwidth"):
+        mmd(x, x, key, bandwidth=-1.0)
+    with pytest.raises(ValueError, match="equal size"):
+        wasserstein(x, x[:-1], key)
+    with pytest.raises(ValueError, match="order"):
+        wasserstein(x, x, key, order=3)
+    with pytest.raises(ValueError, match=r"shape \(3,\)"):
+        ksd(x, lambda v: v[:2], key)
+
+
+def test_the_classifier_knows_its_accuracy(key):
+    x, y = np.random.default_rng(0).normal(size=(2, 1000, 1)) + np.array([0.0, 2.0])[:, None, None]
+    found = c2st(x, y, key, num_permutations=19)
+    best = scipy.stats.norm.cdf(1.0)  # Bayes' rule for means two standard deviations apart
+    assert abs(found.statistic - best) < 4 * np.sqrt(best * (1 - best) / 2000)
+    assert abs(np.mean(found.null) - 0.5) < 0.01
+
+
+def test_the_mmd_of_gaussians(key):
+    """The unbiased estimate against the closed form."""
+    width = 1.5
+    shift = np.array([0.4, 0.0, 0.0])
+
+    def mean_kernel(m, s):
+        wide = s + width**2 * np.eye(3)
+        return width**3 / np.sqrt(np.linalg.det(wide)) * np.exp(-0.5 * m @ np.linalg.solve(wide, m))
+
+    exact = 2 * mean_kernel(0 * shift, 2 * COVARIANCE) - 2 * mean_kernel(shift, 2 * COVARIANCE)
+    pairs = [(sample(2 * i), sample(2 * i + 1) + shift) for i in range(20)]
+    for found in (
+        [mmd(x, y, key, bandwidth=width, num_permutations=19).statistic for x, y in pairs],
+        [
+            mmd_to_gaussian(y, 0 * shift, COVARIANCE, key, bandwidth=width, num_simulations=19).statistic
+            for _, y in pairs
+        ],
+    ):
+        assert abs(np.mean(found) - exact) < 4 * np.std(found) / np.sqrt(20)
+
+
+def test_the_stein_kernel_against_autodiff():
+    x, s = sample(3, n=4), sample(4, n=4)
+
+    def k(a, b):
+        return (1 + jax.numpy.sum((a - b) ** 2)) ** -0.5
+
+    def u(a, b, sa, sb):
+        da, db = jax.grad(k, 0)(a, b), jax.grad(k, 1)(a, b)
+        mixed = jax.jacobian(jax.grad(k, 0), 1)(a, b)
+        return sa @ sb * k(a, b) + sa @ db + sb @ da + jax.numpy.trace(mixed)
+
+    with jax.enable_x64(True):
+        found = _stein_kernel(x, s)
+        expected = [[u(x[i], x[j], s[i], s[j]) for j in range(4)] for i in range(4)]
+        np.testing.assert_allclose(found, np.asarray(expected), rtol=1e-9)
+
+
+def test_gaussian_wasserstein():
+    assert gaussian_wasserstein(np.zeros(1), np.eye(1), np.array([3.0]), 4 * np.eye(1)) == pytest.approx(np.sqrt(10))
+    assert gaussian_wasserstein(np.zeros(3), COVARIANCE, np.zeros(3), COVARIANCE) == pytest.approx(0, abs=1e-6)
+    draws = wasserstein(sample(5, 500), sample(6, 500), jax.random.key(0), num_permutations=19)
+    assert draws.statistic > 0.3  # far from zero for equal laws
+    assert abs(draws.statistic - np.mean(draws.null)) < 4 * np.std(draws.null)
+
+
+def test_lc2st(key):
+    rng = np.random.default_rng(0)
+    theta = rng.normal(size=(2000, 1))
+    y = theta + rng.normal(size=theta.shape)
+    here = np.array([1.5])
+
+    def run(scale):
+        draws = y / 2 + scale * np.sqrt(0.5) * rng.normal(size=theta.shape)
+        at = here / 2 + scale * np.sqrt(0.5) * rng.normal(size=(500, 1))
+        return lc2st(theta, draws, y, at, here, key, num_permutations=199).p_value
+
+    assert run(1.0) > 0.01
+    assert run(0.7) <= 0.01
+    with pytest.raises(ValueError, match="one row each"):
+        lc2st(theta, theta[:-1], y, theta, here, key)
+    with pytest.raises(ValueError, match="data_at"):
+        lc2st(theta, theta, y, theta, np.zeros(2), key)
+
+
+def test_mahalanobis():
+    rng = np.random.default_rng(0)
+    truths = rng.normal(size=(500, 3)) @ ROOT.T
+    means = np.zeros((500, 3))
+    assert mahalanobis(truths, means, COVARIANCE).p_value > 1e-3
+    each = mahalanobis(truths, means, np.tile(COVARIANCE, (500, 1, 1)))
+    np.testing.assert_allclose(each.squared_distances, mahalanobis(truths, means, COVARIANCE).squared_distances)
+    assert mahalanobis(truths, means, 0.64 * COVARIANCE).p_value < 1e-3
+    assert mahalanobis(truths, means + 0.2, COVARIANCE).p_value > 0  # nearly blind to small shifts: by design
+    assert "rejected" in mahalanobis(truths, means, 0.64 * COVARIANCE).verdict()
+    each.plot()
+    with pytest.raises(ValueError, match="positive definite"):
+        mahalanobis(truths, means, -COVARIANCE)
+    with pytest.raises(ValueError, match="must be"):
+        mahalanobis(truths, means[:, :2], COVARIANCE)

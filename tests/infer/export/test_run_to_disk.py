@@ -1,0 +1,345 @@
+"""Runs on disk: the same draws after kills, small memory, and clear errors."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import blackjax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+from numpyro.infer import AIES, MCMC, NUTS
+
+from numpyro_inverse.domains import Grid
+from numpyro_inverse.infer import MALA, BlackJAX, ExactGaussian, read_run, run_to_disk
+from numpyro_inverse.infer.export._run_store import RunStore, digest
+
+DATA = np.array([1.0, -0.5, 2.0], np.float32)
+ROOT = Path(__file__).parents[2]
+
+
+PARTS = ("posterior", "sample_stats")
+
+
+def model(y=None):
+    scale = numpyro.sample("scale", dist.LogNormal(0.0, 0.3))
+    white = numpyro.sample("white", dist.Normal().expand([3]).to_event(1))
+    values = numpyro.deterministic("values", scale * white)
+    numpyro.sample("y", dist.Normal(values, 0.5).to_event(1), obs=y)
+
+
+def other_model(y=None):
+    scale = numpyro.sample("scale", dist.LogNormal(0.0, 0.3))
+    white = numpyro.sample("white", dist.Normal(0.0, 2.0).expand([3]).to_event(1))
+    values = numpyro.deterministic("values", scale * white)
+    numpyro.sample("y", dist.Normal(values, 0.5).to_event(1), obs=y)
+
+
+def an_mcmc(kernel=None, num_warmup=30, num_samples=60, num_chains=2, chain_method="vectorized", **rest):
+    kernel = MALA(model) if kernel is None else kernel
+    return MCMC(kernel, num_warmup=num_warmup, num_samples=num_samples, num_chains=num_chains,
+                chain_method=chain_method, progress_bar=False, **rest)  # fmt: skip
+
+
+def write(store, mcmc=None, seed=0, y=DATA, **options):
+    options = {"block_size": 20, "progress_bar": False} | options
+    run_to_disk(mcmc or an_mcmc(), store, jax.random.key(seed), y=y, **options)
+
+
+def raw(store):
+    """Every kept number."""
+    import zarr
+
+    group = zarr.open_group(store, mode="r")
+    return {f"{part}/{k}": group[f"{part}/{k}"][...] for part in group if part in PARTS for k in group[part]}
+
+
+def assert_same_bits(one, other):
+    assert one.keys() == other.keys()
+    for name in one:
+        assert one[name].tobytes() == other[name].tobytes(), name
+
+
+def stop_after(monkeypatch, blocks):
+    """The process dies before the marker of a block is in place."""
+    append = RunStore.append
+
+    def dying(self, number, *rest):
+        if number == blocks:
+            marker = self._group["marker"]
+            append(self, number, *rest)
+            marker[number] = 0
+            raise KeyboardInterrupt
+        append(self, number, *rest)
+
+    monkeypatch.setattr(RunStore, "append", dying)
+
+
+@pytest.mark.parametrize("chain_method", ["sequential", "vectorized", "parallel", "single"])
+def test_draws_are_those_of_mcmc(tmp_path, chain_method):
+    chains = 1 if chain_method == "single" else 2
+    method = "sequential" if chains == 1 else chain_method
+    short = {"num_warmup": 4, "num_samples": 8, "num_chains": chains, "chain_method": method}
+    write(tmp_path / "run", an_mcmc(**short), block_size=4, extra_fields=("accept_prob",))
+    found = raw(tmp_path / "run")
+    mcmc = an_mcmc(**short)
+    mcmc.run(jax.random.key(0), y=DATA, extra_fields=("accept_prob",))
+    for site, values in mcmc.get_samples(group_by_chain=True).items():
+        np.testing.assert_allclose(found[f"posterior/{site}"], values, rtol=2e-3, atol=2e-3)
+    accept_prob = mcmc.get_extra_fields(group_by_chain=True)["accept_prob"]
+    np.testing.assert_allclose(found["sample_stats/accept_prob"], accept_prob, rtol=2e-3, atol=2e-3)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A finished run, which no test changes."""
+    store = tmp_path_factory.mktemp("store") / "whole"
+    write(store)
+    return store
+
+
+def test_continues_to_the_same_bits(tmp_path, monkeypatch, whole):
+    # Blocks 0 and 1 are warm-up, 2 to 4 draws. One run is cut off in four of them, one after another; each time the
+    # block had been written in full but for its marker.
+    for blocks in (0, 1, 3, 4):
+        with monkeypatch.context() as patch:
+            stop_after(patch, blocks)
+            with pytest.raises(KeyboardInterrupt):
+                write(tmp_path / "cut")
+    write(tmp_path / "cut")
+    assert_same_bits(raw(whole), raw(tmp_path / "cut"))
+
+
+@pytest.mark.parametrize(
+    "kernel",
+    [
+        pytest.param(lambda: NUTS(model), id="NUTS"),
+        pytest.param(lambda: BlackJAX(model, algorithm=blackjax.mala), id="BlackJAX", marks=pytest.mark.statistical),
+        pytest.param(lambda: ExactGaussian(numpyro.handlers.condition(model, {"scale": 1.0})), id="ExactGaussian"),
+    ],
+)
+def test_any_kernel(tmp_path, monkeypatch, kernel):
+    write(tmp_path / "whole", an_mcmc(kernel(), 10, 20, 1), block_size=10)
+    with monkeypatch.context() as patch:
+        stop_after(patch, 1)
+        with pytest.raises(KeyboardInterrupt):
+            write(tmp_path / "cut", an_mcmc(kernel(), 10, 20, 1), block_size=10)
+    write(tmp_path / "cut", an_mcmc(kernel(), 10, 20, 1), block_size=10)
+    assert_same_bits(raw(tmp_path / "whole"), raw(tmp_path / "cut"))
+
+
+def test_a_finished_run_stays(tmp_path, whole):
+    shutil.copytree(whole, tmp_path / "run")
+    before = raw(tmp_path / "run")
+    write(tmp_path / "run")
+    assert_same_bits(before, raw(tmp_path / "run"))
+
+
+def test_thinning_sites_and_quantities(tmp_path, whole):
+    write(
+        tmp_path / "few",
+        an_mcmc(thinning=2),
+        sites=["scale"],
+        quantities=lambda draw: {"largest": jnp.max(draw["values"])},
+    )
+    full, few = raw(whole), raw(tmp_path / "few")
+    assert {k for k in few if k.startswith("posterior")} == {"posterior/scale", "posterior/largest"}
+    np.testing.assert_allclose(few["posterior/scale"], full["posterior/scale"][:, 1::2], rtol=1e-3)
+    np.testing.assert_allclose(few["posterior/largest"], full["posterior/values"][:, 1::2].max(axis=2), rtol=1e-3)
+
+
+def test_reader(tmp_path, monkeypatch):
+    def field_model(y=None):
+        field = numpyro.sample("field", dist.Normal().expand([4, 4]).to_event(2))
+        numpyro.sample("y", dist.Normal(field, 0.5).to_event(2), obs=y)
+
+    grid, y = Grid((4, 4)), np.ones((4, 4), np.float32)
+    mcmc = an_mcmc(MALA(field_model))
+    with monkeypatch.context() as patch:
+        stop_after(patch, 4)
+        with pytest.raises(KeyboardInterrupt):
+            write(tmp_path / "run", mcmc, y=y, extra_fields=("accept_prob", "potential_energy"))
+    tree = read_run(tmp_path / "run", {"field": grid})
+    assert tree.posterior["field"].dims == ("chain", "draw", "x", "y")
+    assert tree.posterior.sizes["draw"] == 40
+    assert not tree.attrs["complete"]
+    assert set(tree.sample_stats) == {"acceptance_rate", "lp", "diverging"}
+    write(tmp_path / "run", mcmc, y=y, extra_fields=("accept_prob", "potential_energy"))
+    tree = read_run(tmp_path / "run", sites=["field"], model=field_model, model_kwargs={"y": y})
+    assert tree.attrs["complete"]
+    assert tree.posterior.sizes["draw"] == 60
+    assert tree.log_likelihood["y"].shape == (2, 60, 4, 4)
+    np.testing.assert_allclose(np.asarray(tree.posterior["field"]), raw(tmp_path / "run")["posterior/field"])
+
+
+def test_effective_sample_size_of_an_autoregressive_chain():
+    # AR(1) with correlation 0.9: ESS = n (1 - 0.9) / (1 + 0.9); 400 batches know it to 7 % (one standard deviation).
+    from numpyro_inverse.infer.export._run_to_disk import _smallest_ess, _updated
+
+    rng, x, rows = np.random.default_rng(0), np.zeros((4, 1)), []
+    for _ in range(20_000):
+        x = 0.9 * x + np.sqrt(1 - 0.81) * rng.standard_normal((4, 1))
+        rows.append(x)
+    draws = 5.0 + np.stack(rows, axis=1)
+    progress = {k: np.zeros(1) for k in ("shift", "sum", "squares", "batch_sum", "batch_squares")} | {"n": 0, "m": 0}
+    for block in np.split(draws, 100, axis=1):
+        progress = _updated(progress, {"posterior/x": block})
+    assert abs(_smallest_ess(progress) / (80_000 / 19) - 1) < 0.35  # 5 standard deviations
+
+
+def test_progress_bar_shows_the_effective_sample_size(tmp_path, capsys):
+    write(tmp_path / "run", progress_bar=True)
+    shown = capsys.readouterr().err
+    assert "ESS" in shown
+    assert "90/90" in shown
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"mcmc": lambda: an_mcmc(MALA(other_model))}, "model or the kernel is not the same"),
+        ({"mcmc": lambda: an_mcmc(MALA(model, target_accept_prob=0.7))}, "target_accept_prob: 0.574.* 0.7"),
+        ({"mcmc": lambda: an_mcmc(NUTS(model))}, "class: MALA.*class: NUTS"),
+        ({"mcmc": lambda: an_mcmc(num_samples=80)}, "`num_samples` was 60, and is now 80"),
+        ({"seed": 1}, "`rng_key`"),
+        ({"y": 2 * DATA}, "`data`"),
+        ({"block_size": 10}, "`block_size` was 20, and is now 10"),
+        ({"sites": ["scale"]}, "`kept`"),
+    ],
+    ids=["model", "setting", "kernel", "length", "key", "data", "block", "sites"],
+)
+def test_a_store_of_another_run(whole, change, message):
+    before = raw(whole)
+    change = dict(change)
+    mcmc = change.pop("mcmc", an_mcmc)()
+    with pytest.raises(ValueError, match=message):
+        write(whole, mcmc, **change)
+    assert_same_bits(before, raw(whole))
+
+
+def test_a_directory_that_holds_something_else(tmp_path):
+    import zarr
+
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "a.txt").write_text("keep me")
+    with pytest.raises(ValueError, match="not empty and holds no run"):
+        write(tmp_path / "notes")
+    zarr.open_group(tmp_path / "other", mode="w").create_array("x", shape=(2,), dtype="f4")
+    with pytest.raises(ValueError, match="holds no run"):
+        write(tmp_path / "other")
+    with pytest.raises(ValueError, match="no store"):
+        read_run(tmp_path / "nowhere")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="is a file"):
+        write(tmp_path / "file")
+
+
+@pytest.mark.parametrize(
+    ("mcmc", "options", "message"),
+    [
+        (an_mcmc, {"block_size": 0}, "block_size"),
+        (lambda: an_mcmc(thinning=3), {"block_size": 20}, "multiple of thinning=3"),
+        (an_mcmc, {"sites": ["nothing"]}, "'nothing'; the model has 'scale', 'values', 'white'"),
+        (an_mcmc, {"sites": []}, "nothing to keep"),
+        (an_mcmc, {"quantities": lambda draw: {"scale": draw["scale"]}, "sites": ["scale"]}, "other names"),
+        (an_mcmc, {"init_params": {"scale": jnp.zeros(3)}}, "leading axis of 2 chains"),
+        (lambda: an_mcmc(AIES(model)), {}, "ensemble"),
+    ],
+)
+def test_bad_arguments(tmp_path, mcmc, options, message):
+    with pytest.raises(ValueError, match=message):
+        write(tmp_path / "run", mcmc(), **options)
+
+
+def test_values_that_are_not_finite_end_the_run(tmp_path):
+    def quantities(draw):
+        return {"root": jnp.sqrt(draw["white"][0])}
+
+    with pytest.raises(RuntimeError, match="'root' has values that are not finite in block 2"):
+        write(tmp_path / "run", quantities=quantities)
+
+
+def test_zarr_is_missing(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "zarr", None)
+    with pytest.raises(ImportError, match=r"numpyro-inverse\[runs\]"):
+        write(tmp_path / "run")
+    with pytest.raises(ImportError, match=r"numpyro-inverse\[runs\]"):
+        read_run(tmp_path / "run")
+
+
+def test_digest_sees_every_bit():
+    x = np.arange(3.0)
+    assert digest({"x": x}) == digest({"x": x.copy()})
+    assert digest({"x": x}) != digest({"x": np.nextafter(x, 9)})
+    assert digest({"x": x}) != digest({"y": x})
+
+
+SCRIPT = """
+import sys, time
+import jax
+from tests.infer.export.test_run_to_disk import an_mcmc, write
+from numpyro_inverse.infer.export._run_store import RunStore
+
+append = RunStore.append
+def slow(self, *rest):
+    append(self, *rest)
+    time.sleep(0.02)
+RunStore.append = slow
+print("ready", flush=True)
+write(sys.argv[1], an_mcmc(num_warmup=200, num_samples=2000), block_size=20)
+"""
+
+
+def _start(store):
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
+    return subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", SCRIPT, str(store)], env=environment, stdout=subprocess.PIPE, text=True
+    )
+
+
+def _killed_and_resumed(tmp_path, kills, seed):
+    """How often a running process was killed with SIGKILL; then the run is finished."""
+    rng, landed = np.random.default_rng(seed), 0
+    for _ in range(kills):
+        process = _start(tmp_path / "killed")
+        assert process.stdout.readline() == "ready\n"
+        deadline = time.monotonic() + rng.uniform(0.0, 6.0)
+        while time.monotonic() < deadline and process.poll() is None:
+            time.sleep(0.002)
+        landed += process.poll() is None
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
+        if (tmp_path / "killed" / "marker").exists() and _complete(tmp_path / "killed"):
+            shutil.rmtree(tmp_path / "killed")  # a further kill needs a further run
+    write(tmp_path / "killed", an_mcmc(num_warmup=200, num_samples=2000))
+    return landed
+
+
+def _complete(store):
+    try:
+        return read_run(store, sites=["scale"]).attrs["complete"]
+    except ValueError:
+        return False
+
+
+def _kill_test(tmp_path, kills, seed):
+    write(tmp_path / "whole", an_mcmc(num_warmup=200, num_samples=2000))
+    assert _killed_and_resumed(tmp_path, kills, seed) == kills
+    assert_same_bits(raw(tmp_path / "whole"), raw(tmp_path / "killed"))
+
+
+@pytest.mark.statistical
+def test_twenty_kills(tmp_path):
+    _kill_test(tmp_path, 20, 0)
+
+
+def test_two_kills(tmp_path):
+    _kill_test(tmp_path, 2, 1)
