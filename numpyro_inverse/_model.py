@@ -1,26 +1,167 @@
-"""The observed sites of a model as functions of its latents: the numbers in their distributions, simulated data."""
+"""What is read off a NumPyro model: its sites, their values at given latents, simulated data, log likelihoods.
+
+A *trace* is NumPyro's: a dictionary of sites in the model's order. Three functions make one: :func:`abstract_trace` for
+types and shapes alone, :func:`trace_at` at constrained values of some sites, :func:`unconstrained_trace` at unconstrained
+latents. The others take traces apart.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, PyTree
 from numpyro import handlers
+from numpyro.distributions import Unit, biject_to
 from numpyro.infer.util import constrain_fn
+from numpyro.primitives import Messenger
+
+Site = dict[str, Any]
+Trace = dict[str, Site]
 
 
-def observed_sites(model: Callable, args: tuple, kwargs: dict[str, Any], z: PyTree) -> dict[str, Any]:
-    """The observed sites of a trace with the unconstrained latents ``z``."""
+def abstract_trace(model: Callable, args: tuple = (), kwargs: Mapping[str, Any] | None = None) -> Trace:
+    """The model's sites; their types, shapes and supports may be used, their values may not (they are abstract).
+
+    Nothing is computed or compiled. Values that do not depend on a draw, such as the data, are there.
+    """
+    found: Trace = {}
+
+    def run() -> None:
+        found.update(trace_at(model, args, kwargs))
+
+    jax.eval_shape(run)
+    return found
+
+
+def trace_at(
+    model: Callable,
+    args: tuple = (),
+    kwargs: Mapping[str, Any] | None = None,
+    values: Mapping[str, Array] | None = None,
+    *,
+    substitute_fn: Callable[[Site], Any] | None = None,
+    rng_key: Array | None = None,
+) -> Trace:
+    """The model's sites with constrained ``values`` of some of them; the others are drawn from their priors.
+
+    Args:
+        model: a NumPyro model.
+        args: its arguments.
+        kwargs: its keyword arguments.
+        values: by site; deterministic sites among them are computed again.
+        substitute_fn: from a site to its value, or None; instead of ``values``.
+        rng_key: of the draws; default: ``jax.random.key(0)``, for traces in which nothing random is used.
+    """
+    seeded = handlers.seed(model, jax.random.key(0) if rng_key is None else rng_key)
+    if substitute_fn is not None:
+        seeded = handlers.substitute(seeded, substitute_fn=substitute_fn)
+    elif values is not None:
+        seeded = handlers.substitute(seeded, data=dict(values))
+    with handlers.block():
+        return handlers.trace(seeded).get_trace(*args, **(kwargs or {}))
+
+
+def unconstrained_trace(
+    model: Callable, args: tuple, kwargs: Mapping[str, Any] | None, z: Mapping[str, Array]
+) -> Trace:
+    """The model's sites at unconstrained latents ``z``; supports may depend on other latents."""
     seeded = handlers.seed(model, jax.random.key(0))
-    values = constrain_fn(seeded, args, kwargs, z)
-    trace = handlers.trace(handlers.substitute(seeded, data=values)).get_trace(*args, **kwargs)
-    return {k: site for k, site in trace.items() if site["type"] == "sample" and site["is_observed"]}
+    with handlers.block():
+        values = constrain_fn(seeded, args, dict(kwargs or {}), dict(z))
+    return trace_at(model, args, kwargs, values)
 
 
-def real_parameters(distributions: PyTree) -> tuple[list[Array], Callable]:
+def simulate(
+    model: Callable,
+    args: tuple,
+    kwargs: Mapping[str, Any] | None,
+    rng_key: Array,
+    values: Mapping[str, Array] | None = None,
+) -> Trace:
+    """The model's sites with the observed ones drawn too, given ``values`` of some latents or from the joint law.
+
+    What depends on the data in the model sees the simulated data. A ``numpyro.factor`` is not simulated.
+    """
+    return trace_at(_Unobserved(model), args, kwargs, values, rng_key=rng_key)
+
+
+class _Unobserved(Messenger):
+    """Observed sites are sampled instead."""
+
+    def process_message(self, msg: Site) -> None:
+        if msg["type"] == "sample" and msg["is_observed"] and not msg["infer"].get("is_auxiliary", False):
+            msg["is_observed"] = False
+            msg["value"] = None
+
+
+# Parts of a trace.
+
+
+def sample_sites(trace: Trace) -> Trace:
+    """Latent and observed sites, factors among them."""
+    return {name: site for name, site in trace.items() if site["type"] == "sample"}
+
+
+def latent_sites(trace: Trace) -> Trace:
+    """Sample sites without data."""
+    return {name: site for name, site in sample_sites(trace).items() if not site["is_observed"]}
+
+
+def observed_sites(trace: Trace) -> Trace:
+    """Sample sites with data, and factors."""
+    return {name: site for name, site in sample_sites(trace).items() if site["is_observed"]}
+
+
+def data_sites(trace: Trace) -> Trace:
+    """Sample sites with data; factors are not data."""
+    return {name: site for name, site in observed_sites(trace).items() if not is_factor(site)}
+
+
+def is_factor(site: Site) -> bool:
+    """Whether the site is a ``numpyro.factor``."""
+    return isinstance(site["fn"], Unit)
+
+
+def subsampling_plates(trace: Trace) -> list[str]:
+    """Names of the plates that draw batches."""
+    plates = {name: site["args"] for name, site in trace.items() if site["type"] == "plate"}
+    return [name for name, (size, batch, *_) in plates.items() if batch is not None and size > batch]
+
+
+def discrete_latents(trace: Trace) -> list[str]:
+    """Names of the latent sites with a discrete support."""
+    return [name for name, site in latent_sites(trace).items() if site["fn"].support.is_discrete]
+
+
+def transforms(trace: Trace) -> dict[str, Any]:
+    """From unconstrained to constrained values, by latent site."""
+    return {name: biject_to(site["fn"].support) for name, site in latent_sites(trace).items()}
+
+
+def log_probs(sites: Trace) -> dict[str, Array]:
+    """Log density of each sample site at its value, scaled, summed over its elements."""
+    return {name: scale_of(site) * jnp.sum(site["fn"].log_prob(site["value"])) for name, site in sites.items()}
+
+
+def scale_of(site: Site) -> Any:
+    """By how much the log density of a site counts: the factor of subsampling plates and of ``handlers.scale``."""
+    return 1.0 if site["scale"] is None else site["scale"]
+
+
+def not_finite(site: Site) -> int:
+    """How many data of a site are not finite; 0 where they are traced."""
+    value = site["value"]
+    return 0 if isinstance(value, jax.core.Tracer) else int(np.sum(~np.isfinite(value)))
+
+
+# The laws of the observed sites as functions of numbers.
+
+
+def real_parameters(distributions: PyTree) -> tuple[list[Array], Callable[[list[Array]], PyTree]]:
     """The real numbers in the distributions, and how to put others in their place."""
     leaves, structure = jax.tree.flatten(distributions)
     real = [jnp.issubdtype(jnp.result_type(leaf), jnp.floating) for leaf in leaves]
@@ -33,13 +174,13 @@ def real_parameters(distributions: PyTree) -> tuple[list[Array], Callable]:
     return [jnp.asarray(leaf) for leaf, r in zip(leaves, real, strict=True) if r], rebuild
 
 
-def simulated_data(sites: dict[str, Any], key: Array, count: int) -> dict[str, Array]:
-    """``count`` data sets like the observed one, stacked; the data themselves where a site cannot be sampled."""
-    keys = jax.random.split(key, (max(len(sites), 1), count))
+def simulated_data(sites: Trace, rng_key: Array, count: int) -> dict[str, Array]:
+    """``count`` data sets given the latents of a trace, stacked; the data themselves where a site cannot be sampled."""
+    keys = jax.random.split(rng_key, (max(len(sites), 1), count))
     return {name: _simulated(site, keys[i]) for i, (name, site) in enumerate(sites.items())}
 
 
-def _simulated(site: dict[str, Any], keys: Array) -> Array:
+def _simulated(site: Site, keys: Array) -> Array:
     shape = jnp.shape(site["value"])
     try:
         draws = jax.vmap(site["fn"].sample)(keys)

@@ -12,7 +12,7 @@ import optax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
-from numpyro_inverse._model import observed_sites, real_parameters, simulated_data
+from numpyro_inverse._model import Trace, observed_sites, real_parameters, scale_of, simulated_data, unconstrained_trace
 from numpyro_inverse.infer.laplace._reference import InformedDirections, LaplaceReference, Reference, prior_reference
 
 OVERSAMPLING = 10  # further random directions, for accuracy
@@ -122,8 +122,8 @@ def fisher_information(model: Callable, args: tuple, kwargs: dict[str, Any], z: 
     """
     x, unravel = ravel_pytree(z)
 
-    def observed(x: Array) -> dict[str, Any]:
-        return observed_sites(model, args, kwargs, unravel(x))
+    def observed(x: Array) -> Trace:
+        return observed_sites(unconstrained_trace(model, args, kwargs, unravel(x)))
 
     def parameters(x: Array) -> tuple[list[Array], Callable]:
         return real_parameters({k: site["fn"] for k, site in observed(x).items()})
@@ -136,8 +136,7 @@ def fisher_information(model: Callable, args: tuple, kwargs: dict[str, Any], z: 
     def surprise(theta: list[Array]) -> Array:
         total = jnp.zeros((), x.dtype)
         for name, fn in rebuild(theta).items():
-            scale = 1.0 if sites[name]["scale"] is None else sites[name]["scale"]
-            log_probs = jax.vmap(fn.log_prob)(data[name]) * scale
+            log_probs = jax.vmap(fn.log_prob)(data[name]) * scale_of(sites[name])
             total -= jnp.sum(log_probs) / len(data[name])
         return total
 

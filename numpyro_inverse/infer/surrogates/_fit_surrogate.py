@@ -16,7 +16,7 @@ from numpyro import handlers
 from numpyro.distributions import biject_to
 from numpyro.infer import MCMC, NUTS
 
-from numpyro_inverse._model import observed_sites, real_parameters, simulated_data
+from numpyro_inverse._model import observed_sites, real_parameters, simulated_data, unconstrained_trace
 from numpyro_inverse.infer.laplace._reference import Reference, prior_reference
 from numpyro_inverse.infer.surrogates._surrogate import Surrogate, emulate, unravel
 
@@ -214,7 +214,7 @@ class _Simulator:
         self.root, self.derivatives, self.shown = root, derivatives, shown
 
         def parameters(x: Array) -> tuple[Array, Array]:
-            sites = observed_sites(model, args, kwargs, unravel(surrogate.latents, x))
+            sites = observed_sites(unconstrained_trace(model, args, kwargs, unravel(surrogate.latents, x)))
             return _outputs(sites, surrogate.places), _site_log_likelihood(sites)
 
         def one(pair: tuple[Array, Array]) -> tuple[Array, Array, Array]:
@@ -334,7 +334,7 @@ def _log_likelihoods(
     """Of the data, at each row; one at a time, as memory may not hold many runs of a model."""
 
     def one(x: Array) -> Array:
-        return _site_log_likelihood(observed_sites(model, args, kwargs, unravel(latents, x)))
+        return _site_log_likelihood(observed_sites(unconstrained_trace(model, args, kwargs, unravel(latents, x))))
 
     return jax.jit(partial(jax.lax.map, one))(x)
 
@@ -349,7 +349,7 @@ def _likelihood_scale(
     @jax.jit
     @jax.vmap
     def squared_scores(x: Array, key: PRNGKeyArray) -> Array:
-        sites = observed_sites(model, args, kwargs, unravel(surrogate.latents, x))
+        sites = observed_sites(unconstrained_trace(model, args, kwargs, unravel(surrogate.latents, x)))
         values = {name: real_parameters(site["fn"]) for name, site in sites.items()}
         data = simulated_data(sites, key, FISHER_DATA)
 

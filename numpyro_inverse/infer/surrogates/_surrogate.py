@@ -16,7 +16,7 @@ from numpyro import handlers
 from numpyro.distributions import biject_to
 from numpyro.primitives import Messenger
 
-from numpyro_inverse._model import observed_sites, real_parameters
+from numpyro_inverse._model import observed_sites, real_parameters, unconstrained_trace
 
 SATURATION = 5.0  # of an input, in posterior standard deviations
 
@@ -170,7 +170,7 @@ def _places(model: Callable, latents: tuple, args: tuple, kwargs: dict[str, Any]
 
     @jax.jit
     def at(x: Array) -> dict[str, list[Array]]:
-        sites = observed_sites(model, args, kwargs, unravel(latents, x))
+        sites = observed_sites(unconstrained_trace(model, args, kwargs, unravel(latents, x)))
         return {name: real_parameters(site["fn"])[0] for name, site in sites.items()}
 
     size = sum(math.prod(shape) for _, shape in latents)
