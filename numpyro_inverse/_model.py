@@ -1,8 +1,8 @@
 """What is read off a NumPyro model: its sites, their values at given latents, simulated data, log likelihoods.
 
-A *trace* is NumPyro's: a dictionary of sites in the model's order. Three functions make one: :func:`abstract_trace` for
-types and shapes alone, :func:`trace_at` at constrained values of some sites, :func:`unconstrained_trace` at unconstrained
-latents. The others take traces apart.
+A *trace* is NumPyro's: a dictionary of sites in the model's order. Three functions make one: :func:`abstract_trace`
+for types and shapes alone, :func:`trace_at` at constrained values of some sites, :func:`unconstrained_trace` at
+unconstrained latents. The others take traces apart.
 """
 
 from __future__ import annotations
