@@ -15,7 +15,7 @@ from numpyro.distributions import Distribution, Normal
 from scipy.stats import chi2
 
 from numpyro_inverse.calibration.priors._latents import base_of, latent_rows
-from numpyro_inverse.infer.whitening._reparam import unwrapped
+from numpyro_inverse.distributions._reparametrized import unwrapped
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -20,6 +20,7 @@ from numpyro.infer.util import constrain_fn
 from numpyro.util import is_prng_key
 
 from numpyro_inverse.distributions import SpectralField
+from numpyro_inverse.distributions._reparametrized import unwrapped
 from numpyro_inverse.infer.exact._affine import AffineModel
 from numpyro_inverse.infer.exact._exact_gaussian import DENSE_LIMIT, _is_traced
 from numpyro_inverse.infer.exact._gaussian_posterior import (
@@ -31,7 +32,6 @@ from numpyro_inverse.infer.exact._gaussian_posterior import (
     gaussian_posterior,
     refreshed,
 )
-from numpyro_inverse.infer.whitening._reparam import unwrapped
 from numpyro_inverse.infer.whitening._whiten import whiten
 
 HERE = "ExactGibbs"
