@@ -11,6 +11,7 @@ from numpyro_inverse import domains as domains
 from numpyro_inverse import infer as infer
 from numpyro_inverse import operators as operators
 from numpyro_inverse import plots as plots
+from numpyro_inverse.infer import fit_coordinates as fit_coordinates
 from numpyro_inverse.infer import to_arviz as to_arviz
 from numpyro_inverse.infer import whiten as whiten
 
