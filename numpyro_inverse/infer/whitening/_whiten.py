@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from functools import partial, update_wrapper
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -56,10 +57,8 @@ def whiten(model: Callable, centering: float | Float[Array, "..."] | Coordinates
 
 def _numbers(centering: Any) -> Any:
     message = "whiten: `centering` must be numbers in [0, 1], or what `fit_coordinates(model, ...)` returns; got "
-    try:
-        numeric = np.issubdtype(jnp.result_type(centering), np.number)
-    except (TypeError, ValueError):
-        numeric = False
+    kind = centering.dtype if isinstance(centering, jax.Array) else np.asarray(centering, dtype=None).dtype
+    numeric = np.issubdtype(kind, np.floating) or np.issubdtype(kind, np.integer)
     if not numeric:
         hint = " Coordinates are fitted to data: `whiten(model, fit_coordinates(model, data=y))`."
         raise TypeError(f"{message}{centering!r}.{hint if isinstance(centering, str) else ''}")
