@@ -97,7 +97,7 @@ class Sketch:
         if not len(suspects):
             return given
         shear = np.zeros((p, n))
-        shear[suspects] = -self.solve(cross[suspects], 1e-3)
+        shear[suspects] = -self.solve(cross[suspects], 1e-5)
         directions = np.concatenate([np.eye(p), shear], axis=1)
         products = whole.copy()
         for i in suspects:
