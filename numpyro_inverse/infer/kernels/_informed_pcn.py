@@ -9,9 +9,10 @@ import jax.numpy as jnp
 from jaxtyping import Array
 from numpyro.infer.initialization import init_to_uniform
 
+from numpyro_inverse._checks import check_count
 from numpyro_inverse.infer.kernels._base import KernelState, Point
 from numpyro_inverse.infer.kernels._function_space import misfit
-from numpyro_inverse.infer.kernels._informed import InformedKernel, positive_rank
+from numpyro_inverse.infer.kernels._informed import InformedKernel
 from numpyro_inverse.infer.kernels._pcn import PCN
 
 
@@ -68,7 +69,7 @@ class InformedPCN(InformedKernel, PCN):
             target_accept_prob=target_accept_prob,
             init_strategy=init_strategy,
         )
-        self._rank = positive_rank(self._name, rank)
+        self._rank = check_count(self._name, "rank", rank)
 
     def _propose(self, key: Array, here: Point, state: KernelState, target: Callable) -> tuple[Point, Array, int]:
         key_noise, key_target = jax.random.split(key)

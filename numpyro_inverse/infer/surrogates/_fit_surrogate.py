@@ -17,7 +17,7 @@ from numpyro.distributions import biject_to
 from numpyro.infer import MCMC, NUTS
 
 from numpyro_inverse._model import observed_sites, real_parameters, simulated_data, unconstrained_trace
-from numpyro_inverse.infer.laplace._reference import Reference, prior_reference
+from numpyro_inverse.infer.laplace import Reference, prior_reference
 from numpyro_inverse.infer.surrogates._surrogate import Surrogate, emulate, unravel
 
 if TYPE_CHECKING:

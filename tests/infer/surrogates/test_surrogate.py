@@ -10,11 +10,10 @@ import pytest
 from numpyro.infer import MCMC, NUTS
 from numpyro.infer.util import potential_energy
 from scipy import stats
-from tests.infer._laws import ALARM
 
 from numpyro_inverse import nn
 from numpyro_inverse.infer import DelayedAcceptance, Surrogate, emulate, fit_surrogate
-from numpyro_inverse.infer.laplace._reference import Reference
+from numpyro_inverse.infer.laplace import Reference
 from numpyro_inverse.infer.surrogates._fit_surrogate import (
     FISHER_DATA,
     FISHER_DRAWS,
@@ -25,6 +24,7 @@ from numpyro_inverse.infer.surrogates._fit_surrogate import (
     _loss,
     _Simulator,
 )
+from tests.infer._laws import ALARM
 
 FORWARD = 0.5 * np.random.default_rng(0).standard_normal((5, 3)).astype(np.float32)
 DATA = np.array([0.5, 1.5, 0.7, 2.0, 1.0], np.float32)
