@@ -6,8 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from numpyro_inverse.nn import CouplingFlow, MultiscaleFlow, TrainingSettings, dequantize, fit_flow, save
-from numpyro_inverse.nn._training import fit_module, optimizer_of
+from numpyro_inverse.nn import CouplingFlow, MultiscaleFlow, TrainingSettings, dequantize, fit_flow, fit_module, save
+from numpyro_inverse.nn import _rows as rows_module
+from numpyro_inverse.nn._fit_module import optimizer_of
 
 rng = np.random.default_rng(0)
 ROWS = np.tile(rng.normal(size=(40, 2)) + 1.0, (10, 1))  # the rows held out are like those trained on
@@ -46,7 +47,7 @@ class Interrupted:
 
 def fit(rows=ROWS, **options):
     settings = TrainingSettings(**(OPTIONS | {"learning_rate": 0.05} | options))
-    return fit_module(Line(), squares, rows, jax.random.key(1), settings, "fit")
+    return fit_module(Line(), squares, rows, key=jax.random.key(1), settings=settings, name="fit")
 
 
 def test_it_learns():
@@ -58,7 +59,7 @@ def test_it_learns():
 def test_an_interrupted_run_continues_to_the_same_result(tmp_path):
     whole = fit(Interrupted(ROWS, 10**6))
     with pytest.raises(KeyboardInterrupt):
-        fit(Interrupted(ROWS, 7), checkpoint=tmp_path / "run")
+        fit(Interrupted(ROWS, 8), checkpoint=tmp_path / "run")
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
     continued = fit(Interrupted(ROWS, 10**6), checkpoint=tmp_path / "run")
     assert continued.training_loss == whole.training_loss
@@ -70,7 +71,7 @@ def test_an_interrupted_run_continues_to_the_same_result(tmp_path):
         fit(learning_rate=0.1, checkpoint=tmp_path / "run")
     other = TrainingSettings(**OPTIONS, learning_rate=0.05, checkpoint=tmp_path / "run")
     with pytest.raises(ValueError, match="another training"):
-        fit_module(Line(), squares, ROWS, jax.random.key(2), other, "fit")
+        fit_module(Line(), squares, ROWS, key=jax.random.key(2), settings=other, name="fit")
 
 
 def test_checkpoints_that_are_none(tmp_path):
@@ -81,8 +82,17 @@ def test_checkpoints_that_are_none(tmp_path):
         fit(checkpoint=tmp_path / "missing" / "run")
     fit(checkpoint=tmp_path / "run", max_epochs=1)
     settings = TrainingSettings(**(OPTIONS | {"max_epochs": 1, "learning_rate": 0.05, "checkpoint": tmp_path / "run"}))
-    with pytest.raises(ValueError, match="fit: the checkpoint run is damaged or of another module"):
-        fit_module((Line(), Line()), lambda m, x, k: squares(m[0], x, k), ROWS, jax.random.key(1), settings, "fit")
+    with pytest.raises(
+        ValueError, match=r"fit: the checkpoint run is of another training \(initial state, loss differ\)"
+    ):
+        fit_module(
+            (Line(), Line()),
+            lambda m, x, k: squares(m[0], x, k),
+            ROWS,
+            key=jax.random.key(1),
+            settings=settings,
+            name="fit",
+        )
 
 
 def test_data_on_disk_train_as_well(tmp_path):
@@ -92,12 +102,10 @@ def test_data_on_disk_train_as_well(tmp_path):
 
 
 def test_all_rows_of_all_blocks_are_seen(monkeypatch):
-    from numpyro_inverse.nn import training
-
-    monkeypatch.setattr(training, "BLOCK", 50)
+    monkeypatch.setattr(rows_module, "BLOCK", 50)
     rows = np.arange(360.0)[:, None]
     for data in (rows, Interrupted(rows, 100)):
-        batches = list(training._batches(data, 360, 60, jax.random.key(0), "fit"))
+        batches = list(rows_module.shuffled(data, 360, 60, jax.random.key(0), "fit"))
         seen = np.concatenate(batches).ravel()
         np.testing.assert_array_equal(np.sort(seen), np.arange(360))
         assert np.mean(np.abs(np.diff(seen)) < 2) < 0.1
@@ -118,7 +126,7 @@ def test_epochs_differ_in_the_noise_of_training_and_share_that_of_the_score():
     def noise(line, batch, key):
         return jax.random.normal(key) + jnp.sum(0 * line.mean)
 
-    found = fit_module(Line(), noise, ROWS, jax.random.key(1), settings, "fit")
+    found = fit_module(Line(), noise, ROWS, key=jax.random.key(1), settings=settings, name="fit")
     assert len(set(found.training_loss)) == 4
     assert len(set(found.held_out_loss)) == 1
 
@@ -141,7 +149,7 @@ def test_a_score_that_is_not_a_number_is_never_the_best():
         return jnp.where((line.mean[0] < 0.2) & (len(batch) != 64), jnp.nan, value)
 
     settings = TrainingSettings(**(OPTIONS | {"learning_rate": 0.05, "max_epochs": 4}))
-    found = fit_module(Line(), loss, ROWS, jax.random.key(1), settings, "fit")
+    found = fit_module(Line(), loss, ROWS, key=jax.random.key(1), settings=settings, name="fit")
     assert np.isnan(found.held_out_loss[0])
     assert found.held_out_loss[found.best_epoch] == np.nanmin(found.held_out_loss)
 
@@ -164,7 +172,7 @@ def test_a_loss_that_is_not_finite_ends_it_with_the_last_good_parameters():
 
     settings = TrainingSettings(**(OPTIONS | {"learning_rate": 0.05, "max_epochs": 20}))
     with pytest.warns(UserWarning, match="not finite in epoch"):
-        found = fit_module(Line(), loss, ROWS, jax.random.key(1), settings, "fit")
+        found = fit_module(Line(), loss, ROWS, key=jax.random.key(1), settings=settings, name="fit")
     assert "not finite" in found.stopped
     assert np.all(np.isfinite(found.module.mean))
     assert 0 < found.module.mean[0] <= 0.3
