@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from numpyro_inverse.nn._named_leaves import named_leaves
+
 LIBRARIES = tuple({sysconfig.get_path(kind) for kind in ("stdlib", "platstdlib", "purelib", "platlib")})
 ARRAYS = (np.ndarray, np.generic, jax.Array)
 PLAIN = (type(None), bool, int, float, complex, str, bytes, type(Ellipsis), range, slice, np.dtype)
@@ -44,7 +46,7 @@ def _feed(found: Any, value: Any, seen: dict[int, int], kept: list) -> None:
     if id(value) in seen:  # met before: by its number, so that circles end
         found.update(f"#{seen[id(value)]};".encode())
         return
-    if not isinstance(value, tuple | frozenset | types.CodeType | ARRAYS):  # no part of a circle by themselves
+    if not isinstance(value, (tuple, frozenset, types.CodeType, *ARRAYS)):  # no part of a circle by themselves
         seen[id(value)] = len(seen)
         kept.append(value)  # an address is not used twice meanwhile
     if isinstance(value, ARRAYS):
@@ -72,7 +74,7 @@ def _feed(found: Any, value: Any, seen: dict[int, int], kept: list) -> None:
     elif dataclasses.is_dataclass(value):  # Equinox modules too
         add({field.name: getattr(value, field.name, None) for field in dataclasses.fields(value)}, *_call(value))
     elif not jax.tree_util.all_leaves([value]):
-        add({jax.tree_util.keystr(at): leaf for at, leaf in jax.tree_util.tree_leaves_with_path(value)})
+        add(dict(named_leaves(value)))
     elif _in_library(getattr(sys.modules.get(type(value).__module__), "__file__", None) or LIBRARIES[0]):
         add()
     else:

@@ -15,6 +15,8 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from numpyro_inverse.nn._named_leaves import named_leaves
+
 SCHEMA = "2"
 OLD_SCHEMA = "1"  # had a hash of the arrays alone, or none
 FORMAT = "numpyro_inverse"
@@ -107,10 +109,8 @@ def load[Tree](path: str | Path, like: Tree | None = None) -> Tree:
         if _kind(found[name].dtype) != _kind(leaf.dtype):
             raise ValueError(f"load: {name} in {path.name} is of {found[name].dtype}, in `like` of {leaf.dtype}.")
     loaded = {name: _as_ours(f"{name} in {path.name}", found[name], leaf.dtype) for name, leaf in wanted.items()}
-    leaves, structure = jax.tree_util.tree_flatten_with_path(like)
-    return jax.tree_util.tree_unflatten(
-        structure, [loaded[_name(at)] if _is_array(leaf) else leaf for at, leaf in leaves]
-    )
+    leaves = [loaded[name] if _is_array(leaf) else leaf for name, leaf in named_leaves(like)]
+    return jax.tree.unflatten(jax.tree.structure(like), leaves)
 
 
 def load_metadata(path: str | Path) -> dict[str, Any]:
@@ -225,11 +225,7 @@ def _as_ours(where: str, array: np.ndarray, like: np.dtype) -> jax.Array:
 
 
 def _named(tree: Any) -> dict[str, Any]:
-    return {_name(at): leaf for at, leaf in jax.tree_util.tree_leaves_with_path(tree) if _is_array(leaf)}
-
-
-def _name(at: tuple) -> str:
-    return jax.tree_util.keystr(at).lstrip(".")
+    return {name: leaf for name, leaf in named_leaves(tree) if _is_array(leaf)}
 
 
 def _is_array(leaf: Any) -> bool:

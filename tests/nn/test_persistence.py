@@ -7,6 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro.distributions as dist
 import pytest
 import safetensors.numpy
 
@@ -214,6 +215,22 @@ def test_numbers_that_cannot_be_loaded(tmp_path):
         if like.dtype.itemsize == 8:
             with jax.enable_x64(True):
                 np.testing.assert_array_equal(load(tmp_path / "x", {"x": like})["x"], array)
+
+
+def test_distributions_keep_their_parameters(tmp_path):
+    """NumPyro's own order of them depends on the process: the names must be those of the attributes."""
+    law = {"prior": (dist.Normal(1.0, 2.0).expand([3]).to_event(1), dist.Gamma(3.0, 4.0).mask(jnp.array(True)))}
+    save(tmp_path / "x", jax.tree.map(jnp.asarray, law))
+    with safetensors.safe_open(tmp_path / "x", framework="np") as file:
+        found = {name: float(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118
+    assert {name.rsplit(".")[-1]: value for name, value in found.items()} == {
+        "loc": 1.0,
+        "scale": 2.0,
+        "concentration": 3.0,
+        "rate": 4.0,
+        "_mask": 1.0,
+    }
+    assert eqx.tree_equal(load(tmp_path / "x", jax.tree.map(jnp.zeros_like, law)), jax.tree.map(jnp.asarray, law))
 
 
 def test_bad_arguments(tmp_path):

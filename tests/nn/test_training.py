@@ -140,7 +140,7 @@ def test_versions_are_in_a_checkpoint(tmp_path, monkeypatch):
     fit(checkpoint=tmp_path / "run", max_epochs=1)
     assert load_metadata(tmp_path / "run")["versions"]["jax"] == jax.__version__
     monkeypatch.setattr(training_module, "version", lambda package: "0")
-    with pytest.warns(UserWarning, match=rf"was written with jax {jax.__version__}"):
+    with pytest.warns(UserWarning, match=rf"was written with .*jax {jax.__version__}"):
         fit(checkpoint=tmp_path / "run", max_epochs=1)
 
 
