@@ -27,7 +27,7 @@ from jaxtyping import UInt8
 
 from numpyro_inverse.distributions import Flow, Matern, Pushforward
 from numpyro_inverse.domains import Grid
-from numpyro_inverse.nn._fit_flow import dequantize
+from numpyro_inverse.nn import dequantize
 from numpyro_inverse.nn.pretrained import load_pretrained
 from numpyro_inverse.operators import Convolution, Mask, Matrix
 

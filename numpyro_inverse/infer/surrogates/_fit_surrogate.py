@@ -21,7 +21,7 @@ from numpyro_inverse.infer.laplace import Reference, prior_reference
 from numpyro_inverse.infer.surrogates._surrogate import Surrogate, emulate, unravel
 
 if TYPE_CHECKING:
-    from numpyro_inverse.nn._training import TrainingSettings
+    from numpyro_inverse.nn import TrainingSettings
 
 HERE = "fit_surrogate"
 TEMPERATURES = (1.0, 1.5)  # of the surrogate's posterior, at which new points are drawn: the tails matter too
@@ -110,7 +110,7 @@ def fit_surrogate(
         O'Leary-Roseberry, Chen, Villa & Ghattas, J. Comput. Phys. 496 (2024) 112555 (derivative-informed training);
         Cleary, Garbuno-Inigo, Lan, Schneider & Stuart, J. Comput. Phys. 424 (2021) 109716 (emulate where one samples).
     """
-    from numpyro_inverse.nn._training import TrainingSettings, fit_module
+    from numpyro_inverse.nn import TrainingSettings, fit_module
 
     for name, value, least in (("derivatives", derivatives, 1), ("rounds", rounds, 0)):
         if value < least:
@@ -122,7 +122,7 @@ def fit_surrogate(
     surrogate = Surrogate(model, *args, width=width, depth=depth, key=key_net, **kwargs)
     known = _vectors(model, surrogate.latents, draws, args, kwargs)
     part = num_simulations // (rounds + 1)
-    if part < settings.batch_size * 2:
+    if settings.batch_size is not None and part < settings.batch_size * 2:
         raise ValueError(
             f"{HERE}: {num_simulations} simulations in {rounds + 1} parts are too few; each must have two batches of "
             f"{settings.batch_size} at least."
@@ -168,7 +168,7 @@ def fit_surrogate(
             one = partial(_loss, surrogate, n=n, m=m, derivatives=derivatives)
             return jnp.mean(jax.vmap(one)(batch, jax.random.split(key, len(batch))))
 
-        return fit_module(surrogate, loss, rows, key, settings, HERE)
+        return fit_module(surrogate, loss, rows, key=key, settings=settings, name=HERE)
 
     for r in range(rounds):
         keys = jax.random.split(jax.random.fold_in(key, r + 1), 3)
