@@ -40,10 +40,10 @@ def fit_flow(
 
     Raises:
         TypeError: ``data`` is no array of real numbers; ``flow`` has no ``inverse_and_log_det``.
-        ValueError: as :func:`~numpyro_inverse.nn.train`; rows of another shape than the flow's; data outside
+        ValueError: settings that make no sense; rows of another shape than the flow's; data outside
             its range, where its density is zero.
 
-    >>> fit = fit_flow(flow, images, key=jax.random.key(0), prepare=dequantize, max_epochs=10)  # doctest: +SKIP
+    >>> fit = fit_flow(flow, images, key=jax.random.key(0), prepare=dequantize, max_epochs=10)
     """
     chosen = TrainingSettings(**settings)
     if not hasattr(flow, "inverse_and_log_det"):

@@ -57,13 +57,13 @@ def fit_gan(
 
     Raises:
         TypeError: ``data`` is no array, ``base`` no distribution, a network cannot be called.
-        ValueError: as :func:`~numpyro_inverse.nn.train`; networks and rows whose shapes do not fit; a
+        ValueError: settings that make no sense; networks and rows whose shapes do not fit; a
             ``critic_steps`` or ``penalty`` that makes no sense.
 
     References:
         Gulrajani, Ahmed, Arjovsky, Dumoulin & Courville, NeurIPS 2017, algorithm 1.
 
-    >>> fit = fit_gan(generator, critic, rows, base=latent, key=jax.random.key(0))  # doctest: +SKIP
+    >>> fit = fit_gan(generator, critic, rows, base=latent, key=jax.random.key(0))
     """
     chosen = TrainingSettings(**settings)
     prepare = prepared_rows if prepare is None else prepare

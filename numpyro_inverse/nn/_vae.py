@@ -159,10 +159,10 @@ def fit_vae(
 
     Raises:
         TypeError: ``data`` is no array, or ``vae`` no :class:`VAE`.
-        ValueError: as :func:`~numpyro_inverse.nn.train`; rows of another shape than the networks take; a bound
+        ValueError: settings that make no sense; rows of another shape than the networks take; a bound
             that is not finite before any training.
 
-    >>> fit = fit_vae(vae, images, key=jax.random.key(0), prepare=dequantize, max_epochs=10)  # doctest: +SKIP
+    >>> fit = fit_vae(vae, images, key=jax.random.key(0), prepare=dequantize, max_epochs=10)
     """
     if not isinstance(vae, VAE):
         raise TypeError(f"fit_vae: `vae` must be a VAE; got {type(vae).__name__}.")

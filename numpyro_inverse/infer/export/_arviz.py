@@ -54,9 +54,9 @@ def to_arviz(
     distribution joins independent observations by ``to_event``). With ``prior``: ``prior`` and ``prior_predictive``.
     A ``numpyro.factor`` is not data and is in none of them.
 
-    >>> mcmc.run(key, data=y, extra_fields=("accept_prob", "num_steps", "potential_energy"))  # doctest: +SKIP
-    >>> tree = to_arviz(mcmc, domain={"field": grid})  # doctest: +SKIP
-    >>> tree.posterior["field"].sel(x=0.3, y=0.1, method="nearest")  # doctest: +SKIP
+    >>> mcmc.run(key, data=y, extra_fields=("accept_prob", "num_steps", "potential_energy"))
+    >>> tree = to_arviz(mcmc, domain={"field": grid})
+    >>> tree.posterior["field"].sel(x=0.3, y=0.1, method="nearest")
 
     Args:
         posterior: an ``MCMC`` that has run, or a dict of samples of shape ``(chain, draw, ...)``; with ``num_chains``,

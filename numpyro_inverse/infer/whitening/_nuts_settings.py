@@ -23,8 +23,8 @@ def nuts_settings(whitened: Whitened, *args: Any, **kwargs: Any) -> dict[str, An
     0.7 or more. Both are then kept: warm-up needs only to forget the starting points, which are independent draws of a
     Gaussian with these variances, and 50 iterations do. If no such step is good enough, warm-up adapts it.
 
-    >>> whitened = whiten(model, centering="auto")  # doctest: +SKIP
-    >>> kernel = NUTS(whitened, **nuts_settings(whitened, data=photo))  # doctest: +SKIP
+    >>> whitened = whiten(model, centering="auto")
+    >>> kernel = NUTS(whitened, **nuts_settings(whitened, data=photo))
 
     Args:
         whitened: ``whiten(model, centering="auto")``.

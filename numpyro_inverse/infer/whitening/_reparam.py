@@ -21,7 +21,7 @@ class BaseReparam(Reparam):
 
     ``whiten(model)`` applies it to every such site; this is for some of them:
 
-    >>> numpyro.handlers.reparam(model, config={"u": BaseReparam()})  # doctest: +SKIP
+    >>> numpyro.handlers.reparam(model, config={"u": BaseReparam()})
     """
 
     def __call__(self, name, fn, obs):

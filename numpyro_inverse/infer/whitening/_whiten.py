@@ -73,7 +73,7 @@ def whiten(model: Callable, centering: float | Float[Array, "..."] | str = 0.0) 
     Raises:
         ValueError: ``centering`` is a string other than ``"auto"`` or a number outside [0, 1].
 
-    >>> mcmc = MCMC(NUTS(whiten(model, centering="auto")), num_warmup=500, num_samples=500)  # doctest: +SKIP
+    >>> mcmc = MCMC(NUTS(whiten(model, centering="auto")), num_warmup=500, num_samples=500)
     """
     if isinstance(centering, str):
         if centering != "auto":
