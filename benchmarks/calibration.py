@@ -34,7 +34,7 @@ WARMUP, SAMPLES, DATASETS = 300, 500, 200
 def timed(*arguments, **options):
     """Wall seconds of a study, and the study."""
     start = time.perf_counter()
-    study = sbc(*arguments, key=jax.random.key(0), progress_bar=False, **options)
+    study = sbc(*arguments, rng_key=jax.random.key(0), progress_bar=False, **options)
     return time.perf_counter() - start, study
 
 

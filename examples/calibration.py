@@ -43,13 +43,13 @@ def model(data=None):
 # ## Three posteriors
 
 # %%
-kernel = NUTS(ni.whiten(model))
+mcmc = MCMC(NUTS(ni.whiten(model)), num_warmup=200, num_samples=300)
 
 
 def narrow(key, y):
-    mcmc = MCMC(NUTS(ni.whiten(model)), num_warmup=200, num_samples=300, progress_bar=False)
-    mcmc.run(key, data=y)
-    draws = {name: mcmc.get_samples()[name][::3] for name in ("noise", "field")}
+    fit = MCMC(NUTS(ni.whiten(model)), num_warmup=200, num_samples=300, thinning=3, progress_bar=False)
+    fit.run(key, data=y)
+    draws = {name: fit.get_samples()[name] for name in ("noise", "field")}
     return jax.tree.map(lambda v: v.mean(0) + 0.8 * (v - v.mean(0)), draws)
 
 
@@ -62,11 +62,11 @@ def prior(key, y):
 
 
 quantities = {"largest": functionals.maximum("field"), "energy": functionals.energy("field")}
-key = jax.random.key(0)
-options = {"num_datasets": args.datasets, "key": key}
+rng_key = jax.random.key(0)
+options = {"num_datasets": args.datasets, "rng_key": rng_key}
 studies = {
-    "NUTS: ranks": sbc(model, kernel, quantities=quantities, num_warmup=200, num_samples=300, **options),
-    "NUTS: coverage": coverage(model, kernel, num_warmup=200, num_samples=300, **options),
+    "NUTS: ranks": sbc(model, mcmc, quantities=quantities, **options),
+    "NUTS: coverage": coverage(model, mcmc, **options),
     "Too narrow: ranks": sbc(model, narrow, quantities=quantities, **options),
     "Prior as posterior: ranks": sbc(model, prior, quantities=quantities, **options),
     "Prior as posterior: TARP": tarp(model, prior, **options),

@@ -115,6 +115,6 @@ print(az.summary(trees["VAE"], var_names=["image_latent"]).head(8))
 # %%
 held_out = (fashion_mnist.test_images()[100:112] + 0.5) / 256
 search = {"num_starts": 4, "num_steps": 20}
-distance = manifold_distance(priors["VAE"], truth[None], held_out=held_out, key=jax.random.key(3), **search)
+distance = manifold_distance(priors["VAE"], truth[None], held_out=held_out, rng_key=jax.random.key(3), **search)
 print(distance.verdict())
 print(path)

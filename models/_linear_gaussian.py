@@ -104,4 +104,4 @@ def matern_covariance(grid: Grid, **parameters) -> np.ndarray:
 def matern_coefficient_variance(grid: Grid, **parameters) -> np.ndarray:
     """Prior variances of the coefficients of a :class:`Matern` field, in float64."""
     with jax.enable_x64(True):
-        return np.asarray(Matern(grid, **parameters).amplitude) ** 2
+        return np.asarray(Matern(grid, **parameters).amplitudes) ** 2

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from numpyro_inverse import calibration, distributions, domains, factors, infer, nn, operators, plots
-    from numpyro_inverse.infer import to_arviz, whiten
+    from numpyro_inverse.infer import fit_coordinates, to_arviz, whiten
 
 __all__ = [
     "calibration",
     "distributions",
     "domains",
     "factors",
+    "fit_coordinates",
     "infer",
     "nn",
     "operators",
@@ -28,7 +29,7 @@ __all__ = [
 ]
 __version__ = "0.1.0"
 
-_FROM_INFER = ("to_arviz", "whiten")
+_FROM_INFER = ("fit_coordinates", "to_arviz", "whiten")
 
 
 def __getattr__(name: str) -> Any:

@@ -14,15 +14,13 @@ import numpy as np
 from jaxtyping import Array, Float
 from numpyro.distributions import (
     Distribution,
-    ExpandedDistribution,
-    Independent,
     Normal,
     TransformedDistribution,
     biject_to,
     constraints,
 )
 
-from numpyro_inverse.distributions._reparametrized import ReparametrizedDistribution
+from numpyro_inverse.distributions._reparametrized import ReparametrizedDistribution, unwrapped
 
 
 class Pushforward(ReparametrizedDistribution):
@@ -175,7 +173,7 @@ class _Pair(Distribution):
 
     def simplest(self) -> Distribution:
         """A Normal if both are, so that kernels recognise it."""
-        cores = [_unwrapped(d) for d in self._both]
+        cores = [unwrapped(d) for d in self._both]
         if not all(isinstance(core, Normal) for core in cores):
             return self
         flat = [(*d.batch_shape, prod(d.event_shape)) for d in self._both]
@@ -218,7 +216,7 @@ class _Pair(Distribution):
 
 def _noise(fn: Distribution) -> tuple[Distribution, Callable[[Array], Array]]:
     """A distribution and a map of it whose law is ``fn``."""
-    core, shape = _unwrapped(fn), fn.shape()
+    core, shape = unwrapped(fn), fn.shape()
     if isinstance(core, ReparametrizedDistribution):
         noise, through = core.base_dist, core.from_base
     elif isinstance(core, TransformedDistribution):
@@ -231,12 +229,6 @@ def _noise(fn: Distribution) -> tuple[Distribution, Callable[[Array], Array]]:
         return fn, lambda w: w
     expanded = shape[: len(shape) - core.event_dim]
     return noise.expand(expanded).to_event(len(expanded) - len(fn.batch_shape)), through
-
-
-def _unwrapped(fn: Distribution) -> Distribution:
-    while isinstance(fn, Independent | ExpandedDistribution):
-        fn = fn.base_dist
-    return fn
 
 
 def _check_residual(residual: Any, shape: tuple[int, ...]) -> None:

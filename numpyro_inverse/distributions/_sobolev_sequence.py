@@ -67,7 +67,11 @@ class SobolevSequence(ReparametrizedDistribution):
 
     def from_base(self, z: Float[Array, "*batch J"]) -> Float[Array, "*batch J"]:
         """Coefficients from white noise."""
-        return self.amplitudes * z
+        return self.from_coefficients(self.amplitudes * z)
+
+    def from_coefficients(self, w: Float[Array, "*batch J"]) -> Float[Array, "*batch J"]:
+        """The coefficients are the event itself."""
+        return w
 
     def log_prob(self, value: Float[Array, "*batch J"]) -> Float[Array, "*batch"]:
         """Log density."""

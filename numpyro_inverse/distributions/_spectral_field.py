@@ -79,7 +79,7 @@ class SpectralField(ReparametrizedDistribution):
         return constraints.independent(constraints.real, self.window.ndim)
 
     @property
-    def amplitude(self) -> Float[Array, "*batch_and_shape"]:
+    def amplitudes(self) -> Float[Array, "*batch_and_shape"]:
         """Standard deviations of the coefficients in the grid's orthonormal basis (the units of the field)."""
         return jnp.sqrt(self.spectrum / self.domain.cell_volume)
 
@@ -91,7 +91,7 @@ class SpectralField(ReparametrizedDistribution):
 
     def from_base(self, z):
         """The field with white coefficients ``z``."""
-        return self.from_coefficients(self.amplitude * z)
+        return self.from_coefficients(self.amplitudes * z)
 
     def from_coefficients(self, w: Float[Array, "*batch_and_shape"]) -> Float[Array, "*batch_and_window"]:
         """The field with coefficients ``w`` in the grid's orthonormal basis."""
@@ -152,8 +152,8 @@ class SpectralField(ReparametrizedDistribution):
             factor = jnp.linalg.cholesky(self.covariance_matrix)
             return MultivariateNormal(zero, scale_tril=factor, validate_args=False).log_prob(flat)
         axes = tuple(range(-d, 0))
-        w = self.domain.transform(residual) / self.amplitude
-        log_scale = jnp.sum(jnp.log(self.amplitude), axis=axes)
+        w = self.domain.transform(residual) / self.amplitudes
+        log_scale = jnp.sum(jnp.log(self.amplitudes), axis=axes)
         return -0.5 * jnp.sum(w**2, axis=axes) - log_scale - 0.5 * self.domain.size * np.log(2 * np.pi)
 
 

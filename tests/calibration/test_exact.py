@@ -32,7 +32,7 @@ def test_sign_symmetric_against_quadrature(key, y, sigma):
     posterior = exact.SignSymmetric(y, sigma)
     mass, _ = scipy.integrate.quad(posterior.density, 0, 5, points=[np.sqrt(abs(y))], epsabs=1e-12)
     assert 2 * mass == pytest.approx(1, abs=1e-9)
-    reference = exact.quadrature(square, data=y, sigma=sigma)
+    reference = exact.quadrature(square, model_kwargs={"data": y, "sigma": sigma})
     assert np.exp(reference.log_evidence) == pytest.approx(posterior.evidence, rel=1e-6)
     assert reference.mean["size"] == pytest.approx(posterior.absolute_moment(1), rel=1e-6)
     draws = np.asarray(posterior.draw(key, 4000))
@@ -41,7 +41,7 @@ def test_sign_symmetric_against_quadrature(key, y, sigma):
 
 
 def test_quadrature_of_a_gaussian(key):
-    reference = exact.quadrature(linear.model, data=np.arange(6.0) / 3)
+    reference = exact.quadrature(linear.model, model_kwargs={"data": np.arange(6.0) / 3})
     mean = linear.COVARIANCE @ linear.MATRIX.T @ (np.arange(6.0) / 3)
     np.testing.assert_allclose(reference.mean["x"], mean, atol=1e-6)
     np.testing.assert_allclose(reference.covariance["x"], linear.COVARIANCE, rtol=1e-5)
@@ -50,7 +50,7 @@ def test_quadrature_of_a_gaussian(key):
     )
     assert reference.log_evidence == pytest.approx(evidence, abs=1e-6)
     assert exact.compare(reference.draw(key, 4000), reference).p_value > 1e-3
-    dense = exact.linear_gaussian(linear.model, data=np.arange(6.0) / 3)
+    dense = exact.linear_gaussian(linear.model, model_kwargs={"data": np.arange(6.0) / 3})
     np.testing.assert_allclose(dense.mean["x"], mean, atol=1e-5)
     np.testing.assert_allclose(dense.covariance["x"], linear.COVARIANCE, rtol=1e-4)
     assert dense.log_evidence == pytest.approx(evidence, abs=1e-4)
@@ -64,7 +64,7 @@ def test_quadrature_runs_the_model_inside_jit_only():
         traced.append(isinstance(x, jax.core.Tracer))
         numpyro.sample("data", dist.Normal(x, 1), obs=data)
 
-    exact.quadrature(model, data=0.5).draw(jax.random.key(0), 10)
+    exact.quadrature(model, model_kwargs={"data": 0.5}).draw(jax.random.key(0), 10)
     assert all(traced)
 
 
@@ -75,7 +75,7 @@ def test_quadrature_of_constrained_sites():
         p = numpyro.sample("p", dist.Beta(2.0, 3.0))
         numpyro.sample("data", dist.Binomial(200, p), obs=data)
 
-    reference = exact.quadrature(model, data=197)
+    reference = exact.quadrature(model, model_kwargs={"data": 197})
     posterior = exact.beta_binomial(197, 200, 2.0, 3.0)
     assert reference.mean["p"] == pytest.approx(float(posterior.mean), rel=1e-6)
     assert reference.sd["p"] == pytest.approx(float(jnp.sqrt(posterior.variance)), rel=1e-5)
@@ -87,7 +87,7 @@ def test_conjugate_families_against_quadrature():
         numpyro.sample("data", dist.Poisson(rate).expand([5]).to_event(1), obs=data)
 
     counts = np.array([3, 5, 1, 4, 2])
-    found = exact.quadrature(gamma_model, data=counts)
+    found = exact.quadrature(gamma_model, model_kwargs={"data": counts})
     assert found.mean["rate"] == pytest.approx(float(exact.gamma_poisson(counts, 2.0, 0.5).mean), rel=1e-6)
 
     def normal_model(data=None):
@@ -95,7 +95,10 @@ def test_conjugate_families_against_quadrature():
         numpyro.sample("data", dist.Normal(mean, 0.7).expand([4]).to_event(1), obs=data)
 
     values = np.array([0.1, 0.9, -0.4, 2.0])
-    found, closed = exact.quadrature(normal_model, data=values), exact.normal_normal(values, 0.7, 1.0, 2.0)
+    found, closed = (
+        exact.quadrature(normal_model, model_kwargs={"data": values}),
+        exact.normal_normal(values, 0.7, 1.0, 2.0),
+    )
     assert found.mean["mean"] == pytest.approx(float(closed.loc), rel=1e-5)
     assert found.sd["mean"] == pytest.approx(float(closed.scale), rel=1e-5)
 
@@ -103,7 +106,10 @@ def test_conjugate_families_against_quadrature():
         variance = numpyro.sample("variance", dist.InverseGamma(5.0, 2.0))
         numpyro.sample("data", dist.Normal(0.0, jnp.sqrt(variance)).expand([4]).to_event(1), obs=data)
 
-    found, closed = exact.quadrature(variance_model, data=values), exact.inverse_gamma_normal(values, 5.0, 2.0)
+    found, closed = (
+        exact.quadrature(variance_model, model_kwargs={"data": values}),
+        exact.inverse_gamma_normal(values, 5.0, 2.0),
+    )
     assert found.mean["variance"] == pytest.approx(float(closed.mean), rel=1e-5)
 
 
@@ -117,7 +123,7 @@ def test_gaussian_mixture_against_quadrature(key):
         numpyro.sample("data", dist.Normal(matrix @ x, np.sqrt(0.1)).to_event(1), obs=data)
 
     closed = exact.gaussian_mixture(matrix, noise, weights, means, covariances, [0.4])
-    found = exact.quadrature(model, data=np.array([0.4]))
+    found = exact.quadrature(model, model_kwargs={"data": np.array([0.4])})
     np.testing.assert_allclose(found.mean["x"], closed.mean["x"], rtol=1e-5)
     np.testing.assert_allclose(found.covariance["x"], closed.covariance["x"], rtol=1e-4)
     assert found.log_evidence == pytest.approx(closed.log_evidence, abs=1e-5)
@@ -158,7 +164,7 @@ def test_compare_knows_the_tails_of_the_reference(key, fn):
 
 
 def test_compare_takes_a_chain():
-    reference = exact.quadrature(square, data=-0.3)
+    reference = exact.quadrature(square, model_kwargs={"data": -0.3})
     mcmc = MCMC(
         NUTS(square), num_warmup=300, num_samples=500, num_chains=2, chain_method="vectorized", progress_bar=False
     )
@@ -189,9 +195,9 @@ def test_bad_input():
         numpyro.factor("comb", jnp.where(jnp.sin(40 * x) > 0.99, 0.0, -30.0))
 
     with pytest.raises(ValueError, match="'k' is discrete"):
-        exact.quadrature(discrete, data=0.0)
+        exact.quadrature(discrete, model_kwargs={"data": 0.0})
     with pytest.raises(ValueError, match="4 latent numbers"):
-        exact.quadrature(large, data=0.0)
+        exact.quadrature(large, model_kwargs={"data": 0.0})
     with pytest.raises(ValueError, match="tolerance"):
         exact.quadrature(rough)
     with pytest.raises(ValueError, match="sigma"):

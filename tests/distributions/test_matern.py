@@ -81,7 +81,7 @@ def test_covariance_is_analytic_away_from_the_boundary(where, ndim, smoothness, 
 @partial(jax.jit, static_argnums=1)
 def row_of_covariance(field, cell):
     unit = jnp.zeros(field.domain.shape).at[cell].set(1.0)
-    return field.domain.inverse_transform(field.amplitude**2 * field.domain.transform(unit))
+    return field.domain.inverse_transform(field.amplitudes**2 * field.domain.transform(unit))
 
 
 @pytest.mark.parametrize("smoothness", SMOOTHNESS)
@@ -251,7 +251,7 @@ def test_large_samples(shape, key):
     field = matern(Grid(shape), range=0.1, scale=1.5, smoothness=1.0)
     x = np.asarray(field.sample(key), float)
     assert np.isfinite(x).all()
-    v = np.asarray(field.amplitude, float) ** 2
+    v = np.asarray(field.amplitudes, float) ** 2
     error = np.sqrt(2 * np.sum(v**2)) / v.size
     assert abs(np.mean(x**2) - np.mean(v)) < 5 * error
     np.testing.assert_allclose(np.mean(field.variance), np.mean(v), rtol=1e-4)

@@ -78,7 +78,7 @@ def test_affine_posterior_in_closed_form(run):
 
 def test_curved_posterior_against_quadrature():
     data = np.array([0.7, -0.4, 0.2])
-    reference = exact.quadrature(ni.whiten(model), data=data, generator=curved, size=3)
+    reference = exact.quadrature(ni.whiten(model), model_kwargs={"data": data, "generator": curved, "size": 3})
     grid = np.linspace(-6, 6, 801)
     z = np.stack(np.meshgrid(grid, grid, indexing="ij"))
     u = np.stack([z[0] + 0.3 * z[1] ** 2, np.sinh(z[1]), z[0] * z[1]])

@@ -12,7 +12,7 @@ from scipy.stats import chi2, multivariate_normal
 from models import deconvolution
 from numpyro_inverse.calibration import c2st, coverage, ksd, lc2st, mahalanobis, mmd, mmd_to_gaussian, sbc, tarp
 from numpyro_inverse.calibration import wasserstein as wasserstein_test
-from numpyro_inverse.calibration.ranks._sbc import RankStudy
+from numpyro_inverse.calibration.ranks import RankStudy
 from numpyro_inverse.infer import ExactGaussian
 from tests.calibration import linear
 
@@ -35,7 +35,9 @@ def rejections(study, repetitions):
 def studies(test, inference, repetitions, **options):
     key = jax.random.key(1)
     number = repetitions * DATASETS
-    return test(linear.model, inference, num_datasets=number, key=key, progress_bar=False, batch_size=10_000, **options)
+    return test(
+        linear.model, inference, num_datasets=number, rng_key=key, progress_bar=False, batch_size=10_000, **options
+    )
 
 
 @pytest.mark.parametrize("test", [sbc, coverage, tarp])
@@ -165,7 +167,7 @@ def test_the_published_narrow_posterior_is_caught():
         field = draws(key, y)
         return {"field": field.mean(0) + 0.889 * (field - field.mean(0))}
 
-    options = {"num_datasets": 200, "key": jax.random.key(1), "progress_bar": False}
+    options = {"num_datasets": 200, "rng_key": jax.random.key(1), "progress_bar": False}
     right = sbc(deconvolution.model, lambda key, y: {"field": draws(key, y)}, **options)
     wrong = sbc(deconvolution.model, narrow, **options)
     print("published narrow posterior: p", wrong.p_values, "right", right.p_values)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -17,7 +17,13 @@ DENSE = 4096  # numbers up to which covariances are dense
 DRAWS = 4000  # for standard deviations beyond; their relative error is 1.1 %
 
 
-def linear_gaussian(model: Callable, *args: Any, tolerance: float | None = None, **kwargs: Any) -> Reference:
+def linear_gaussian(
+    model: Callable,
+    *,
+    model_args: tuple = (),
+    model_kwargs: Mapping[str, Any] | None = None,
+    tolerance: float | None = None,
+) -> Reference:
     r"""The exact posterior of a linear-Gaussian NumPyro model, by :class:`~numpyro_inverse.infer.ExactGaussian`.
 
     Dense, diagonal in a transform or matrix-free as the model allows. Up to 4096 latent numbers means, covariances and
@@ -26,13 +32,14 @@ def linear_gaussian(model: Callable, *args: Any, tolerance: float | None = None,
 
     Args:
         model: a NumPyro model as ``ExactGaussian`` takes.
-        *args: its arguments, with the data.
+        model_args: its arguments, with the data.
+        model_kwargs: its keyword arguments, with the data.
         tolerance: of draws and means, in posterior standard deviations.
-        **kwargs: its keyword arguments, with the data.
 
     Raises:
         ValueError: as ``ExactGaussian``.
     """
+    args, kwargs = tuple(model_args), dict(model_kwargs or {})
     kernel = ExactGaussian(model, tolerance=tolerance)
 
     def draw(key: Array, number: int) -> dict[str, Array]:

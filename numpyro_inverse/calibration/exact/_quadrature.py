@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -11,10 +11,10 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 from numpyro import handlers
-from numpyro.distributions import biject_to
 from numpyro.infer.util import constrain_fn, potential_energy
 from scipy.special import logsumexp
 
+from numpyro_inverse._model import discrete_latents, latent_sites, trace_at, transforms
 from numpyro_inverse.calibration.exact._reference import Reference
 
 NODES = {1: 4001, 2: 401, 3: 101}  # per axis
@@ -24,7 +24,13 @@ ROUNDS = 8
 CHUNK = 4096
 
 
-def quadrature(model: Callable, *args: Any, tolerance: float = 1e-4, **kwargs: Any) -> Reference:
+def quadrature(
+    model: Callable,
+    *,
+    model_args: tuple = (),
+    model_kwargs: Mapping[str, Any] | None = None,
+    tolerance: float = 1e-4,
+) -> Reference:
     r"""Moments, evidence and draws of a posterior by the trapezoidal rule in unconstrained coordinates.
 
     For a smooth density that has died away at the ends of the box the trapezoidal rule converges faster than any power
@@ -34,10 +40,10 @@ def quadrature(model: Callable, *args: Any, tolerance: float = 1e-4, **kwargs: A
 
     Args:
         model: a NumPyro model; latent sites are continuous, one to three numbers together.
-        *args: its arguments, with the data.
+        model_args: its arguments, with the data.
+        model_kwargs: its keyword arguments, with the data.
         tolerance: largest allowed difference from the rule with every second node, of log evidence and of means in
             posterior standard deviations.
-        **kwargs: its keyword arguments, with the data.
 
     Returns:
         The reference, deterministic sites included; draws are nodes with a uniform shift within their cell.
@@ -50,18 +56,17 @@ def quadrature(model: Callable, *args: Any, tolerance: float = 1e-4, **kwargs: A
         Trefethen & Weideman, SIAM Review 56 (2014) 385-458, on the trapezoidal rule.
     """
     with jax.enable_x64(True):
-        return _quadrature(model, args, kwargs, tolerance)
+        return _quadrature(model, tuple(model_args), dict(model_kwargs or {}), tolerance)
 
 
 def _quadrature(model: Callable, args: tuple, kwargs: dict[str, Any], tolerance: float) -> Reference:
     def unconstrained(key: Array) -> dict[str, Array]:
         """A draw from the prior."""
-        trace = handlers.trace(handlers.seed(model, key)).get_trace(*args, **kwargs)
-        latent = {k: s for k, s in trace.items() if s["type"] == "sample" and not s["is_observed"]}
-        for name, site in latent.items():
-            if site["fn"].support.is_discrete:
-                raise ValueError(f"quadrature: site {name!r} is discrete; enumerate it by hand.")
-        return {k: biject_to(s["fn"].support).inv(jnp.asarray(s["value"], float)) for k, s in latent.items()}
+        latent = latent_sites(trace_at(model, args, kwargs, rng_key=key))
+        for name in discrete_latents(latent):
+            raise ValueError(f"quadrature: site {name!r} is discrete; enumerate it by hand.")
+        maps = transforms(latent)
+        return {name: maps[name].inv(jnp.asarray(site["value"], float)) for name, site in latent.items()}
 
     start = jax.eval_shape(unconstrained, jax.random.key(0))  # the model never runs outside jit
     d = sum(s.size for s in start.values())

@@ -75,12 +75,17 @@ class SignSymmetric:
         u = np.asarray(u, float)
         return np.exp(-self.a * u**4 - self.b * u**2) / self._integral(0)
 
+<<<<<<< HEAD
     def draw(self, key: Key[Array, ""], number: int) -> Float[Array, " n"]:
         """Independent draws: :math:`|u|` by inversion of a fine table, and a random sign."""
+=======
+    def draw(self, rng_key: Key[Array, ""], number: int) -> Float[Array, " n"]:
+        """Independent draws: |u| by inversion of a fine table, and a random sign."""
+>>>>>>> main
         top = np.sqrt(max(self.y, 0.0) + 10 * self.sigma) + 1
         grid = np.linspace(0, top, CELLS)
         middle = (grid[1:] + grid[:-1]) / 2
         table = np.concatenate([[0.0], np.cumsum(self.density(middle))])
-        key_u, key_sign = jax.random.split(key)
+        key_u, key_sign = jax.random.split(rng_key)
         size = jnp.interp(jax.random.uniform(key_u, (number,)), jnp.asarray(table / table[-1]), jnp.asarray(grid))
         return size * jax.random.rademacher(key_sign, (number,), size.dtype)

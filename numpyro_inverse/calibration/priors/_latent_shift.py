@@ -15,7 +15,7 @@ from numpyro.distributions import Distribution, Normal
 from scipy.stats import chi2
 
 from numpyro_inverse.calibration.priors._latents import base_of, latent_rows
-from numpyro_inverse.infer.whitening._reparam import unwrapped
+from numpyro_inverse.distributions._reparametrized import unwrapped
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -77,7 +77,7 @@ def latent_shift(
     draws: Float[Array, "*draws_and_latent"] | Mapping[str, Array],
     *,
     site: str | None = None,
-    key: Key[Array, ""] | None = None,
+    rng_key: Key[Array, ""] | None = None,
     num_simulations: int = 10_000,
 ) -> LatentShift:
     r"""Does a posterior lie where its prior hardly ever draws?
@@ -105,13 +105,13 @@ def latent_shift(
         draws: posterior draws of the latent, its event axes last; or draws by site, such as ``mcmc.get_samples()`` of
             a whitened model, with a site ``u_latent``. Correlated draws are allowed.
         site: which latent, where there are several: ``"u"`` or ``"u_latent"``.
-        key: a JAX random key; needed if the base is not standard normal.
+        rng_key: a JAX random key; needed if the base is not standard normal.
         num_simulations: prior draws where they are needed.
 
     Raises:
         TypeError: ``prior`` is no map of a base distribution.
         ValueError: a batch shape, no latent site, shapes other than the base's event, numbers that are not finite, no
-            ``key`` where it is needed, fewer than 99 simulations or not more than the latent has numbers.
+            ``rng_key`` where it is needed, fewer than 99 simulations or not more than the latent has numbers.
 
     References:
         Meng, Annals of Statistics 22 (1994) 1142-1160 (posterior predictive p-values); Vovk & Wang, Biometrika 107
@@ -128,16 +128,16 @@ def latent_shift(
         null = _chi2_quantiles(k)
         centre, root = np.zeros(k), np.eye(k)
     else:
-        if key is None:
+        if rng_key is None:
             raise ValueError(
-                f"{name}: give a `key`; the prior tail of a base that is not standard normal is simulated."
+                f"{name}: give a `rng_key`; the prior tail of a base that is not standard normal is simulated."
             )
         if num_simulations < max(99, k + 1):
             raise ValueError(
                 f"{name}: `num_simulations` must be 99 or more, and more than the latent has numbers ({k}); got "
                 f"{num_simulations}."
             )
-        simulated = base.sample(key, (num_simulations,))
+        simulated = base.sample(rng_key, (num_simulations,))
         statistic = -_joint_log_prob(base, jnp.asarray(z))
         null = -_joint_log_prob(base, simulated)
         if np.any(np.isnan(statistic)):

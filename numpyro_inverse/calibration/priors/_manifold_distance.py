@@ -86,7 +86,7 @@ def manifold_distance(
     u: Float[Array, "*n_and_event"],
     *,
     held_out: Float[Array, "m *event"],
-    key: Key[Array, ""],
+    rng_key: Key[Array, ""],
     num_starts: int = 8,
     num_steps: int = 100,
     batch_size: int = 128,
@@ -106,7 +106,7 @@ def manifold_distance(
         prior: the generator's law.
         u: one event, or several along the first axis.
         held_out: examples that took no part in training.
-        key: a JAX random key.
+        rng_key: a JAX random key.
         num_starts: per event.
         num_steps: of L-BFGS at most.
         batch_size: searches at a time.
@@ -140,7 +140,7 @@ def manifold_distance(
     scale = float(np.mean((others - np.mean(others, axis=0)) ** 2)) or 1.0
 
     bijection = biject_to(base.support)
-    starts = bijection.inv(base.sample(key, (len(every) * num_starts,)))
+    starts = bijection.inv(base.sample(rng_key, (len(every) * num_starts,)))
     batch_size = min(batch_size, len(starts))
     w, squares = _search(prior, every, starts, scale, num_starts, num_steps, batch_size)
     distances = np.sqrt(np.asarray(squares, float)).reshape(len(every), num_starts)

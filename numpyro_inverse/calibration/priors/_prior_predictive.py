@@ -94,7 +94,7 @@ def prior_predictive_check(
     prior: Distribution,
     held_out: Float[Array, "n *event"],
     *,
-    key: Key[Array, ""],
+    rng_key: Key[Array, ""],
     num_draws: int = 500,
     features: Callable[[Float[Array, "*event"]], Float[Array, "..."]] | None = None,
     training: Float[Array, "m *event"] | None = None,
@@ -115,8 +115,8 @@ def prior_predictive_check(
     Args:
         prior: a NumPyro distribution without batch shape.
         held_out: examples that took no part in training, independent of each other.
-        key: a JAX random key.
-        num_draws: prior draws in the test; it takes as many held-out examples at most, chosen by ``key``.
+        rng_key: a JAX random key.
+        num_draws: prior draws in the test; it takes as many held-out examples at most, chosen by ``rng_key``.
         features: a JAX function of one event, a number or an array; each is scaled by its standard deviation
             over both samples. Default: the event itself, unscaled.
         training: other examples, more than an event has numbers; a Gaussian with their mean and covariance is scored
@@ -134,8 +134,13 @@ def prior_predictive_check(
         Gretton et al., JMLR 13 (2012) 723-773, lemma 6 (the statistic); Theis, van den Oord & Bethge, ICLR 2016,
         section 3.1 (bits per dimension of dequantised data).
 
+<<<<<<< HEAD
     >>> check = prior_predictive_check(flow, test_images, key=key, bin_width=1 / 256)
     >>> print(check.verdict())
+=======
+    >>> check = prior_predictive_check(flow, test_images, rng_key=rng_key, bin_width=1 / 256)  # doctest: +SKIP
+    >>> print(check.verdict())  # doctest: +SKIP
+>>>>>>> main
     """
     name = "prior_predictive_check"
     if not isinstance(prior, Distribution):
@@ -149,7 +154,7 @@ def prior_predictive_check(
     rows = event_rows(name, "held_out", held_out, prior, minimum=10)
     other = None if training is None else event_rows(name, "training", training, prior, minimum=2)
 
-    key_draws, key_subset, key_test = jax.random.split(key, 3)
+    key_draws, key_subset, key_test = jax.random.split(rng_key, 3)
     draws = event_rows(name, "prior draws", prior.sample(key_draws, (num_draws,)), prior)
     subset = rows[np.asarray(jax.random.permutation(key_subset, len(rows)))[:num_draws]]
     x, y = (draws, subset) if features is None else _scaled_features(name, features, draws, subset)

@@ -2,6 +2,6 @@
 
 from numpyro_inverse.calibration.ranks._coverage import Coverage as Coverage
 from numpyro_inverse.calibration.ranks._coverage import coverage as coverage
-from numpyro_inverse.calibration.ranks._sbc import RankStudy as RankStudy
+from numpyro_inverse.calibration.ranks._rank_study import RankStudy as RankStudy
 from numpyro_inverse.calibration.ranks._sbc import sbc as sbc
 from numpyro_inverse.calibration.ranks._tarp import tarp as tarp

@@ -15,8 +15,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Key
 
 from numpyro_inverse.calibration.ranks._posteriors import Call
-from numpyro_inverse.calibration.ranks._sbc import RankStudy, rank_study, tested_sites
-from numpyro_inverse.calibration.ranks._study import Quantity, problem_of, site_quantity
+from numpyro_inverse.calibration.ranks._problem import Quantity, problem_of, site_quantity, tested_sites
+from numpyro_inverse.calibration.ranks._rank_study import RankStudy, rank_study
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -91,21 +91,22 @@ class Coverage:
 def coverage(
     model: Callable,
     inference: Any,
-    *args: Any,
+    *,
+    rng_key: Key[Array, ""],
     num_datasets: int,
-    key: Key[Array, ""],
+    model_args: tuple = (),
+    model_kwargs: Mapping[str, Any] | None = None,
     observed: str | tuple[str, ...] = "data",
     quantities: Mapping[str, Quantity] | None = None,
     sites: tuple[str, ...] | None = None,
     joint: bool = True,
     num_draws: int = 99,
-    num_warmup: int = 300,
-    num_samples: int = 500,
+    num_warmup: int | None = None,
+    num_samples: int | None = None,
     num_steps: int = 2000,
     batch_size: int | None = None,
     store: str | os.PathLike | None = None,
     progress_bar: bool = True,
-    **kwargs: Any,
 ) -> Coverage:
     r"""Coverage of credible regions over simulated data sets, at every level, with exact tests.
 
@@ -115,15 +116,16 @@ def coverage(
     density :math:`p(\theta, y)`, the posterior's up to a constant. In each case the level at which the truth enters is
     a rank, uniform for exact draws.
 
-    >>> result = coverage(model, NUTS(model), num_datasets=500, key=jax.random.key(0))  # doctest: +SKIP
+    >>> result = coverage(model, NUTS(model), num_datasets=500, rng_key=jax.random.key(0))  # doctest: +SKIP
     >>> result.empirical("central field", 0.9)  # per pixel  # doctest: +SKIP
 
     Args:
         model: as :func:`~numpyro_inverse.calibration.sbc`, like everything that is not named here.
         inference: likewise.
-        *args: likewise.
+        rng_key: likewise.
         num_datasets: likewise.
-        key: likewise.
+        model_args: likewise.
+        model_kwargs: likewise.
         observed: likewise.
         quantities: functionals whose coverage is wanted beside that of ``sites``.
         sites: likewise.
@@ -135,7 +137,6 @@ def coverage(
         batch_size: likewise.
         store: likewise.
         progress_bar: likewise.
-        **kwargs: likewise.
 
     Raises:
         ValueError: as :func:`~numpyro_inverse.calibration.sbc`.
@@ -143,8 +144,8 @@ def coverage(
     References:
         Hermans et al., TMLR 2022, section 3, on expected coverage by density ranks.
     """
-    problem = problem_of(model, args, kwargs, observed)
-    call = Call(args, kwargs, num_draws, num_warmup, num_samples, num_steps)
+    problem = problem_of(model, model_args, model_kwargs, observed)
+    call = Call(problem.args, problem.kwargs, num_draws, num_warmup, num_samples, num_steps)
     tested = {name: site_quantity(name) for name in tested_sites(problem, sites)}
     needed = tuple(dict.fromkeys([*tested, *(problem.latent_sites() if joint else ())]))
     tested |= quantities or {}
@@ -161,7 +162,7 @@ def coverage(
         scores,
         needed=needed,
         num_datasets=num_datasets,
-        key=key,
+        rng_key=rng_key,
         batch_size=batch_size,
         store=store,
         progress_bar=progress_bar,

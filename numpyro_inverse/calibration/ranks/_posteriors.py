@@ -13,9 +13,10 @@ from jaxtyping import Array, Bool
 from numpyro.infer import MCMC, SVI
 from numpyro.infer.mcmc import MCMCKernel
 
+from numpyro_inverse.calibration.ranks._problem import Data
 from numpyro_inverse.infer import ExactGaussian
 
-Data = dict[str, Array]
+NUM_WARMUP, NUM_SAMPLES = 300, 500  # of a kernel's chain
 
 
 class Draws(NamedTuple):
@@ -26,21 +27,21 @@ class Draws(NamedTuple):
 
 
 class Call(NamedTuple):
-    """How the model is called, and how many draws are made."""
+    """How the model is called, and how many draws are made; None: the default, or the ``MCMC``'s own."""
 
     args: tuple
     kwargs: Mapping[str, Any]
     num_draws: int
-    num_warmup: int
-    num_samples: int
+    num_warmup: int | None
+    num_samples: int | None
     num_steps: int
 
 
 class Posterior(NamedTuple):
-    """A function that draws, and whether its draws are independent of each other."""
+    """A function that draws, and of how many chains its draws are; None: they are independent of each other."""
 
     draw: Callable[[Array, Data], Draws]
-    independent: bool
+    num_chains: int | None
 
 
 @singledispatch
@@ -48,8 +49,8 @@ def posterior_of(inference: Any, call: Call, example: Data) -> Posterior:
     """``inference`` as a function of key and data; ``example`` is one simulated data set."""
     if not callable(inference):
         raise TypeError(
-            "calibration: `inference` must be a NumPyro MCMC kernel, an `SVI`, or a function `(key, data) -> {site: "
-            f"draws}}`; got {type(inference).__name__}."
+            "calibration: `inference` must be an `MCMC`, a NumPyro MCMC kernel, an `SVI`, or a function `(key, data) "
+            f"-> {{site: draws}}`; got {type(inference).__name__}."
         )
     only = next(iter(example)) if len(example) == 1 else None
 
@@ -61,30 +62,53 @@ def posterior_of(inference: Any, call: Call, example: Data) -> Posterior:
             )
         return Draws({name: jnp.asarray(value) for name, value in sites.items()}, jnp.zeros((), bool))
 
-    return Posterior(draw, independent=True)
+    return Posterior(draw, None)
 
 
 @posterior_of.register
 def _(kernel: MCMCKernel, call: Call, example: Data) -> Posterior:
+    num_warmup = NUM_WARMUP if call.num_warmup is None else call.num_warmup
+    num_samples = NUM_SAMPLES if call.num_samples is None else call.num_samples
+    return posterior_of(
+        MCMC(kernel, num_warmup=num_warmup, num_samples=num_samples, progress_bar=False),
+        call._replace(num_warmup=None, num_samples=None),
+        example,
+    )
+
+
+@posterior_of.register
+def _(mcmc: MCMC, call: Call, example: Data) -> Posterior:
+    for name, value in (("num_warmup", call.num_warmup), ("num_samples", call.num_samples)):
+        if value is not None:
+            raise ValueError(
+                f"calibration: `{name}` = {value} beside an `MCMC`, which has its own, {getattr(mcmc, name)}; leave it "
+                "out, or give the kernel instead of the `MCMC`."
+            )
+    kernel = mcmc.sampler
+    if isinstance(kernel, ExactGaussian):
+        return posterior_of(kernel, call, example)
     state = jax.eval_shape(
-        lambda key: copy.copy(kernel).init(key, call.num_warmup, None, call.args, dict(call.kwargs) | example),
+        lambda key: copy.copy(kernel).init(key, mcmc.num_warmup, None, call.args, dict(call.kwargs) | example),
         jax.random.key(0),
     )
     fields = ("diverging",) if "diverging" in getattr(state, "_fields", ()) else ()
 
     def draw(key: Array, data: Data) -> Draws:
-        mcmc = MCMC(
+        fresh = MCMC(
             copy.copy(kernel),
-            num_warmup=call.num_warmup,
-            num_samples=call.num_samples,
-            num_chains=1,
+            num_warmup=mcmc.num_warmup,
+            num_samples=mcmc.num_samples,
+            num_chains=mcmc.num_chains,
+            thinning=mcmc.thinning,
+            postprocess_fn=mcmc.postprocess_fn,
+            chain_method="vectorized",
             progress_bar=False,
         )
-        mcmc.run(key, *call.args, extra_fields=fields, **dict(call.kwargs) | data)
-        diverging = mcmc.get_extra_fields().get("diverging", jnp.zeros(1, bool))
-        return Draws(mcmc.get_samples(), jnp.any(diverging))
+        fresh.run(key, *call.args, extra_fields=fields, **dict(call.kwargs) | data)
+        diverging = fresh.get_extra_fields().get("diverging", jnp.zeros(1, bool))
+        return Draws(fresh.get_samples(), jnp.any(diverging))
 
-    return Posterior(draw, independent=False)
+    return Posterior(draw, mcmc.num_chains)
 
 
 @posterior_of.register
@@ -100,7 +124,7 @@ def _(kernel: ExactGaussian, call: Call, example: Data) -> Posterior:
         z = kernel.sample(renewed, call.args, kwargs).z
         return Draws(jax.vmap(kernel.postprocess_fn(call.args, kwargs))(z), jnp.zeros((), bool))
 
-    return Posterior(draw, independent=True)
+    return Posterior(draw, None)
 
 
 @posterior_of.register
@@ -116,4 +140,4 @@ def _(svi: SVI, call: Call, example: Data) -> Posterior:
         sites = svi.guide.sample_posterior(key_draw, fit.params, *call.args, sample_shape=(call.num_draws,), **kwargs)
         return Draws(sites, ~jnp.isfinite(fit.losses[-1]))
 
-    return Posterior(draw, independent=True)
+    return Posterior(draw, None)

@@ -4,183 +4,36 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import jax
-import numpy as np
-from jaxtyping import Bool, Float, Int, Key
+from jaxtyping import Array, Key
 
 from numpyro_inverse.calibration.ranks._posteriors import Call
-from numpyro_inverse.calibration.ranks._ranks import (
-    Bands,
-    counts_below,
-    p_value_of_statistic,
-    rank_bands,
-    rank_statistics,
-)
-from numpyro_inverse.calibration.ranks._study import (
-    Problem,
-    Quantity,
-    Ranks,
-    Score,
-    problem_of,
-    ranks_of,
-    site_quantity,
-)
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-    from pandas import DataFrame
-    from xarray import DataTree
+from numpyro_inverse.calibration.ranks._problem import Quantity, problem_of, site_quantity, tested_sites
+from numpyro_inverse.calibration.ranks._rank_study import RankStudy, rank_study
 
 LOG_LIKELIHOOD = "log_likelihood"
-
-
-@dataclass(frozen=True)
-class RankStudy:
-    """Ranks of the truth among posterior draws, data set by data set, and what they say.
-
-    Attributes:
-        ranks: by test quantity; shape ``(num_datasets, *quantity's shape)``, values 0, ..., ``num_draws``. Data sets
-            whose fit failed are not among them: see ``failed``.
-        num_draws: draws each rank is among.
-        ess: draws that were left after thinning, by quantity and data set.
-        failed: data sets whose draws are not finite or do not move.
-        diverging: data sets with a divergent transition; they are among the ranks.
-        title: of the study.
-    """
-
-    ranks: dict[str, Int[np.ndarray, "datasets ..."]]
-    num_draws: int
-    ess: dict[str, Float[np.ndarray, " datasets"]]
-    failed: Bool[np.ndarray, " all"]
-    diverging: Bool[np.ndarray, " all"]
-    title: str = "simulation-based calibration"
-
-    @cached_property
-    def p_values(self) -> dict[str, float]:
-        """By quantity: the exact p-value of its least uniform element times the number of elements, at most 1."""
-        found = {}
-        for name, ranks in self.ranks.items():
-            flat = ranks.reshape(len(ranks), -1)
-            worst = float(np.min(rank_statistics(flat, self.num_draws)))
-            found[name] = min(1.0, flat.shape[1] * p_value_of_statistic(worst, len(flat), self.num_draws))
-        return found
-
-    @property
-    def p_value(self) -> float:
-        """Of all quantities together: the smallest of ``p_values`` times their number, at most 1 (Bonferroni)."""
-        return min(1.0, len(self.p_values) * min(self.p_values.values()))
-
-    @property
-    def table(self) -> DataFrame:
-        """One row per quantity: elements, p-value, mean and spread of its ranks relative to uniform ones, ESS.
-
-        ``bias`` is the mean rank's distance from the middle in standard errors (positive: draws lie too low);
-        ``dispersion`` the ranks' variance over a uniform's (above 1: posterior too narrow).
-        """
-        from pandas import DataFrame
-
-        rows = {}
-        for name, ranks in self.ranks.items():
-            pit = (ranks.reshape(len(ranks), -1) + 0.5) / (self.num_draws + 1)
-            rows[name] = {
-                "elements": pit.shape[1],
-                "p_value": self.p_values[name],
-                "bias": float(np.mean(pit - 0.5) * np.sqrt(12 * len(pit))),
-                "dispersion": float(12 * np.mean((pit - 0.5) ** 2) / (1 - 1 / (self.num_draws + 1) ** 2)),
-                "min ESS": float(np.min(self.ess[name])),
-                "mean ESS": float(np.mean(self.ess[name])),
-            }
-        return DataFrame.from_dict(rows, orient="index")
-
-    def verdict(self, level: float = 0.05) -> str:
-        """One sentence: what was tested, how it came out, and what failed."""
-        count = len(next(iter(self.ranks.values())))
-        outcome = "rejected" if self.p_value <= level else "not rejected"
-        worst = min(self.p_values, key=self.p_values.__getitem__)
-        text = (
-            f"{self.title}: {count} data sets, {len(self.ranks)} test quantities; exactness is {outcome} at level "
-            f"{level:g} (p = {self.p_value:.3g}, smallest for {worst})."
-        )
-        if self.failed.any():
-            text += f" {int(self.failed.sum())} of {len(self.failed)} fits FAILED and have no rank."
-        if self.diverging.any():
-            text += f" {int(self.diverging.sum())} of {len(self.diverging)} fits had divergences."
-        return text
-
-    def bands(self, coverage: float = 0.94) -> Bands:
-        """Exact simultaneous bands for the number of ranks below 1, ..., S of one element."""
-        return rank_bands(len(next(iter(self.ranks.values()))), self.num_draws, coverage)
-
-    def to_arviz(self) -> DataTree:
-        """An ArviZ ``DataTree`` with group ``prior_sbc``: (rank + V) / (S + 1), V uniform, data sets as draws."""
-        import arviz as az
-
-        rng = np.random.default_rng(0)
-        pit = {k: ((r + rng.uniform(size=r.shape)) / (self.num_draws + 1))[None] for k, r in self.ranks.items()}
-        return az.from_dict({"prior_sbc": pit})
-
-    def plot(self, coverage: float = 0.94, quantities: tuple[str, ...] | None = None) -> Figure:
-        """Each quantity's rank distribution less the uniform one, in exact simultaneous bands.
-
-        Args:
-            coverage: of the bands, for one element.
-            quantities: which to draw; the twelve least uniform if there are more.
-        """
-        from matplotlib import pyplot as plt
-
-        names = list(quantities or sorted(self.p_values, key=self.p_values.__getitem__)[:12])
-        bands, count = self.bands(coverage), len(next(iter(self.ranks.values())))
-        z = np.arange(1, self.num_draws + 1) / (self.num_draws + 1)
-        columns = min(len(names), 4)
-        rows = -(-len(names) // columns)
-        figure, axes = plt.subplots(
-            rows,
-            columns,
-            figsize=(3.2 * columns, 2.6 * rows),
-            sharex=True,
-            sharey=True,
-            squeeze=False,
-            layout="constrained",
-        )
-        for ax, name in zip(axes.flat, names, strict=False):
-            ax.fill_between(z, bands.lower / count - z, bands.upper / count - z, color="0.88", lw=0)
-            flat = self.ranks[name].reshape(count, -1)
-            shown = flat[:, :: max(1, flat.shape[1] // 50)].T
-            for ranks in shown:
-                below = counts_below(ranks, self.num_draws) / count - z
-                ax.plot(z, below, lw=1.2 if len(shown) == 1 else 0.4, color="C0", alpha=1.0 if len(shown) == 1 else 0.5)
-            ax.axhline(0, color="0.4", lw=0.6)
-            ax.set_title(f"{name}, p = {self.p_values[name]:.2g}", fontsize=9)
-        for ax in axes.flat[len(names) :]:
-            ax.set_axis_off()
-        figure.supxlabel("rank / (draws + 1)", fontsize=9)
-        figure.supylabel("ECDF - uniform", fontsize=9)
-        figure.suptitle(f"{self.title}: {count} data sets, {100 * coverage:.0f} % simultaneous bands", fontsize=10)
-        return figure
 
 
 def sbc(
     model: Callable,
     inference: Any,
-    *args: Any,
+    *,
+    rng_key: Key[Array, ""],
     num_datasets: int,
-    key: Key[Array, ""],
+    model_args: tuple = (),
+    model_kwargs: Mapping[str, Any] | None = None,
     observed: str | tuple[str, ...] = "data",
     quantities: Mapping[str, Quantity] | None = None,
     sites: tuple[str, ...] | None = None,
     log_likelihood: bool = True,
     num_draws: int = 99,
-    num_warmup: int = 300,
-    num_samples: int = 500,
+    num_warmup: int | None = None,
+    num_samples: int | None = None,
     num_steps: int = 2000,
     batch_size: int | None = None,
     store: str | os.PathLike | None = None,
     progress_bar: bool = True,
-    **kwargs: Any,
 ) -> RankStudy:
     r"""Is the posterior right? Simulate :math:`\theta^* \sim p(\theta)`, :math:`y \sim p(y \mid \theta^*)`, draw S
     times from what claims to be :math:`p(\theta \mid y)`, and count: for every test quantity T
@@ -194,18 +47,21 @@ def sbc(
     devices. Correlated draws are thinned to their effective number (without, chains of autocorrelation 0.9 are
     rejected in 63 % of correct studies).
 
-    >>> study = sbc(model, NUTS(model), num_datasets=500, key=jax.random.key(0))  # doctest: +SKIP
+    >>> mcmc = MCMC(NUTS(model), num_warmup=300, num_samples=500)  # doctest: +SKIP
+    >>> study = sbc(model, mcmc, num_datasets=500, rng_key=jax.random.key(0))  # doctest: +SKIP
     >>> print(study.verdict(), study.table)  # doctest: +SKIP
 
     Args:
         model: a NumPyro model; called without data it simulates them. A kernel gets each simulated data set as the
             keyword argument of its site's name.
-        inference: a NumPyro ``MCMCKernel`` (``NUTS(whiten(model))``, ``ExactGaussian(model)``, ...), an ``SVI`` with an
-            autoguide, or a function ``(key, data) -> {site: draws}`` that JAX can trace, draws first; ``data`` is the
-            array of the only observed site, or a dict if there are several.
-        *args: the model's arguments.
+        inference: an ``MCMC``, of which kernel, chains, warm-up, samples and thinning are used; a kernel by itself
+            (``NUTS(whiten(model))``, ``ExactGaussian(model)``, ...); an ``SVI`` with an autoguide; or a function
+            ``(key, data) -> {site: draws}`` that JAX can trace, draws first; ``data`` is the array of the only
+            observed site, or a dict if there are several.
+        rng_key: a JAX random key.
         num_datasets: N.
-        key: a JAX random key.
+        model_args: the model's arguments.
+        model_kwargs: the model's keyword arguments, without the data.
         observed: the data's site or sites.
         quantities: further test quantities, ``name -> function(values, data)`` of the dict of sites and the dict of
             data; see :mod:`numpyro_inverse.calibration.functionals`. Each may be an array; its elements are tested
@@ -213,27 +69,30 @@ def sbc(
         sites: the sites to test, each element by itself. Default: all latent sample sites.
         log_likelihood: test it too; needs draws of all latent sites.
         num_draws: S.
-        num_warmup: of a kernel's chain; one chain per data set.
-        num_samples: of a kernel's chain, before thinning.
+        num_warmup: of a kernel by itself, one chain per data set; default 300.
+        num_samples: likewise, before thinning; default 500.
         num_steps: of an ``SVI``.
         batch_size: data sets at a time. Default: what fits in half a gigabyte, at most 256.
         store: a folder in which finished batches are kept; a study that was interrupted continues from it. It knows
-            the study by key, data, quantities, numbers and the kernel's settings; of a function it knows the name.
+            the study by its arguments and by what model, inference and quantities give for one more data set, which
+            costs one more fit to compile.
         progress_bar: show one.
-        **kwargs: the model's keyword arguments, without the data.
 
     Raises:
         ValueError: a site that is missing, has data already or a scaled density, or whose draws have another shape; a
             ``numpyro.factor``, which simulation cannot follow; a test quantity that is constant; draws that do not
-            move, or are not finite, in every data set; a store of another study.
+            move, or are not finite, in every data set; ``num_warmup`` or ``num_samples`` beside an ``MCMC``; a store
+            of another study, or a damaged one.
         TypeError: ``inference`` is nothing that draws.
+        RuntimeError: another process writes to ``store``.
+        OSError: ``store`` cannot be written.
 
     References:
         Talts et al., arXiv:1804.06788; Modrák et al., Bayesian Analysis 20 (2025) 461-488, on data-dependent
         quantities; Säilynoja, Bürkner & Vehtari, Statistics and Computing 32 (2022), on the bands.
     """
-    problem = problem_of(model, args, kwargs, observed)
-    call = Call(args, kwargs, num_draws, num_warmup, num_samples, num_steps)
+    problem = problem_of(model, model_args, model_kwargs, observed)
+    call = Call(problem.args, problem.kwargs, num_draws, num_warmup, num_samples, num_steps)
     tested = {name: site_quantity(name) for name in tested_sites(problem, sites)}
     needed = tuple(dict.fromkeys([*tested, *(problem.latent_sites() if log_likelihood else ())]))
     if log_likelihood:
@@ -249,72 +108,9 @@ def sbc(
         tested,
         needed=needed,
         num_datasets=num_datasets,
-        key=key,
+        rng_key=rng_key,
         batch_size=batch_size,
         store=store,
         progress_bar=progress_bar,
         title="simulation-based calibration",
     )
-
-
-def rank_study(
-    problem: Problem,
-    inference: Any,
-    call: Call,
-    quantities: Mapping[str, Quantity],
-    scores: Mapping[str, Score] | None = None,
-    *,
-    title: str,
-    **options: Any,
-) -> RankStudy:
-    """Ranks of ``quantities``, with failed fits set apart."""
-    found = ranks_of(problem, inference, call, quantities, scores or {}, title=title, **options)
-    failed = _failed(found, title)
-    kept = ~failed
-    return RankStudy(
-        ranks={name: found.rank[name][kept] for name in quantities},
-        num_draws=call.num_draws,
-        ess={name: ess[kept] for name, ess in found.ess.items()},
-        failed=failed,
-        diverging=np.asarray(found.diverging),
-        title=title,
-    )
-
-
-def _failed(found: Ranks, title: str) -> Bool[np.ndarray, " all"]:
-    """Data sets without a usable rank.
-
-    Raises:
-        ValueError: a quantity that says nothing, or no data set left.
-    """
-    failed = ~np.asarray(found.finite)
-    if failed.all():
-        raise ValueError(f"{title}: the draws or test quantities are not finite in any of the {len(failed)} data sets.")
-    for name, moves in found.moves.items():
-        value = found.value[name][found.finite]
-        if np.any(np.all(value == value[:1], axis=0)):
-            raise ValueError(
-                f"{title}: test quantity {name!r} has an element that is the same in every data set, so it can test "
-                "nothing; leave it out with `sites` or `quantities`."
-            )
-        if not moves.any():
-            raise ValueError(
-                f"{title}: all draws of {name!r} are identical, in every data set: the sampler does not move. Look at "
-                "its acceptance rate for one data set."
-            )
-        failed = failed | ~moves
-    if np.sum(~failed) < 2:
-        raise ValueError(
-            f"{title}: the fit failed on {int(failed.sum())} of {len(failed)} data sets; fewer than 2 are left."
-        )
-    return failed
-
-
-def tested_sites(problem: Problem, sites: tuple[str, ...] | None) -> tuple[str, ...]:
-    truth, _ = jax.eval_shape(problem.simulate, jax.random.key(0))
-    if sites is None:
-        return problem.latent_sites()
-    missing = [name for name in sites if name not in truth]
-    if missing:
-        raise ValueError(f"sbc: the model has no site {missing[0]!r} to test; it has {', '.join(truth)}.")
-    return tuple(sites)

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from numpyro_inverse.calibration.ranks._posteriors import Call, Data
-from numpyro_inverse.calibration.ranks._sbc import RankStudy, rank_study, tested_sites
-from numpyro_inverse.calibration.ranks._study import problem_of
+from numpyro_inverse.calibration.ranks._posteriors import Call
+from numpyro_inverse.calibration.ranks._problem import Data, problem_of, tested_sites
+from numpyro_inverse.calibration.ranks._rank_study import RankStudy, rank_study
 
 DISTANCE = "distance to reference"
 
@@ -20,21 +20,22 @@ DISTANCE = "distance to reference"
 def tarp(
     model: Callable,
     inference: Any,
-    *args: Any,
+    *,
+    rng_key: Key[Array, ""],
     num_datasets: int,
-    key: Key[Array, ""],
+    model_args: tuple = (),
+    model_kwargs: Mapping[str, Any] | None = None,
     observed: str | tuple[str, ...] = "data",
     sites: tuple[str, ...] | None = None,
     reference: Callable[[Data], dict[str, Array]] | None = None,
     num_references: int = 1000,
     num_draws: int = 99,
-    num_warmup: int = 300,
-    num_samples: int = 500,
+    num_warmup: int | None = None,
+    num_samples: int | None = None,
     num_steps: int = 2000,
     batch_size: int | None = None,
     store: str | os.PathLike | None = None,
     progress_bar: bool = True,
-    **kwargs: Any,
 ) -> RankStudy:
     r"""Is the truth as far from a reference point as the draws are?
 
@@ -51,9 +52,10 @@ def tarp(
     Args:
         model: as :func:`~numpyro_inverse.calibration.sbc`, like everything that is not named here.
         inference: likewise.
-        *args: likewise.
+        rng_key: likewise.
         num_datasets: likewise.
-        key: likewise.
+        model_args: likewise.
+        model_kwargs: likewise.
         observed: likewise.
         sites: the sites that make up :math:`\theta`.
         reference: :math:`\theta_r(y)`, from the dict of data to a dict with all of ``sites``.
@@ -65,7 +67,6 @@ def tarp(
         batch_size: likewise.
         store: likewise.
         progress_bar: likewise.
-        **kwargs: likewise.
 
     Raises:
         ValueError: as :func:`~numpyro_inverse.calibration.sbc`; a ``reference`` without one of ``sites``;
@@ -76,9 +77,9 @@ def tarp(
     """
     if num_references < 2:
         raise ValueError(f"tarp: `num_references` must be 2 or more; got {num_references}.")
-    problem = problem_of(model, args, kwargs, observed)
+    problem = problem_of(model, model_args, model_kwargs, observed)
     names = tested_sites(problem, sites)
-    key_bank, key = jax.random.split(key)
+    key_bank, rng_key = jax.random.split(rng_key)
     truths, bank = jax.jit(jax.vmap(problem.simulate))(jax.random.split(key_bank, num_references))
     units = {name: _spread(truths[name]) for name in names}
     chosen = reference or _nearest(truths, bank, names)
@@ -97,11 +98,11 @@ def tarp(
     return rank_study(
         problem,
         inference,
-        Call(args, kwargs, num_draws, num_warmup, num_samples, num_steps),
+        Call(problem.args, problem.kwargs, num_draws, num_warmup, num_samples, num_steps),
         {DISTANCE: distance},
         needed=names,
         num_datasets=num_datasets,
-        key=key,
+        rng_key=rng_key,
         batch_size=batch_size,
         store=store,
         progress_bar=progress_bar,

@@ -273,14 +273,14 @@ class Contraction:
 
 
 def contraction(
-    family: Family, noise_levels: Float[Array, " levels"], key: Key[Array, ""], *, num_datasets: int = 200
+    family: Family, noise_levels: Float[Array, " levels"], rng_key: Key[Array, ""], *, num_datasets: int = 200
 ) -> Contraction:
     r"""Measure :math:`r_n = (E \int |\theta - \theta_0|^2 d\Pi(\theta \mid y))^{1/2}` over n and fit its slope.
 
     Args:
         family: :class:`SobolevFamily` or :class:`GeneratorFamily`.
         noise_levels: two or more noise standard deviations :math:`n^{-1/2}`.
-        key: a JAX random key.
+        rng_key: a JAX random key.
         num_datasets: simulated data sets per level.
 
     Raises:
@@ -295,7 +295,7 @@ def contraction(
         raise ValueError(f"contraction: `num_datasets` must be 2 or more; got {num_datasets}.")
     n = levels**-2
     family.check(float(n[-1]))
-    rng = np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel())
+    rng = np.random.default_rng(np.asarray(jax.random.key_data(rng_key)).ravel())
     squares = np.stack([family.squared_errors(float(v), rng, num_datasets) for v in n])
     measured = np.sqrt(squares.mean(axis=1))
     error = squares.std(axis=1, ddof=1) / np.sqrt(num_datasets) / (2 * measured)

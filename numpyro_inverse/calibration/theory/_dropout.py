@@ -87,7 +87,7 @@ class DropoutDraws(NamedTuple):
 def mc_dropout(
     network: Callable[[Float[Array, " m"], Key[Array, ""]], Float[Array, " d"]],
     y: Float[Array, " m"],
-    key: Key[Array, ""],
+    rng_key: Key[Array, ""],
     *,
     num_draws: int = 1000,
 ) -> DropoutDraws:
@@ -97,7 +97,7 @@ def mc_dropout(
         network: ``(y, key) -> output``, its masks drawn from the key; an Equinox network whose ``Dropout`` layers are
             active fits.
         y: one input.
-        key: a JAX random key.
+        rng_key: a JAX random key.
         num_draws: of the masks.
 
     Raises:
@@ -105,7 +105,7 @@ def mc_dropout(
     """
     if num_draws < 2:
         raise ValueError(f"mc_dropout: `num_draws` must be 2 or more; got {num_draws}.")
-    outputs = jax.jit(jax.vmap(lambda k: network(y, k)))(jax.random.split(key, num_draws))
+    outputs = jax.jit(jax.vmap(lambda k: network(y, k)))(jax.random.split(rng_key, num_draws))
     draws = np.asarray(outputs, float).reshape(num_draws, -1)
     if not np.all(np.isfinite(draws)):
         raise ValueError("mc_dropout: `network` returned numbers that are not finite.")
@@ -225,7 +225,7 @@ class DropoutComparison:
 
 
 def dropout_vs_posterior(
-    problem: LinearProblem, y: Float[Array, " m"], key: Key[Array, ""], *, keep: float = 0.9, num_draws: int = 20000
+    problem: LinearProblem, y: Float[Array, " m"], rng_key: Key[Array, ""], *, keep: float = 0.9, num_draws: int = 20000
 ) -> DropoutComparison:
     r"""What fraction of the posterior covariance Monte-Carlo dropout finds, direction by direction.
 
@@ -236,7 +236,7 @@ def dropout_vs_posterior(
     Args:
         problem: the linear-Gaussian problem.
         y: data.
-        key: a JAX random key.
+        rng_key: a JAX random key.
         keep: keep probability q.
         num_draws: masks of the Monte-Carlo covariances.
 
@@ -269,7 +269,7 @@ def dropout_vs_posterior(
         "output": lambda y, k: mask(k, w.shape[:1]) * (w @ y),
         "DropConnect": lambda y, k: (mask(k, w.shape) * w) @ y,
     }
-    keys = jax.random.split(key, len(networks))
+    keys = jax.random.split(rng_key, len(networks))
     covariances = closed(y)
     exact = problem.covariance
     values, vectors = np.linalg.eigh(exact)

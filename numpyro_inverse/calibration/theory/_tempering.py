@@ -71,7 +71,7 @@ class Tempering:
 def measure_temperature(
     potential: Callable[[PyTree], Float[Array, ""]],
     start: PyTree,
-    key: Key[Array, ""],
+    rng_key: Key[Array, ""],
     *,
     step_size: float,
     noise_scale: float,
@@ -88,7 +88,7 @@ def measure_temperature(
     Args:
         potential: f, minus a log density, such as that of a posterior under a learned prior.
         start: the first point, an array or a pytree.
-        key: a JAX random key.
+        rng_key: a JAX random key.
         step_size: :math:`\eta`.
         noise_scale: s.
         num_warmup: steps that are dropped.
@@ -102,18 +102,18 @@ def measure_temperature(
     """
     if not (step_size > 0 and noise_scale > 0):
         raise ValueError(
-            f"tempered: `step_size` and `noise_scale` must be positive; got {step_size} and {noise_scale}."
+            f"measure_temperature: `step_size` and `noise_scale` must be positive; got {step_size} and {noise_scale}."
         )
     flat, unravel = ravel_pytree(start)
     if flat.size > LARGEST_HESSIAN:
         raise ValueError(
-            f"tempered: {flat.size} dimensions; the prediction needs the Hessian, at most {LARGEST_HESSIAN}."
+            f"measure_temperature: {flat.size} dimensions; the prediction needs the Hessian, at most {LARGEST_HESSIAN}."
         )
 
     def energy(x: Array) -> Array:
         return potential(unravel(x))
 
-    key_start, key_run = jax.random.split(key)
+    key_start, key_run = jax.random.split(rng_key)
     declared = noise_scale**2 / (2 * step_size)
     kernel = TemperedSGLD(potential_fn=energy, step_size=step_size, temperature=declared)
     options: dict[str, Any] = {"num_chains": num_chains, "chain_method": "vectorized", "progress_bar": False}
@@ -129,8 +129,8 @@ def measure_temperature(
     curvatures = np.linalg.eigvalsh(np.asarray(jax.jit(jax.hessian(energy))(centre), float))
     if np.any(step_size * curvatures >= 2):
         raise ValueError(
-            f"tempered: the largest curvature at the mean, {curvatures[-1]:.3g}, makes `step_size` = {step_size:g} "
-            f"unstable; it must be below {2 / curvatures[-1]:.3g}."
+            f"measure_temperature: the largest curvature at the mean, {curvatures[-1]:.3g}, makes `step_size` = "
+            f"{step_size:g} unstable; it must be below {2 / curvatures[-1]:.3g}."
         )
     blocks = max(1, num_samples // 50)
     return Tempering(

@@ -17,7 +17,7 @@ from numpyro_inverse.calibration.two_sample._significance import (
 
 
 def c2st(
-    x: Float[Array, "n *shape"], y: Float[Array, "m *shape"], key: Key[Array, ""], *, num_permutations: int = 499
+    x: Float[Array, "n *shape"], y: Float[Array, "m *shape"], rng_key: Key[Array, ""], *, num_permutations: int = 499
 ) -> SignificanceTest:
     r"""Can a classifier tell the draws ``x`` from the draws ``y``?
 
@@ -29,7 +29,7 @@ def c2st(
     Args:
         x: independent draws.
         y: independent draws of the other law.
-        key: a JAX random key.
+        rng_key: a JAX random key.
         num_permutations: labellings.
 
     Raises:
@@ -41,7 +41,7 @@ def c2st(
     check_permutations("c2st", num_permutations)
     first, second = checked_pair("c2st", x, y)
     both = np.concatenate([first, second])
-    key_features, key_labels = jax.random.split(key)
+    key_features, key_labels = jax.random.split(rng_key)
     phi = features_of(both, key_features)(jnp.asarray(both))
     labels = jnp.concatenate([jnp.ones(len(first)), -jnp.ones(len(second))])
     # Columns: the labels found, then permuted ones.

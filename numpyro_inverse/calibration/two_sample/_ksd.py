@@ -20,7 +20,7 @@ from numpyro_inverse.calibration.two_sample._significance import (
 def ksd(
     draws: Float[Array, "n *shape"],
     score: Callable[[Float[Array, "*shape"]], Float[Array, "*shape"]],
-    key: Key[Array, ""],
+    rng_key: Key[Array, ""],
     *,
     num_bootstrap: int = 499,
 ) -> SignificanceTest:
@@ -37,7 +37,7 @@ def ksd(
     Args:
         draws: independent draws.
         score: gradient of the log density at one draw.
-        key: a JAX random key.
+        rng_key: a JAX random key.
         num_bootstrap: sign vectors.
 
     Raises:
@@ -60,7 +60,7 @@ def ksd(
     gram = _stein_kernel(jnp.asarray(rows / spread), scores.reshape(rows.shape) * spread)
     n = len(rows)
     gram = gram - jnp.diag(jnp.diagonal(gram))
-    signs = jax.random.rademacher(key, (num_bootstrap, n), float)
+    signs = jax.random.rademacher(rng_key, (num_bootstrap, n), float)
     null = jnp.sum(signs * (signs @ gram), axis=1) / (n * (n - 1))
     return against_null("KSD^2", jnp.sum(gram) / (n * (n - 1)), null)
 

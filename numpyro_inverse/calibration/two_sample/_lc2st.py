@@ -22,7 +22,7 @@ def lc2st(
     data: Float[Array, "n *data_shape"],
     draws_at: Float[Array, "m *shape"],
     data_at: Float[Array, "*data_shape"],
-    key: Key[Array, ""],
+    rng_key: Key[Array, ""],
     *,
     num_permutations: int = 499,
 ) -> SignificanceTest:
@@ -39,7 +39,7 @@ def lc2st(
         data: :math:`y_i`.
         draws_at: draws of :math:`q(\cdot \mid y_o)`.
         data_at: :math:`y_o`.
-        key: a JAX random key.
+        rng_key: a JAX random key.
         num_permutations: of swaps.
 
     Raises:
@@ -59,7 +59,7 @@ def lc2st(
         )
     if y_here.shape[1] != y.shape[1] or not np.all(np.isfinite(y_here)):
         raise ValueError(f"lc2st: `data_at` must be {y.shape[1]} finite numbers; got shape {np.shape(data_at)}.")
-    key_features, key_swaps = jax.random.split(key)
+    key_features, key_swaps = jax.random.split(rng_key)
     pairs = np.concatenate([np.hstack([theta, y]), np.hstack([other, y])])
     features = features_of(pairs, key_features)
     at = features(jnp.asarray(np.hstack([here, np.repeat(y_here, len(here), 0)])))

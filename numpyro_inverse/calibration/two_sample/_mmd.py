@@ -19,7 +19,7 @@ from numpyro_inverse.calibration.two_sample._significance import (
 def mmd(
     x: Float[Array, "n *shape"],
     y: Float[Array, "m *shape"],
-    key: Key[Array, ""],
+    rng_key: Key[Array, ""],
     *,
     bandwidth: float | None = None,
     num_permutations: int = 499,
@@ -30,7 +30,7 @@ def mmd(
     Args:
         x: independent draws.
         y: independent draws of the other law.
-        key: a JAX random key.
+        rng_key: a JAX random key.
         bandwidth: :math:`\ell`; default: the median distance between the draws of both.
         num_permutations: labellings.
 
@@ -50,7 +50,7 @@ def mmd(
         raise ValueError(f"mmd: `bandwidth` must be positive; got {bandwidth}.")
     kernel = jnp.asarray(np.exp(-_squared_distances(both) / (2 * bandwidth**2)))
     labels = jnp.concatenate([jnp.ones(len(first)), jnp.zeros(len(second))])
-    permuted = jax.vmap(lambda k: jax.random.permutation(k, labels))(jax.random.split(key, num_permutations))
+    permuted = jax.vmap(lambda k: jax.random.permutation(k, labels))(jax.random.split(rng_key, num_permutations))
     found = _estimates(kernel - jnp.eye(len(both)), jnp.concatenate([labels[None], permuted]).T)
     return against_null("MMD^2", found[0], found[1:])
 
@@ -69,7 +69,7 @@ def mmd_to_gaussian(
     draws: Float[Array, "n d"],
     mean: Float[Array, " d"],
     covariance: Float[Array, "d d"],
-    key: Key[Array, ""],
+    rng_key: Key[Array, ""],
     *,
     bandwidth: float | None = None,
     num_simulations: int = 499,
@@ -85,7 +85,7 @@ def mmd_to_gaussian(
         draws: independent draws.
         mean: m.
         covariance: :math:`\Sigma`.
-        key: a JAX random key.
+        rng_key: a JAX random key.
         bandwidth: :math:`\ell`; default: :math:`\sqrt{2 \operatorname{tr} \Sigma}`.
         num_simulations: of the null.
 
@@ -101,7 +101,7 @@ def mmd_to_gaussian(
     width = float(np.sqrt(2 * np.trace(cov))) if bandwidth is None else bandwidth
     if not 0 < width < np.inf:
         raise ValueError(f"mmd_to_gaussian: `bandwidth` must be positive; got {width}.")
-    keys = jax.random.split(key, num_simulations)
+    keys = jax.random.split(rng_key, num_simulations)
     statistic, null = _to_gaussian(jnp.asarray(rows - m), jnp.asarray(cov), width, keys)
     return against_null("MMD^2 to the Gaussian", statistic, null)
 

@@ -21,7 +21,7 @@ LARGEST = 500
 def wasserstein(
     x: Float[Array, "n *shape"],
     y: Float[Array, "n *shape"],
-    key: Key[Array, ""],
+    rng_key: Key[Array, ""],
     *,
     order: int = 2,
     num_permutations: int = 99,
@@ -36,7 +36,7 @@ def wasserstein(
     Args:
         x: independent draws, at most 500.
         y: as many of the other law.
-        key: a JAX random key.
+        rng_key: a JAX random key.
         order: p, 1 or 2.
         num_permutations: labellings.
 
@@ -52,7 +52,7 @@ def wasserstein(
         raise ValueError(f"wasserstein: `order` must be 1 or 2; got {order}.")
     both = np.concatenate([first, second])
     cost = cdist(both, both, "euclidean" if order == 1 else "sqeuclidean")
-    rng = np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel())
+    rng = np.random.default_rng(np.asarray(jax.random.key_data(rng_key)).ravel())
 
     def distance(order_of: np.ndarray) -> float:
         block = cost[np.ix_(order_of[:n], order_of[n:])]

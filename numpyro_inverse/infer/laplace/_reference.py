@@ -11,7 +11,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 from numpyro.distributions import Normal, biject_to
 
-from numpyro_inverse.infer.whitening._reparam import unwrapped
+from numpyro_inverse.distributions._reparametrized import unwrapped
 
 NUM_DRAWS = 1024  # of a prior that is not normal, for its mean and standard deviation
 

@@ -46,7 +46,7 @@ def fields(seed, n, noise):
 def test_scores_are_the_closed_forms(key, x64):
     r = np.random.default_rng(0)
     held_out, training = 1.3 * r.normal(size=(300, 2, 3)), 1.3 * r.normal(size=(500, 2, 3))
-    found = prior_predictive_check(normal(2, 3), held_out, key=key, training=training, bin_width=1 / 256)
+    found = prior_predictive_check(normal(2, 3), held_out, rng_key=key, training=training, bin_width=1 / 256)
     own = -scipy.stats.norm.logpdf(held_out).sum((1, 2)) / (6 * np.log(2)) + 8
     flat = training.reshape(500, 6)
     gaussian = scipy.stats.multivariate_normal(flat.mean(0), np.cov(flat.T)).logpdf(held_out.reshape(300, 6))
@@ -68,7 +68,7 @@ def test_size_of_the_prior_predictive_check(key):
     data = np.random.default_rng(1).normal(size=(60, 30, 3))
     keys = jax.random.split(key, 60)
     found = [
-        prior_predictive_check(prior, x, key=k, num_draws=30, num_permutations=19).p_value
+        prior_predictive_check(prior, x, rng_key=k, num_draws=30, num_permutations=19).p_value
         for x, k in zip(data, keys, strict=True)
     ]
     low, high = scipy.stats.binom.ppf([0.0005, 0.9995], 60, 0.05)
@@ -84,7 +84,7 @@ def test_a_wrong_scale_and_a_missing_mode_are_seen(key):
 
     def p_value(prior, features=None):
         return prior_predictive_check(
-            prior, held_out, key=key, num_draws=300, features=features, num_permutations=99
+            prior, held_out, rng_key=key, num_draws=300, features=features, num_permutations=99
         ).p_value
 
     def fine(u):
@@ -105,7 +105,7 @@ def test_examples_are_chosen_at_random_and_the_unit_of_features_is_not_seen(key)
         return prior_predictive_check(
             normal(1),
             rows,
-            key=key,
+            rng_key=key,
             num_draws=20,
             features=lambda u: jnp.stack([u[0], scale * jnp.sin(9 * u[0])]),
             num_permutations=19,
@@ -117,7 +117,7 @@ def test_examples_are_chosen_at_random_and_the_unit_of_features_is_not_seen(key)
 
 
 def test_priors_without_a_density_have_no_score(key):
-    found = prior_predictive_check(LINEAR, fields(0, 60, 0.0), key=key, num_draws=60, num_permutations=19)
+    found = prior_predictive_check(LINEAR, fields(0, 60, 0.0), rng_key=key, num_draws=60, num_permutations=19)
     assert found.bits_per_dimension is None
     assert found.standard_error is None
     assert "no density" in found.verdict()
@@ -125,7 +125,7 @@ def test_priors_without_a_density_have_no_score(key):
     outside = prior_predictive_check(
         dist.Uniform(-1.0, 1.0).expand([2]).to_event(1),
         np.random.default_rng(0).normal(size=(30, 2)),
-        key=key,
+        rng_key=key,
         num_permutations=19,
     )
     assert outside.bits_per_dimension == np.inf
@@ -135,25 +135,25 @@ def test_priors_without_a_density_have_no_score(key):
 def test_bad_input_to_the_prior_predictive_check(key):
     good = np.random.default_rng(0).normal(size=(30, 3))
     with pytest.raises(TypeError, match="NumPyro distribution"):
-        prior_predictive_check(lambda z: z, good, key=key)
+        prior_predictive_check(lambda z: z, good, rng_key=key)
     with pytest.raises(ValueError, match="batch shape"):
-        prior_predictive_check(dist.Normal(jnp.zeros(3), 1.0), good, key=key)
+        prior_predictive_check(dist.Normal(jnp.zeros(3), 1.0), good, rng_key=key)
     with pytest.raises(ValueError, match="`held_out` must have shape"):
-        prior_predictive_check(normal(3), good[:, :2], key=key)
+        prior_predictive_check(normal(3), good[:, :2], rng_key=key)
     with pytest.raises(ValueError, match="`held_out` needs 10"):
-        prior_predictive_check(normal(3), good[:9], key=key)
+        prior_predictive_check(normal(3), good[:9], rng_key=key)
     with pytest.raises(ValueError, match="not finite"):
-        prior_predictive_check(normal(3), np.full((30, 3), np.nan), key=key)
+        prior_predictive_check(normal(3), np.full((30, 3), np.nan), rng_key=key)
     with pytest.raises(ValueError, match="`training` is singular"):
-        prior_predictive_check(normal(3), good, key=key, training=good[:3])
+        prior_predictive_check(normal(3), good, rng_key=key, training=good[:3])
     with pytest.raises(ValueError, match="`training` is singular"):
-        prior_predictive_check(normal(3), good, key=key, training=good * np.array([1, 1, 0]))
+        prior_predictive_check(normal(3), good, rng_key=key, training=good * np.array([1, 1, 0]))
     with pytest.raises(ValueError, match="bin_width"):
-        prior_predictive_check(normal(3), good, key=key, bin_width=0.0)
+        prior_predictive_check(normal(3), good, rng_key=key, bin_width=0.0)
     with pytest.raises(ValueError, match="num_draws"):
-        prior_predictive_check(normal(3), good, key=key, num_draws=5)
+        prior_predictive_check(normal(3), good, rng_key=key, num_draws=5)
     with pytest.raises(ValueError, match="`features` returned"):
-        prior_predictive_check(normal(3), good, key=key, features=lambda u: u * jnp.nan)
+        prior_predictive_check(normal(3), good, rng_key=key, features=lambda u: u * jnp.nan)
 
 
 # Distance to the generator's range
@@ -161,7 +161,7 @@ def test_bad_input_to_the_prior_predictive_check(key):
 
 def test_the_distance_to_a_linear_range_is_the_projection_residual(key, x64):
     u, held_out = fields(1, 3, 1.0), fields(2, 19, 0.1)
-    found = manifold_distance(linear(), u, held_out=held_out, key=key, num_starts=2)
+    found = manifold_distance(linear(), u, held_out=held_out, rng_key=key, num_starts=2)
 
     def residual(v):
         z = np.linalg.lstsq(MATRIX, (v - OFFSET).T, rcond=None)[0].T
@@ -184,7 +184,7 @@ def test_the_distance_to_a_curved_range_against_a_grid(key):
 
     prior = Pushforward(curved, normal(2))
     u = np.random.default_rng(4).normal(size=(5, 4))
-    found = manifold_distance(prior, u, held_out=u[[0, 1, 2, 3, 4] * 2], key=key, num_starts=10)
+    found = manifold_distance(prior, u, held_out=u[[0, 1, 2, 3, 4] * 2], rng_key=key, num_starts=10)
     axis = np.linspace(-5, 5, 1501)
     grid = np.asarray(prior.from_base(np.stack(np.meshgrid(axis, axis, indexing="ij"), -1).reshape(-1, 2)))
     expected = [np.sqrt(np.min(np.mean((v - grid) ** 2, axis=1))) for v in u]
@@ -199,13 +199,15 @@ def test_size_of_the_manifold_distance(key):
     for i in range(100):
         examples = fields(100 + i, 20, 0.3)
         result = manifold_distance(
-            LINEAR, examples[0], held_out=examples[1:], key=jax.random.fold_in(key, i), num_starts=1, num_steps=10
+            LINEAR, examples[0], held_out=examples[1:], rng_key=jax.random.fold_in(key, i), num_starts=1, num_steps=10
         )
         found.append(result.quantile[0])
     low, high = scipy.stats.binom.ppf([0.0005, 0.9995], 100, 0.05)
     assert low <= np.sum(np.asarray(found) <= 0.05 + 1e-9) <= high
     assert "p = " in result.verdict()
-    far = manifold_distance(LINEAR, fields(0, 1, 1.0)[0], held_out=examples[1:], key=key, num_starts=1, num_steps=10)
+    far = manifold_distance(
+        LINEAR, fields(0, 1, 1.0)[0], held_out=examples[1:], rng_key=key, num_starts=1, num_steps=10
+    )
     assert far.quantile[0] == pytest.approx(1 / 20)
     far.plot()
 
@@ -213,7 +215,7 @@ def test_size_of_the_manifold_distance(key):
 def test_a_bounded_base_bounds_the_range(key):
     prior = Pushforward(lambda z: jnp.stack([z, 0 * z]), dist.Uniform(0.0, 1.0))
     u = np.array([[2.0, 0.0], [0.5, 0.3]])
-    found = manifold_distance(prior, u, held_out=np.repeat(u, 5, axis=0), key=key, num_starts=2)
+    found = manifold_distance(prior, u, held_out=np.repeat(u, 5, axis=0), rng_key=key, num_starts=2)
     np.testing.assert_allclose(found.distance, np.array([1.0, 0.3]) / np.sqrt(2), rtol=1e-3)
     np.testing.assert_allclose(found.latent, [1.0, 0.5], atol=2e-3)
 
@@ -221,18 +223,18 @@ def test_a_bounded_base_bounds_the_range(key):
 def test_bad_input_to_the_manifold_distance(key):
     u, held_out = fields(1, 3, 1.0), fields(2, 19, 0.1)
     with pytest.raises(TypeError, match="Pushforward"):
-        manifold_distance(normal(12), u, held_out=held_out, key=key)
+        manifold_distance(normal(12), u, held_out=held_out, rng_key=key)
     with pytest.raises(ValueError, match="`u` must have shape"):
-        manifold_distance(LINEAR, u[:, :5], held_out=held_out, key=key)
+        manifold_distance(LINEAR, u[:, :5], held_out=held_out, rng_key=key)
     with pytest.raises(ValueError, match="`u` has numbers that are not finite"):
-        manifold_distance(LINEAR, np.full(12, np.inf), held_out=held_out, key=key)
+        manifold_distance(LINEAR, np.full(12, np.inf), held_out=held_out, rng_key=key)
     with pytest.raises(ValueError, match="`held_out` needs 10"):
-        manifold_distance(LINEAR, u, held_out=held_out[:5], key=key)
+        manifold_distance(LINEAR, u, held_out=held_out[:5], rng_key=key)
     mixed = Pushforward(LINEAR.generator, normal(3), residual=normal(12))
     with pytest.raises(ValueError, match="without its residual"):
-        manifold_distance(mixed, u, held_out=held_out, key=key)
+        manifold_distance(mixed, u, held_out=held_out, rng_key=key)
     with pytest.raises(ValueError, match="num_starts"):
-        manifold_distance(LINEAR, u, held_out=held_out, key=key, num_starts=0)
+        manifold_distance(LINEAR, u, held_out=held_out, rng_key=key, num_starts=0)
 
 
 # Shift of the latent
@@ -286,21 +288,21 @@ def test_bases_that_are_not_standard_normal(key):
     # A scaled normal base has the same tail as the standard one, up to the simulation.
     draws = posteriors(9, 1, 30)[0][0]
     exact = latent_shift(LINEAR, draws)
-    scaled = latent_shift(linear(2.0), 2 * draws, key=key)
+    scaled = latent_shift(linear(2.0), 2 * draws, rng_key=key)
     np.testing.assert_allclose(scaled.tail_probability, exact.tail_probability, atol=4 * 0.5 / np.sqrt(10_000))
     assert scaled.mean_distance == pytest.approx(exact.mean_distance, rel=0.05)
     # A correlated base: the mean's distance is |root^-1 (mean - centre)|, up to the simulated moments.
     root = np.array([[1.0, 0.0, 0.0], [2.0, 0.5, 0.0], [-1.0, 1.0, 2.0]])
     mixed = Pushforward(lambda z: z, dist.MultivariateNormal(jnp.array([5.0, -3.0, 1.0]), scale_tril=jnp.asarray(root)))
     moved = draws @ root.T + np.array([5.0, -3.0, 1.0])
-    found = latent_shift(mixed, moved, key=key)
+    found = latent_shift(mixed, moved, rng_key=key)
     np.testing.assert_allclose(found.tail_probability, exact.tail_probability, atol=4 * 0.5 / np.sqrt(10_000))
     assert found.mean_distance == pytest.approx(exact.mean_distance, rel=0.05)
     assert found.expected_mean_distance == pytest.approx(exact.expected_mean_distance, rel=0.05)
     laplace = Pushforward(lambda z: z, dist.Laplace(0.0, 1.0).expand([4]).to_event(1))
     same = laplace.base_dist.sample(jax.random.fold_in(key, 1), (500,))
-    assert scipy.stats.kstest(latent_shift(laplace, same, key=key).tail_probability, "uniform").pvalue > 1e-3
-    assert latent_shift(laplace, 4 * same[:1] / jnp.mean(jnp.abs(same[0])), key=key).p_value < 0.02
+    assert scipy.stats.kstest(latent_shift(laplace, same, rng_key=key).tail_probability, "uniform").pvalue > 1e-3
+    assert latent_shift(laplace, 4 * same[:1] / jnp.mean(jnp.abs(same[0])), rng_key=key).p_value < 0.02
     with pytest.raises(ValueError, match="`key`"):
         latent_shift(laplace, same)
 

@@ -13,7 +13,7 @@ QUIET = {"progress_bar": False}
 
 
 def test_an_exact_posterior_covers(key):
-    result = coverage(linear.model, linear.exact, num_datasets=400, key=key, **QUIET)
+    result = coverage(linear.model, linear.exact, num_datasets=400, rng_key=key, **QUIET)
     assert result.p_value > 1e-3
     assert result.empirical("central x", 0.9).shape == (3,)
     for level in (0.5, 0.9):  # false alarm 7e-6 each
@@ -25,7 +25,7 @@ def test_an_exact_posterior_covers(key):
 
 
 def test_a_narrow_posterior_does_not(key):
-    result = coverage(linear.model, linear.narrow, num_datasets=400, key=key, **QUIET)
+    result = coverage(linear.model, linear.narrow, num_datasets=400, rng_key=key, **QUIET)
     assert all(p < 0.01 for p in result.p_values.values())
     # a central 90 % interval 0.8 times as wide holds 2 Phi(0.8 * 1.645) - 1 = 81 %
     assert np.all(np.abs(result.empirical("central x", 0.9) - 0.812) < 4.5 * 0.02)
@@ -33,7 +33,7 @@ def test_a_narrow_posterior_does_not(key):
 
 
 def test_the_joint_region_sees_the_prior_as_posterior(key):
-    result = coverage(linear.model, linear.prior, num_datasets=300, key=key, **QUIET)
+    result = coverage(linear.model, linear.prior, num_datasets=300, rng_key=key, **QUIET)
     assert result.p_values["central x"] > 1e-3
     assert result.p_values["highest density all sites"] < 1e-6
 
@@ -53,7 +53,7 @@ def test_nearness_treats_all_alike(key):
 
 
 def test_bad_levels(key):
-    result = coverage(linear.model, linear.exact, num_datasets=20, key=key, joint=False, **QUIET)
+    result = coverage(linear.model, linear.exact, num_datasets=20, rng_key=key, joint=False, **QUIET)
     with pytest.raises(ValueError, match="no region 'x'"):
         result.empirical("x", 0.9)
     with pytest.raises(ValueError, match="level"):
@@ -61,25 +61,25 @@ def test_bad_levels(key):
 
 
 def test_tarp_passes_an_exact_posterior(key):
-    assert tarp(linear.model, linear.exact, num_datasets=400, key=key, **QUIET).p_value > 1e-3
+    assert tarp(linear.model, linear.exact, num_datasets=400, rng_key=key, **QUIET).p_value > 1e-3
 
 
 @pytest.mark.parametrize("inference", [linear.narrow, linear.prior])
 def test_tarp_rejects(key, inference):
-    assert tarp(linear.model, inference, num_datasets=500, key=key, **QUIET).p_value < 0.05
+    assert tarp(linear.model, inference, num_datasets=500, rng_key=key, **QUIET).p_value < 0.05
 
 
 def test_the_prior_passes_when_the_reference_ignores_the_data(key):
     def reference(data):
         return {"x": jnp.array([0.3, -0.2, 0.5])}
 
-    study = tarp(linear.model, linear.prior, num_datasets=400, key=key, reference=reference, **QUIET)
+    study = tarp(linear.model, linear.prior, num_datasets=400, rng_key=key, reference=reference, **QUIET)
     assert study.p_value > 1e-3
 
 
 def test_bad_references(key):
     def run(**options):
-        return tarp(linear.model, linear.exact, num_datasets=20, key=key, **QUIET, **options)
+        return tarp(linear.model, linear.exact, num_datasets=20, rng_key=key, **QUIET, **options)
 
     with pytest.raises(ValueError, match="num_references"):
         run(num_references=1)

@@ -6,11 +6,13 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
-from numpyro.infer import NUTS, SVI, Trace_ELBO
+from numpyro.infer import MCMC, NUTS, SVI, Trace_ELBO
 from numpyro.infer.autoguide import AutoMultivariateNormal
 
 from numpyro_inverse.calibration import functionals, report, sbc
-from numpyro_inverse.calibration.ranks._study import _rank, _smallest_ess
+from numpyro_inverse.calibration.ranks._posteriors import Call, posterior_of
+from numpyro_inverse.calibration.ranks._problem import problem_of
+from numpyro_inverse.calibration.ranks._rank import rank_of, smallest_ess
 from numpyro_inverse.distributions import Matern
 from numpyro_inverse.domains import Grid
 from numpyro_inverse.infer import ExactGaussian
@@ -20,7 +22,7 @@ QUIET = {"progress_bar": False}
 
 
 def test_an_exact_posterior_passes(key):
-    study = sbc(linear.model, linear.exact, num_datasets=300, key=key, **QUIET)
+    study = sbc(linear.model, linear.exact, num_datasets=300, rng_key=key, **QUIET)
     assert study.p_value > 1e-3  # the false-alarm rate
     assert study.ranks["x"].shape == (300, 3)
     assert list(study.ranks) == ["x", "log_likelihood"]
@@ -30,12 +32,12 @@ def test_an_exact_posterior_passes(key):
 
 @pytest.mark.parametrize("name", linear.WRONG)
 def test_wrong_posteriors_are_rejected(key, name):
-    study = sbc(linear.model, linear.WRONG[name], num_datasets=500, key=key, **QUIET)
+    study = sbc(linear.model, linear.WRONG[name], num_datasets=500, rng_key=key, **QUIET)
     assert study.p_value < 0.05  # missed less than once in a hundred: tests/statistical/test_calibration_power.py
 
 
 def test_the_prior_passes_without_the_likelihood(key):
-    study = sbc(linear.model, linear.prior, num_datasets=300, key=key, log_likelihood=False, **QUIET)
+    study = sbc(linear.model, linear.prior, num_datasets=300, rng_key=key, log_likelihood=False, **QUIET)
     assert study.p_value > 1e-3
 
 
@@ -50,7 +52,7 @@ def test_the_prior_passes_without_the_likelihood(key):
 )
 def test_every_kind_of_inference(key, inference):
     study = sbc(
-        linear.model, inference, num_datasets=120, key=key, num_warmup=150, num_samples=200, num_steps=1000, **QUIET
+        linear.model, inference, num_datasets=120, rng_key=key, num_warmup=150, num_samples=200, num_steps=1000, **QUIET
     )
     assert study.p_value > 1e-3
     assert not study.failed.any()
@@ -80,28 +82,57 @@ class Chain(numpyro.infer.mcmc.MCMCKernel):
 
 
 def test_correlated_draws_are_thinned(key):
-    study = sbc(linear.model, Chain(), num_datasets=250, key=key, num_warmup=0, num_samples=600, **QUIET)
+    study = sbc(linear.model, Chain(), num_datasets=250, rng_key=key, num_warmup=0, num_samples=600, **QUIET)
     assert study.p_value > 1e-3
     assert np.mean(study.ess["x"]) < 90  # of 600
 
     def unthinned(key, y):
         return {"x": autoregressive(key, y, draws=linear.DRAWS)}
 
-    assert sbc(linear.model, unthinned, num_datasets=400, key=key, **QUIET).p_value < 1e-3
+    assert sbc(linear.model, unthinned, num_datasets=400, rng_key=key, **QUIET).p_value < 1e-3
+
+
+def test_an_mcmc_is_run_as_it_is(key):
+    """Two chains, thinned by three, are what `MCMC` itself makes of the same key; short ones are told."""
+    mcmc = MCMC(Chain(), num_warmup=5, num_samples=90, thinning=3, num_chains=2, chain_method="vectorized")
+    study = sbc(linear.model, mcmc, num_datasets=30, rng_key=key, **QUIET)
+    assert np.all(study.ess["x"] <= 60)
+    assert study.few_draws.all()
+    assert "30 of 30 fits left fewer effective draws than the 99" in study.verdict()
+
+    one = jax.random.split(jax.random.split(key, 2)[0], 3)
+    by_hand = MCMC(
+        Chain(), num_warmup=5, num_samples=90, thinning=3, num_chains=2, chain_method="vectorized", progress_bar=False
+    )
+    problem = problem_of(linear.model, (), None, "data")
+    _, data = problem.simulate(one[0])
+    by_hand.run(one[1], **data)
+    found = posterior_of(mcmc, Call((), {}, 99, None, None, 0), data)
+    assert found.num_chains == 2
+    np.testing.assert_array_equal(found.draw(one[1], data).sites["x"], by_hand.get_samples()["x"])
+    with pytest.raises(ValueError, match="`num_samples` = 5 beside an `MCMC`, which has its own, 90"):
+        sbc(linear.model, mcmc, num_datasets=30, rng_key=key, num_samples=5, **QUIET)
+
+
+def test_chains_that_do_not_mix_have_few_effective_draws(key):
+    """Two chains in two places are no more draws than one."""
+    apart = jax.random.normal(key, (2, 200, 1)) * 0.01 + jnp.array([-1.0, 1.0])[:, None, None]
+    assert smallest_ess(apart.reshape(400, 1), 2) < 10
+    assert smallest_ess(jax.random.normal(key, (400, 1)), 2) > 200
 
 
 def test_antithetic_draws_are_thinned(key):
     flat = jnp.where(jnp.arange(400) % 2 == 0, 1.0, -1.0) * jnp.abs(jax.random.normal(key, (400,)))
     chain = jnp.repeat(jax.random.normal(key, (100,)), 4) * jnp.tile(jnp.array([1.0, -1.0, 1.0, -1.0]), 100)
-    assert _smallest_ess(flat[:, None]) > 200
-    assert _smallest_ess(chain[:, None]) < 200  # its mean is too good, its squares say so
+    assert smallest_ess(flat[:, None]) > 200
+    assert smallest_ess(chain[:, None]) < 200  # its mean is too good, its squares say so
 
 
 @pytest.mark.parametrize("draws", [99, 30, 401])
 def test_ranks_are_uniform_on_the_common_scale_whatever_the_number_of_draws(key, draws):
     def one(key):
         values = jax.random.normal(key, (draws + 1,))
-        return _rank(jax.random.fold_in(key, 1), values[0], values[1:], 99, True, None)[0]
+        return rank_of(jax.random.fold_in(key, 1), values[0], values[1:], 99, None, None).rank
 
     counts = np.bincount(jax.vmap(one)(jax.random.split(key, 20000)), minlength=100)
     chi2 = np.sum((counts - 200) ** 2 / 200)
@@ -112,7 +143,7 @@ def test_ranks_are_uniform_on_the_common_scale_whatever_the_number_of_draws(key,
 def test_ties_are_broken_at_random(key):
     def one(key):
         values = jax.random.bernoulli(key, 0.3, (20,)).astype(float)
-        return _rank(jax.random.fold_in(key, 1), values[0], values[1:], 19, True, None)[0]
+        return rank_of(jax.random.fold_in(key, 1), values[0], values[1:], 19, None, None).rank
 
     counts = np.bincount(jax.vmap(one)(jax.random.split(key, 20000)), minlength=20)
     assert np.sum((counts - 1000) ** 2 / 1000) < 19 + 5 * np.sqrt(38)
@@ -126,7 +157,7 @@ def test_a_discrete_posterior_of_one_value_passes(key):
     def exact(key, y):
         return {"k": jnp.full(99, y > 0.5)}  # all but certain
 
-    assert sbc(model, exact, num_datasets=200, key=key, log_likelihood=False, **QUIET).p_value > 1e-3
+    assert sbc(model, exact, num_datasets=200, rng_key=key, log_likelihood=False, **QUIET).p_value > 1e-3
 
 
 def test_field_functionals_and_deterministic_sites(key):
@@ -154,7 +185,7 @@ def test_field_functionals_and_deterministic_sites(key):
         white = mean + jax.random.normal(key, (99, 64)) @ spread.T
         return {"field": (white @ root.T).reshape(99, 8, 8)}
 
-    study = sbc(model, exact, num_datasets=200, key=key, quantities=quantities, **QUIET)
+    study = sbc(model, exact, num_datasets=200, rng_key=key, quantities=quantities, **QUIET)
     assert study.p_value > 1e-3
     assert study.ranks["field"].shape == (200, 8, 8)
     assert study.ranks["rough"].shape == (200,)
@@ -166,41 +197,16 @@ def test_field_functionals_and_deterministic_sites(key):
 
 
 def test_batches_and_keys_do_not_matter(key):
-    one = sbc(linear.model, linear.exact, num_datasets=50, key=key, batch_size=50, **QUIET)
-    other = sbc(linear.model, linear.exact, num_datasets=50, key=key, batch_size=8, **QUIET)
+    one = sbc(linear.model, linear.exact, num_datasets=50, rng_key=key, batch_size=50, **QUIET)
+    other = sbc(linear.model, linear.exact, num_datasets=50, rng_key=key, batch_size=8, **QUIET)
     np.testing.assert_array_equal(one.ranks["x"], other.ranks["x"])
-
-
-def test_an_interrupted_study_continues(key, tmp_path):
-    def study(**options):
-        return sbc(linear.model, linear.exact, num_datasets=40, key=key, batch_size=10, **QUIET, **options)
-
-    whole = study()
-    study(store=tmp_path)
-    files = sorted(tmp_path.glob("*.safetensors"))
-    assert len(files) == 4
-    files[2].unlink()
-    touched = files[0].stat().st_mtime_ns
-    again = study(store=tmp_path)
-    np.testing.assert_array_equal(whole.ranks["x"], again.ranks["x"])
-    assert files[0].stat().st_mtime_ns == touched
-    assert files[2].exists()
-    with pytest.raises(ValueError, match="another study"):
-        sbc(linear.model, linear.exact, num_datasets=41, key=key, batch_size=10, store=tmp_path, **QUIET)
-    with pytest.raises(ValueError, match="another study"):
-        sbc(linear.model, linear.prior, num_datasets=40, key=key, batch_size=10, store=tmp_path, **QUIET)
-    with pytest.raises(ValueError, match="another study"):
-        sbc(linear.model, NUTS(linear.model), num_datasets=40, key=key, batch_size=10, store=tmp_path, **QUIET)
-    files[1].write_bytes(files[1].read_bytes()[:100])
-    with pytest.raises(ValueError, match="damaged"):
-        study(store=tmp_path)
 
 
 def test_failed_fits_are_counted(key):
     def fragile(key, y):
         return {"x": jnp.where(y[0] > 0.5, jnp.nan, 1.0) * linear.exact(key, y)["x"]}
 
-    study = sbc(linear.model, fragile, num_datasets=100, key=key, **QUIET)
+    study = sbc(linear.model, fragile, num_datasets=100, rng_key=key, **QUIET)
     assert 0 < study.failed.sum() < 100
     assert len(study.ranks["x"]) == 100 - study.failed.sum()
     assert f"{study.failed.sum()} of 100 fits FAILED" in study.verdict()
@@ -210,7 +216,7 @@ def test_plots_arviz_and_report(key, tmp_path):
     import arviz as az
     from matplotlib import pyplot as plt
 
-    study = sbc(linear.model, linear.exact, num_datasets=60, key=key, **QUIET)
+    study = sbc(linear.model, linear.exact, num_datasets=60, rng_key=key, **QUIET)
     tree = study.to_arviz()
     assert tree["prior_sbc"]["x"].shape == (1, 60, 3)
     assert float(tree["prior_sbc"]["x"].max()) < 1
@@ -232,7 +238,7 @@ def test_plots_arviz_and_report(key, tmp_path):
 
 def test_bad_input(key):
     def run(model=linear.model, inference=linear.exact, **options):
-        return sbc(model, inference, **{"num_datasets": 20, "key": key} | QUIET | options)
+        return sbc(model, inference, **{"num_datasets": 20, "rng_key": key} | QUIET | options)
 
     def second_data(data=None):
         linear.model(data)
@@ -293,7 +299,7 @@ def test_divergences_are_counted(key):
         x = numpyro.sample("x", dist.Normal(0, jnp.exp(scale / 2)).expand([5]).to_event(1))
         numpyro.sample("data", dist.Normal(x.sum(), 10.0), obs=data)
 
-    study = sbc(funnel, NUTS(funnel), num_datasets=20, key=key, num_warmup=100, num_samples=100, **QUIET)
+    study = sbc(funnel, NUTS(funnel), num_datasets=20, rng_key=key, num_warmup=100, num_samples=100, **QUIET)
     assert study.diverging.any()
     assert f"{study.diverging.sum()} of 20 fits had divergences" in study.verdict()
     assert len(study.ranks["x"]) + study.failed.sum() == 20

@@ -79,7 +79,7 @@ def matern(boundary="periodic", n=8, sigma=0.1, hide=False):
     data = np.random.default_rng(1).standard_normal(operator.out_shape)
     basis = np.asarray(grid.inverse_transform(jnp.eye(grid.size).reshape(grid.size, *grid.shape)), float)
     basis = basis.reshape(grid.size, grid.size)
-    c = (basis.T * np.ravel(np.asarray(prior.amplitude, float)) ** 2) @ basis
+    c = (basis.T * np.ravel(np.asarray(prior.amplitudes, float)) ** 2) @ basis
     k = np.linalg.solve(a @ c @ a.T + sigma**2 * np.eye(len(a)), a @ c).T
     mean = 0.5 + k @ (data.ravel() - a @ np.full(grid.size, 0.5))
     evidence = stats.multivariate_normal(a @ np.full(grid.size, 0.5), a @ c @ a.T + sigma**2 * np.eye(len(a)))

@@ -5,7 +5,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from numpyro_inverse.calibration.ranks._ranks import (
+from numpyro_inverse.calibration.ranks._uniformity import (
     counts_below,
     rank_bands,
     rank_p_value,

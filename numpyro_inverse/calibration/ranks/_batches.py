@@ -1,0 +1,167 @@
+"""Many simulated data sets, each with its posterior, in one compiled program: what every study here runs on."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, Key
+from tqdm.auto import tqdm
+
+from numpyro_inverse.calibration.ranks._posteriors import Call, Draws, Posterior, posterior_of
+from numpyro_inverse.calibration.ranks._problem import Data, Problem, Quantity
+from numpyro_inverse.calibration.ranks._rank import Score, rank_of
+from numpyro_inverse.calibration.ranks._shelf import Shelf, content_of, study_identity
+
+MEMORY = 2**29  # bytes of draws in flight
+LARGEST_BATCH = 256
+FEWEST_DRAWS = 9
+EXAMPLE = 2**31 - 1  # folded into the key for the data set that is none of the study's
+
+
+class Ranks(NamedTuple):
+    """What one data set contributes, by test quantity."""
+
+    rank: dict[str, Int[Array, "..."]]
+    ess: dict[str, Float[Array, ""]]
+    moves: dict[str, Bool[Array, ""]]
+    value: dict[str, Float[Array, "..."]]
+    finite: Bool[Array, ""]
+    diverging: Bool[Array, ""]
+
+
+def ranks_of(
+    problem: Problem,
+    inference: Any,
+    call: Call,
+    quantities: Mapping[str, Quantity],
+    scores: Mapping[str, Score],
+    *,
+    needed: tuple[str, ...],
+    num_datasets: int,
+    rng_key: Key[Array, ""],
+    batch_size: int | None,
+    store: str | os.PathLike | None,
+    progress_bar: bool,
+    title: str,
+) -> Ranks:
+    """Ranks of the truth among the draws, for every quantity and data set; numpy arrays, data sets first."""
+    if num_datasets < 2:
+        raise ValueError(f"{title}: `num_datasets` must be 2 or more; got {num_datasets}.")
+    if batch_size is not None and batch_size < 1:
+        raise ValueError(f"{title}: `batch_size` must be 1 or more; got {batch_size}.")
+    if call.num_draws < FEWEST_DRAWS:
+        raise ValueError(
+            f"{title}: `num_draws` must be {FEWEST_DRAWS} or more, for ranks among fewer do not show the tails; got "
+            f"{call.num_draws}."
+        )
+    key_example = jax.random.fold_in(rng_key, EXAMPLE)
+    _, example = jax.jit(problem.simulate)(key_example)
+    posterior = posterior_of(inference, call, example)
+    drawn = jax.eval_shape(lambda k: posterior.draw(k, example).sites, rng_key)
+    _check_sites(problem, drawn, needed, title)
+    keys = jax.random.split(rng_key, num_datasets)
+    batch, many = _compiled(problem, posterior, quantities, scores, call.num_draws, drawn, num_datasets, batch_size)
+    with contextlib.ExitStack() as stack:
+        shelf = None
+        if store is not None:
+            identity = study_identity(problem, inference, call, quantities, rng_key, num_datasets, batch)
+            identity["content"] = content_of(*jax.jit(lambda k: _study(problem, posterior, quantities, k))(key_example))
+            shelf = stack.enter_context(Shelf(store, identity, f"{title}: `store`"))
+        parts = []
+        with tqdm(total=num_datasets, desc=title, unit="data set", disable=not progress_bar) as bar:
+            for first in range(0, num_datasets, batch):
+                part = None if shelf is None else shelf.load(first, Ranks)
+                if part is None:
+                    chosen = np.minimum(np.arange(first, first + batch), num_datasets - 1)
+                    part = jax.tree.map(np.asarray, many(keys[chosen]))
+                    if shelf is not None:
+                        shelf.save(first, part)
+                parts.append(jax.tree.map(lambda v: v[: num_datasets - first], part))
+                bar.update(len(parts[-1].finite))
+    return jax.tree.map(lambda *v: np.concatenate(v), *parts)
+
+
+class One(NamedTuple):
+    """One simulated data set with its posterior draws, and the test quantities at both."""
+
+    truth: dict[str, Array]
+    data: Data
+    draws: Draws
+    at_truth: dict[str, Array]
+    at_draws: dict[str, Array]
+
+
+def _study(problem: Problem, posterior: Posterior, quantities: Mapping[str, Quantity], rng_key: Array) -> One:
+    key_simulate, key_draw, _ = jax.random.split(rng_key, 3)
+    truth, data = problem.simulate(key_simulate)
+    draws = posterior.draw(key_draw, data)
+    known = {name: value for name, value in truth.items() if name in draws.sites}
+    at_truth = {name: quantity(known, data) for name, quantity in quantities.items()}
+    at_draws = {
+        name: jax.vmap(quantity, (0, None))({k: draws.sites[k] for k in known}, data)
+        for name, quantity in quantities.items()
+    }
+    return One(truth, data, draws, at_truth, at_draws)
+
+
+def _ranked(one: One, posterior: Posterior, scores: Mapping[str, Score], num_draws: int, rng_key: Array) -> Ranks:
+    keys = jax.random.split(jax.random.split(rng_key, 3)[2], len(one.at_truth))
+    found = {
+        name: rank_of(k, one.at_truth[name], one.at_draws[name], num_draws, posterior.num_chains, scores.get(name))
+        for k, name in zip(keys, one.at_truth, strict=True)
+    }
+    values = jax.tree.leaves((one.at_truth, one.at_draws))
+    return Ranks(
+        rank={name: one.rank for name, one in found.items()},
+        ess={name: one.ess for name, one in found.items()},
+        moves={name: one.moves for name, one in found.items()},
+        value=one.at_truth,
+        finite=jnp.all(jnp.stack([jnp.all(jnp.isfinite(v)) for v in values])),
+        diverging=one.draws.diverging,
+    )
+
+
+def _compiled(
+    problem: Problem,
+    posterior: Posterior,
+    quantities: Mapping[str, Quantity],
+    scores: Mapping[str, Score],
+    num_draws: int,
+    drawn: Mapping[str, Any],
+    num_datasets: int,
+    batch_size: int | None,
+) -> tuple[int, Callable[[Array], Ranks]]:
+    """How many data sets go at a time, and the program that ranks them, over all local devices."""
+    size = sum(np.prod(v.shape, dtype=int) * v.dtype.itemsize for v in jax.tree.leaves(drawn))
+    devices = jax.local_devices()
+    batch = batch_size or int(np.clip(MEMORY // max(size, 1), 1, LARGEST_BATCH))
+    batch = -(-min(batch, num_datasets) // len(devices)) * len(devices)
+    many = jax.vmap(lambda k: _ranked(_study(problem, posterior, quantities, k), posterior, scores, num_draws, k))
+    if len(devices) > 1:
+        mesh = jax.make_mesh((len(devices),), ("datasets",), (jax.sharding.AxisType.Auto,), devices=devices)
+        spec = jax.sharding.PartitionSpec("datasets")
+        many = jax.shard_map(many, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False)
+    return batch, jax.jit(many)
+
+
+def _check_sites(problem: Problem, shapes: Mapping[str, Any], needed: tuple[str, ...], title: str) -> None:
+    truth, _ = jax.eval_shape(problem.simulate, jax.random.key(0))
+    missing = [name for name in needed if name not in shapes]
+    if missing:
+        raise ValueError(
+            f"{title}: the posterior draws have no site {missing[0]!r}, only {', '.join(shapes)}. Name the sites to "
+            "test in `sites`; the log likelihood and joint regions need all latent sites (`log_likelihood=False` or "
+            "`joint=False` leaves them out)."
+        )
+    for name in shapes:
+        if name in truth and shapes[name].shape[1:] != truth[name].shape:
+            raise ValueError(
+                f"{title}: site {name!r} has shape {truth[name].shape} in the model, but its draws have shape "
+                f"{shapes[name].shape}; draws come first, then the site's shape."
+            )
