@@ -75,13 +75,8 @@ class SignSymmetric:
         u = np.asarray(u, float)
         return np.exp(-self.a * u**4 - self.b * u**2) / self._integral(0)
 
-<<<<<<< HEAD
-    def draw(self, key: Key[Array, ""], number: int) -> Float[Array, " n"]:
-        """Independent draws: :math:`|u|` by inversion of a fine table, and a random sign."""
-=======
     def draw(self, rng_key: Key[Array, ""], number: int) -> Float[Array, " n"]:
         """Independent draws: |u| by inversion of a fine table, and a random sign."""
->>>>>>> main
         top = np.sqrt(max(self.y, 0.0) + 10 * self.sigma) + 1
         grid = np.linspace(0, top, CELLS)
         middle = (grid[1:] + grid[:-1]) / 2

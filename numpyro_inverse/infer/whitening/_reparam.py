@@ -28,16 +28,12 @@ class BaseReparam(Reparam):
 
     ``whiten(model)`` applies it to every such site; this is for some of them:
 
-<<<<<<< HEAD
     >>> numpyro.handlers.reparam(model, config={"u": BaseReparam()})
-=======
-    >>> numpyro.handlers.reparam(model, config={"u": BaseReparam()})  # doctest: +SKIP
 
     Raises:
         ValueError: when the model runs: the site has a value already, a scaled or masked log density, or a handler
         around
             the model gives it one; it is named.
->>>>>>> main
     """
 
     def __call__(self, name, fn, obs):
