@@ -159,8 +159,8 @@ class Flow(TransformedDistribution):
     :func:`numpyro_inverse.whiten` samples z as site ``u_latent`` and makes ``u`` deterministic; there the prior is
     ``base`` whatever the shape of the flow, so it is where NUTS moves well.
 
-    >>> flow = nn.load_pretrained("fashion_mnist_flow")  # doctest: +SKIP
-    >>> def model(data=None):  # doctest: +SKIP
+    >>> flow = nn.load_pretrained("fashion_mnist_flow")
+    >>> def model(data=None):
     ...     image = numpyro.sample("image", Flow(flow))
     ...     numpyro.sample("data", dist.Normal(blur(image), 0.05).to_event(2), obs=data)
 

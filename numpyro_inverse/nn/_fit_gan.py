@@ -69,7 +69,7 @@ def fit_gan(
     References:
         Gulrajani, Ahmed, Arjovsky, Dumoulin & Courville, NeurIPS 2017, algorithm 1.
 
-    >>> fit = fit_gan(generator, critic, rows, base=latent, key=jax.random.key(0))  # doctest: +SKIP
+    >>> fit = fit_gan(generator, critic, rows, base=latent, key=jax.random.key(0))
     """
     chosen = TrainingSettings(**settings)
     prepare = as_they_are if prepare is None else prepare

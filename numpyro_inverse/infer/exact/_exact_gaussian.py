@@ -68,8 +68,8 @@ class ExactGaussian(MCMCKernel):
     covariance and the error of the mean, both measured with the forward map itself). It excludes the rounding of the
     forward map, of order machine epsilon times signal-to-noise.
 
-    >>> mcmc = MCMC(ExactGaussian(model), num_warmup=0, num_samples=1000)  # doctest: +SKIP
-    >>> mcmc.run(jax.random.key(0), data=y, extra_fields=("error", "residual", "num_steps"))  # doctest: +SKIP
+    >>> mcmc = MCMC(ExactGaussian(model), num_warmup=0, num_samples=1000)
+    >>> mcmc.run(jax.random.key(0), data=y, extra_fields=("error", "residual", "num_steps"))
 
     Args:
         model: a NumPyro model. Latent sites are fields, ``Normal``, ``MultivariateNormal`` or

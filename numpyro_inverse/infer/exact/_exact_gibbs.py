@@ -102,8 +102,8 @@ class ExactGibbs(MCMCKernel):
     convolution with its grid's boundary) it costs three products with the forward map, else a QR factorisation of
     at most 2048 columns; that the diagonal is one is verified at every draw.
 
-    >>> mcmc = MCMC(ExactGibbs(model), num_warmup=300, num_samples=1000)  # doctest: +SKIP
-    >>> mcmc.run(jax.random.key(0), data=y, extra_fields=("accept_prob", "num_steps", "error"))  # doctest: +SKIP
+    >>> mcmc = MCMC(ExactGibbs(model), num_warmup=300, num_samples=1000)
+    >>> mcmc.run(jax.random.key(0), data=y, extra_fields=("accept_prob", "num_steps", "error"))
 
     Extra fields: ``accept_prob``, ``num_steps``, ``step_size``, ``potential_energy`` and ``diverging`` of the
     hyperparameters' kernel, ``hyper.name`` for any other of its fields, and ``error`` of the field's draw.

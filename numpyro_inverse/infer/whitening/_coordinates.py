@@ -80,8 +80,8 @@ class Coordinates(eqx.Module):
         the sketch in the other sites, and 50 iterations do. If no such step is good enough, or the posterior has a
         ridge that the sketch does not know, warm-up adapts step size and mass matrix and needs its usual length.
 
-        >>> coordinates = fit_coordinates(model, data=y)  # doctest: +SKIP
-        >>> kernel = NUTS(whiten(model, coordinates), **coordinates.nuts_settings())  # doctest: +SKIP
+        >>> coordinates = fit_coordinates(model, data=y)
+        >>> kernel = NUTS(whiten(model, coordinates), **coordinates.nuts_settings())
         """
         others = tuple(sorted(self.hyper_location))
         latents = {f"{name}{LATENT}": value for name, value in self.mode_variance.items()}

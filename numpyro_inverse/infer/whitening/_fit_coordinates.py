@@ -67,8 +67,8 @@ def fit_coordinates(model: Callable, *args: Any, **kwargs: Any) -> Coordinates:
         ValueError: traced arguments; no field site; no data; data that are not finite; a latent site that is discrete,
             has an improper prior, or is neither a field nor small enough for a dense matrix; each is named.
 
-    >>> coordinates = fit_coordinates(model, data=photo)  # doctest: +SKIP
-    >>> kernel = NUTS(whiten(model, coordinates), **coordinates.nuts_settings())  # doctest: +SKIP
+    >>> coordinates = fit_coordinates(model, data=photo)
+    >>> kernel = NUTS(whiten(model, coordinates), **coordinates.nuts_settings())
     """
     problem = _Problem(model, args, kwargs)
     key = jax.random.key(0)

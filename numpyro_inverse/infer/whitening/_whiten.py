@@ -26,9 +26,9 @@ def whiten(model: Callable, centering: float | Float[Array, "..."] | Coordinates
     deviation :math:`a_k` the latent site is :math:`v_k \sim N(0, (a_k / b_k)^{2 c_k})` and the field's coefficients are
     :math:`v_k a_k^{1-c_k} b_k^{c_k}`; other maps of a base distribution are sampled through their base.
 
-    >>> mcmc = MCMC(NUTS(whiten(model)), num_warmup=500, num_samples=500)  # doctest: +SKIP
-    >>> coordinates = fit_coordinates(model, data=y)  # doctest: +SKIP
-    >>> kernel = NUTS(whiten(model, coordinates), **coordinates.nuts_settings())  # doctest: +SKIP
+    >>> mcmc = MCMC(NUTS(whiten(model)), num_warmup=500, num_samples=500)
+    >>> coordinates = fit_coordinates(model, data=y)
+    >>> kernel = NUTS(whiten(model, coordinates), **coordinates.nuts_settings())
 
     Args:
         model: a NumPyro model.
