@@ -95,6 +95,15 @@ def simulate(
     return trace_at(_Unobserved(model), args, kwargs, values, rng_key=rng_key)
 
 
+def resting_value(site: Site) -> Array:
+    """A value in the support of a site's distribution that is not drawn: unconstrained zeros."""
+    fn = site["fn"]
+    if fn.support.is_discrete:
+        return jnp.zeros(fn.shape(), int)
+    transform = biject_to(fn.support)
+    return transform(jnp.zeros(transform.inverse_shape(fn.shape())))
+
+
 class _Unobserved(Messenger):
     """Observed sites are sampled instead, in the data's shape also where that is broader than the distribution's."""
 

@@ -22,6 +22,7 @@ from numpyro_inverse._model import (
     latent_sites,
     not_finite,
     real_parameters,
+    resting_value,
     scale_of,
     trace_at,
     unconstrained_trace,
@@ -178,9 +179,11 @@ class _Problem:
 
     def _other_fields(self, key: Array) -> Callable:
         def value(site: dict[str, Any]) -> Any:
-            if site["type"] == "sample" and site["name"] in self.fields:
+            if site["type"] != "sample" or site["is_observed"]:
+                return None
+            if site["name"] in self.fields:
                 return jax.random.normal(key, site["fn"].shape())
-            return None
+            return resting_value(site)
 
         return value
 

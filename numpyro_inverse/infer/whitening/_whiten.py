@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 from numpyro.distributions import biject_to
 from numpyro.handlers import block, substitute, trace
 
-from numpyro_inverse._model import Trace
+from numpyro_inverse._model import Trace, resting_value
 from numpyro_inverse.infer.whitening._coordinates import Coordinates
 from numpyro_inverse.infer.whitening._reparam import reparametrize
 
@@ -52,7 +52,7 @@ def whiten(model: Callable, centering: float | Float[Array, "..."] | Coordinates
         whitened: Callable = partial(_in_coordinates, model, centering)
     else:
         whitened = reparametrize(model, _numbers(centering))
-    return update_wrapper(whitened, model)
+    return update_wrapper(whitened, model, updated=())  # a handler's own attributes stay its own
 
 
 def _numbers(centering: Any) -> Any:
@@ -90,11 +90,7 @@ def _sampled_ahead(model: Callable, fitted: Coordinates, args: tuple, kwargs: di
     def at_rest(site: dict[str, Any]) -> Any:
         if site["type"] != "sample" or site["is_observed"] or site["name"] in shown:
             return None
-        fn = site["fn"]
-        if fn.support.is_discrete:
-            return jnp.zeros(fn.shape(), int)
-        transform = biject_to(fn.support)
-        return transform(jnp.zeros(transform.inverse_shape(fn.shape())))
+        return resting_value(site)
 
     with block(hide_fn=lambda site: site["name"] not in shown), trace() as sites, substitute(substitute_fn=at_rest):
         model(*args, **kwargs)
