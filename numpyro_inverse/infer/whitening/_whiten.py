@@ -42,8 +42,8 @@ def whiten(model: Callable, centering: float | Float[Array, "..."] | Coordinates
 
     Raises:
         ValueError: ``centering`` has numbers outside [0, 1]. When the model runs, naming the site: a field with a
-        scaled
-            or masked log density, or to which a handler around ``whiten`` gives a value; coordinates of another model.
+            scaled or masked log density, or to which a handler around ``whiten`` gives a value; coordinates of another
+            model.
         TypeError: ``model`` cannot be called, or ``centering`` is neither numbers nor coordinates.
     """
     if not callable(model):
