@@ -12,10 +12,11 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 from numpyro.distributions import constraints
 
+from numpyro_inverse._checks import check_key
 from numpyro_inverse.nn._fit_module import fit_module
 from numpyro_inverse.nn._prepare import as_they_are, check_prepare
 from numpyro_inverse.nn._rows import read
-from numpyro_inverse.nn._training import Fit, TrainingSettings, check_key, training_rows
+from numpyro_inverse.nn._training import Fit, TrainingSettings, training_rows
 
 
 def fit_flow(
@@ -62,7 +63,7 @@ def fit_flow(
     prepare = as_they_are if prepare is None else prepare
     check_prepare("fit_flow", prepare)
     rows = training_rows(data, chosen, "fit_flow")
-    check_key("fit_flow", key)
+    check_key("fit_flow", "key", key)
     shape_of_context = context_shape(flow)
 
     def pair(batch: Any, key: PRNGKeyArray) -> tuple[Any, Any]:

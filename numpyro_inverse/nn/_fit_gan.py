@@ -12,11 +12,12 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 from numpyro.distributions import Distribution
 
+from numpyro_inverse._checks import check_key
 from numpyro_inverse.nn._energy_score import energy_score
 from numpyro_inverse.nn._fit_module import optimizer_of
 from numpyro_inverse.nn._networks import check_counts
 from numpyro_inverse.nn._prepare import as_they_are, fault_of, first_rows
-from numpyro_inverse.nn._training import Fit, TrainingSettings, check_key, train, training_rows
+from numpyro_inverse.nn._training import Fit, TrainingSettings, train, training_rows
 
 
 def fit_gan(
@@ -80,7 +81,7 @@ def fit_gan(
         raise ValueError(f"fit_gan: `penalty` must not be negative; got {penalty}.")
     shape = _checked_shape(generator, critic, base)
     rows = training_rows(data, chosen, "fit_gan")
-    check_key("fit_gan", key)
+    check_key("fit_gan", "key", key)
     size = chosen.batch_size or rows
     if size < 2:
         raise ValueError(f"fit_gan: `batch_size` must be 2 or more, for the energy score; got {size}.")

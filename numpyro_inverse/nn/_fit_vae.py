@@ -10,9 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from numpyro_inverse._checks import check_key
 from numpyro_inverse.nn._fit_module import fit_module
 from numpyro_inverse.nn._prepare import as_they_are, fault_of, first_rows
-from numpyro_inverse.nn._training import Fit, TrainingSettings, check_key, training_rows
+from numpyro_inverse.nn._training import Fit, TrainingSettings, training_rows
 from numpyro_inverse.nn._vae import VAE
 
 
@@ -49,7 +50,7 @@ def fit_vae(
     chosen = TrainingSettings(**settings)
     prepare = as_they_are if prepare is None else prepare
     rows = training_rows(data, chosen, "fit_vae")
-    check_key("fit_vae", key)
+    check_key("fit_vae", "key", key)
     first = first_rows("fit_vae", data, rows, prepare, vae.event_shape)
     start = jax.vmap(vae.elbo)(first, jax.random.split(key, len(first)))
     if not np.all(np.isfinite(start)):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from numpyro_inverse._files import write_atomically
 from numpyro_inverse.nn._named_leaves import named_leaves
 
 SCHEMA = "2"
@@ -55,17 +55,7 @@ def save(path: str | Path, module: Any, **about: Any) -> None:
     except RecursionError as error:
         raise ValueError("save: `about` nests too deeply.") from error
     header = {"format": FORMAT, "schema": SCHEMA, "about": text, "sha256": _digest(arrays, text)}
-    draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
-    try:
-        with draft.open("wb") as file:
-            file.write(safetensors.numpy.save(arrays, metadata=header))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, path)
-    except OSError as error:
-        raise OSError(error.errno, f"save: {path} could not be written: {error.strerror or error}") from error
-    finally:
-        draft.unlink(missing_ok=True)
+    write_atomically(path, safetensors.numpy.save(arrays, metadata=header), "save: `path`")
 
 
 def load[Tree](path: str | Path, like: Tree | None = None) -> Tree:

@@ -16,6 +16,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from numpyro_inverse._checks import check_key
 from numpyro_inverse.nn._identity import digest
 from numpyro_inverse.nn._networks import check_counts
 from numpyro_inverse.nn._persistence import load, load_metadata, save
@@ -156,7 +157,7 @@ def train(
     settings = TrainingSettings() if settings is None else settings
     rows = training_rows(data, settings, name)
     total, size = count_rows(data, name), settings.batch_size or rows
-    check_key(name, key)
+    check_key(name, "key", key)
     # What is not an array (activation functions) is put back after each compiled call.
     arrays, rest = eqx.partition(state, eqx.is_array)
 
@@ -245,18 +246,6 @@ def train(
                 progress = {"best_epoch": best_epoch, "training": training, "judged": judged}
                 save(path, (arrays, best), identity=identity, versions=versions, **progress)
     return Fit(eqx.combine(best, rest)[0], training, judged, best_epoch, stopped)
-
-
-def check_key(name: str, key: Any) -> None:
-    """Raise if this is no random key.
-
-    Raises:
-        TypeError: it is none.
-    """
-    typed = isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
-    raw = isinstance(key, jax.Array | np.ndarray) and key.dtype == np.uint32 and key.ndim == 1
-    if not raw and not (typed and key.shape == ()):
-        raise TypeError(f"{name}: `key` must be a random key, such as `jax.random.key(0)`; got {key!r}.")
 
 
 def _checked_metadata(path: Path, identity: dict, versions: dict, name: str) -> dict[str, Any]:
