@@ -222,7 +222,7 @@ def with_surrogate(title, model, data, draws):
     sites = short.get_samples()
     settings = TrainingSettings(max_epochs=250, learning_rate=8e-3, gradient_norm=100.0, patience=250)
     options = {"num_simulations": 12_000, "settings": settings, "progress_bar": False}
-    fit = fit_surrogate(model, sites, data, key=jax.random.key(0), **options)
+    fit = fit_surrogate(model, sites, model_args=(data,), rng_key=jax.random.key(0), **options)
     kernel = DelayedAcceptance(model, approximation=emulate(model, fit.surrogate))
     last = jax.tree.map(lambda v: v[-1], sites)
     found = ours(title, kernel, data, 500, draws, start, last)
