@@ -69,7 +69,7 @@ def block_average(x, count):
 def blurred_data(field):
     """What is observed of a field on any grid."""
     n = field.shape[0]
-    blur = ni.operators.Convolution.gaussian(width=WIDTH * n, shape=(n, n), boundary="reflect")
+    blur = ni.operators.Convolution.gaussian(ni.domains.Grid((n, n)), WIDTH)
     return block_average(blur(field), OBSERVED)
 
 
@@ -351,7 +351,7 @@ def overhead():
     """Wall time of a MALA draw over one value and gradient, the fastest of several runs of either."""
     data = jnp.asarray(elliptic_problem.published()["z_hat"], jnp.float32)
     grid = ni.domains.Grid((128, 128), extent=128)
-    blur = ni.operators.Convolution.gaussian(width=2.0, shape=(128, 128), boundary="reflect")
+    blur = ni.operators.Convolution.gaussian(grid, width=2.0)
 
     def deblurring(data=None):
         range_ = numpyro.sample("range", dist.LogNormal(jnp.log(15.0), 0.7))
