@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from numpyro.infer import MCMC, NUTS, init_to_value
-from numpyro_inverse.nn.pretrained.train_fashion_mnist_flow import bits_per_dimension
+from training.fashion_mnist_flow import bits_per_dimension
 from tqdm import tqdm
 
 import numpyro_inverse as ni

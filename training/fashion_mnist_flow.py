@@ -1,6 +1,6 @@
 """Trains the flow of Fashion-MNIST images that ships with the package; about an hour on two cores.
 
-    python -m numpyro_inverse.nn.pretrained.train_fashion_mnist_flow FOLDER_OF_THE_IMAGES
+    python -m training.fashion_mnist_flow FOLDER_OF_THE_IMAGES
 
 Run from a checkout, for the reader of the images is in ``models``.
 """

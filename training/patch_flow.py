@@ -1,6 +1,6 @@
 """Trains the flow of 8 x 8 patches of photographs that ships with the package; ten minutes on two cores.
 
-    python -m numpyro_inverse.nn.pretrained.train_patch_flow
+    python -m training.patch_flow
 
 The photographs are scikit-image's; the cameraman is held out.
 """
