@@ -96,7 +96,7 @@ def sole_writer(folder: str | os.PathLike, where: str) -> Iterator[None]:
 
 def _lock(descriptor: int) -> None:
     if os.name == "nt":  # pragma: no cover
-        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
     else:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 

@@ -298,8 +298,8 @@ class ExactGaussian(MCMCKernel):
         if not isinstance(posterior, Factored):
             raise ValueError(
                 f"{HERE}.log_evidence: the determinant needs a dense factorisation of {model.size} latent numbers, or "
-                f"of the data; the limit is {SUMMARY_LIMIT}. Compare models on a coarser grid (`grid.coarsened()`), or make "
-                "the prior and the operator share a transform (a field under a convolution with its grid's boundary)."
+                f"of the data; the limit is {SUMMARY_LIMIT}. Compare models on a coarser grid (`grid.coarsened()`), or "
+                "make the prior and the operator share a transform (a field under a convolution with its grid's boundary)."
             )
 
         return jax.jit(lambda: posterior.log_evidence(model.affine()) + model.log_normalizer())()

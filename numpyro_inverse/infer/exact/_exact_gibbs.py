@@ -235,9 +235,9 @@ class ExactGibbs(MCMCKernel):
         found = gaussian_posterior(model, self.tolerance, 1, DENSE_LIMIT, is_traced(args, kwargs))
         if not isinstance(found, Factored):
             raise ValueError(
-                f"{HERE}: the determinant in the evidence needs a dense factorisation of {model.size} latent numbers, or "
-                f"of the data; the limit is {DENSE_LIMIT}. Use a coarser grid, or let prior and operator share a transform "
-                "(a field under a convolution with its grid's boundary), or NUTS on `whiten(model)`."
+                f"{HERE}: the determinant in the evidence needs a dense factorisation of {model.size} latent numbers, "
+                f"or of the data; the limit is {DENSE_LIMIT}. Use a coarser grid, or let prior and operator share a "
+                "transform (a field under a convolution with its grid's boundary), or NUTS on `whiten(model)`."
             )
         return found
 

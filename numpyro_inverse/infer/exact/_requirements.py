@@ -94,8 +94,8 @@ def _require_data(name: str, site: Site, caller: str) -> None:
         if what is not None:
             raise ValueError(
                 f"{caller}: the {what} of site {name!r} {'are' if what == 'data' else 'is'} complex, but "
-                f"{describe(fn)} is a law of real numbers. Use `numpyro_inverse.distributions.ComplexNormal(loc, scale)`, `scale` "
-                "being the standard deviation of each part."
+                f"{describe(fn)} is a law of real numbers. Use `numpyro_inverse.distributions.ComplexNormal(loc, scale)`, "
+                "`scale` being the standard deviation of each part."
             )
     if is_gaussian(fn):
         law, shape = tuple(fn.shape()), jnp.shape(value)
