@@ -109,11 +109,16 @@ class _Unobserved(Messenger):
 
     def process_message(self, msg: Site) -> None:
         if msg["type"] == "sample" and msg["is_observed"] and not msg["infer"].get("is_auxiliary", False):
-            fn, shape = msg["fn"], jnp.shape(msg["value"])
-            batch = jnp.broadcast_shapes(fn.batch_shape, shape[: len(shape) - fn.event_dim])
-            msg["fn"] = fn if batch == fn.batch_shape else fn.expand(batch)
+            msg["fn"] = _in_shape_of_data(msg)
             msg["is_observed"] = False
             msg["value"] = None
+
+
+def _in_shape_of_data(site: Site) -> Any:
+    """The distribution of all data of a site, replicates too, each with randomness of its own."""
+    fn, shape = site["fn"], jnp.shape(site["value"])
+    batch = jnp.broadcast_shapes(fn.batch_shape, shape[: len(shape) - fn.event_dim])
+    return fn if batch == fn.batch_shape else fn.expand(batch)
 
 
 # Parts of a trace.
@@ -201,7 +206,7 @@ def simulated_data(sites: Trace, rng_key: Array, count: int) -> dict[str, Array]
 def _simulated(site: Site, keys: Array) -> Array:
     shape = jnp.shape(site["value"])
     try:
-        draws = jax.vmap(site["fn"].sample)(keys)
+        draws = jax.vmap(_in_shape_of_data(site).sample)(keys)
     except NotImplementedError:
         return jnp.asarray(site["value"])[None]
     return jnp.broadcast_to(draws, (len(keys), *shape)) if draws.ndim <= len(shape) else draws

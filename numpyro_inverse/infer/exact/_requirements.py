@@ -7,9 +7,17 @@ from collections.abc import Callable
 import jax.numpy as jnp
 import numpy as np
 from numpyro import handlers
-from numpyro.distributions import ImproperUniform, biject_to
+from numpyro.distributions import ImproperUniform
 
-from numpyro_inverse._model import Site, Trace, latent_sites, not_finite, observed_sites, sample_sites
+from numpyro_inverse._model import (
+    Site,
+    Trace,
+    latent_sites,
+    not_finite,
+    observed_sites,
+    resting_value,
+    sample_sites,
+)
 from numpyro_inverse.distributions._reparametrized import unwrapped
 from numpyro_inverse.infer.exact._gaussian_site import (
     describe,
@@ -94,8 +102,8 @@ def _require_data(name: str, site: Site, caller: str) -> None:
         if what is not None:
             raise ValueError(
                 f"{caller}: the {what} of site {name!r} {'are' if what == 'data' else 'is'} complex, but "
-                f"{describe(fn)} is a law of real numbers. Use `numpyro_inverse.distributions.ComplexNormal(loc, scale)`, `scale` "
-                "being the standard deviation of each part."
+                f"{describe(fn)} is a law of real numbers. Use `distributions.ComplexNormal(loc, scale)` of "
+                "numpyro_inverse, `scale` being the standard deviation of each part."
             )
     if is_gaussian(fn):
         law, shape = tuple(fn.shape()), jnp.shape(value)
@@ -116,13 +124,11 @@ def _require_data(name: str, site: Site, caller: str) -> None:
         )
 
 
-def with_improper_at_zero(model: Callable) -> Callable:
-    """The model with latent sites that cannot be drawn at zero of unconstrained space, so that it can be traced."""
+def improper_at_rest(model: Callable) -> Callable:
+    """The model with latent sites that cannot be drawn at a value in their support, so that it can be traced."""
 
     def value(site: Site) -> object:
-        if site["type"] != "sample" or site["is_observed"] or not isinstance(unwrapped(site["fn"]), ImproperUniform):
-            return None
-        transform = biject_to(site["fn"].support)
-        return transform(jnp.zeros(transform.inverse_shape(site["fn"].shape())))
+        latent = site["type"] == "sample" and not site["is_observed"]
+        return resting_value(site) if latent and isinstance(unwrapped(site["fn"]), ImproperUniform) else None
 
     return handlers.substitute(model, substitute_fn=value)

@@ -1,6 +1,6 @@
 """ExactGaussian against dense linear algebra.
 
-Statistical tests: draws are independent, so the standardised means' squares sum to chi-square with as many degrees of
+Statistical tests: draws are independent, so the standardized means' squares sum to chi-square with as many degrees of
 freedom as tested directions, and so do the scaled sample variances. Each is two-sided at ``ALPHA`` with fixed keys.
 """
 
@@ -23,7 +23,7 @@ import numpyro_inverse.infer.exact._exact_gaussian as module
 from numpyro_inverse.domains import Grid
 from numpyro_inverse.infer import ExactGaussian
 from numpyro_inverse.infer.exact._affine import AffineModel
-from numpyro_inverse.infer.exact._gaussian_posterior import DenseRoot, DiagonalRoot, PerturbThenOptimise
+from numpyro_inverse.infer.exact._gaussian_posterior import DenseRoot, DiagonalRoot, PerturbThenOptimize
 from numpyro_inverse.operators import Convolution, Kronecker, Mask
 
 ALPHA = 1e-4
@@ -119,7 +119,7 @@ def matrix_free(monkeypatch):
 
 def root_of(model, data):
     posterior = ExactGaussian(model).init(jax.random.key(0), 0, None, (data,), {}).posterior
-    return PerturbThenOptimise if isinstance(posterior, PerturbThenOptimise) else type(posterior.root)
+    return PerturbThenOptimize if isinstance(posterior, PerturbThenOptimize) else type(posterior.root)
 
 
 # --- the law of the draws
@@ -144,7 +144,7 @@ def test_diagonal_draws_have_the_posterior_law(key):
 def test_matrix_free_draws_have_the_posterior_law(key, matrix_free, precision):
     with jax.enable_x64(precision == "double"):
         model, data, mean, covariance = deblurring(12, 2)
-        assert root_of(model, data) is PerturbThenOptimise
+        assert root_of(model, data) is PerturbThenOptimize
         found, extra = draws(model, data, 2000, key)
         assert_law(found, mean, covariance)
         assert np.max(extra["error"]) <= (1e-6 if precision == "double" else 1e-2)
@@ -444,7 +444,7 @@ def test_an_unreachable_tolerance_is_an_error(key, matrix_free):
     assert "tolerance" in message_of(run)
 
 
-def test_a_dense_posterior_spoilt_by_rounding_is_an_error():
+def test_a_dense_posterior_spoiled_by_rounding_is_an_error():
     model, data, _, _ = deblurring(12, 1)
     with pytest.raises(ValueError, match=r"signal-to-noise.*enable_x64"):
         ExactGaussian(model, tolerance=1e-9).posterior_mean(data)
@@ -508,7 +508,7 @@ DATA = np.array([0.1, 0.2, -0.3, 0.4], np.float32)
         (observed(lambda x: x), None, "no observed site"),
         (without_sites, DATA, "`model` has no sample site.*not a potential function"),
         (observed(lambda x: x), np.array([0.1, np.nan, 0.0, np.inf]), "2 of the 4 data at site 'y' are not finite"),
-        (observed(lambda x: x**2), DATA, "the mean of site 'y' is not affine.*linearis"),
+        (observed(lambda x: x**2), DATA, "the mean of site 'y' is not affine.*lineariz"),
         (observed(jnp.tanh), DATA, "the mean of site 'y' is not affine"),
         (observed(jnp.abs), DATA, "the mean of site 'y' is not affine"),
         (observed(lambda x: x + 0.02 * jnp.sin(x)), DATA, "the mean of site 'y' is not affine"),
