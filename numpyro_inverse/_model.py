@@ -15,7 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 from numpyro import handlers
-from numpyro.distributions import Unit, biject_to
+from numpyro.distributions import ExpandedDistribution, Independent, Unit, biject_to, constraints
+from numpyro.distributions.distribution import MaskedDistribution
 from numpyro.infer.util import constrain_fn
 from numpyro.primitives import Messenger
 
@@ -179,6 +180,42 @@ def not_finite(site: Site) -> int:
     """How many data of a site are not finite; 0 where they are traced."""
     value = site["value"]
     return 0 if isinstance(value, jax.core.Tracer) else int(np.sum(~np.isfinite(value)))
+
+
+def has_complex_parameters(fn: Any) -> bool:
+    """Whether a distribution was given complex numbers; NumPyro's take them without a word."""
+    return any(jnp.issubdtype(jnp.result_type(leaf), jnp.complexfloating) for leaf in jax.tree.leaves(fn))
+
+
+def is_complex(fn: Any) -> bool:
+    """Whether it is a law of complex numbers, by its support."""
+    support = fn.support
+    while hasattr(support, "base_constraint"):
+        support = support.base_constraint
+    return support == constraints.complex
+
+
+def check_complex_data(caller: str, sites: Trace) -> None:
+    """Raise where complex data or parameters meet a law of real numbers, which would lose an imaginary part.
+
+    Raises:
+        ValueError: such an observed site, named.
+    """
+    for name, site in sites.items():
+        data = jnp.issubdtype(_dtype(site["value"]), jnp.complexfloating)
+        if (data or has_complex_parameters(site["fn"])) and not is_complex(site["fn"]):
+            kind = site["fn"]
+            while isinstance(kind, Independent | ExpandedDistribution | MaskedDistribution):
+                kind = kind.base_dist
+            raise ValueError(
+                f"{caller}: {'the data' if data else 'parameters'} of site {name!r} are complex, but "
+                f"{type(kind).__name__} is a law of real numbers. Use `distributions.ComplexNormal(loc, scale)` of "
+                "numpyro_inverse, `scale` being the standard deviation of each part."
+            )
+
+
+def _dtype(value: Any) -> Any:
+    return value.dtype if hasattr(value, "dtype") else np.asarray(value).dtype
 
 
 # The laws of the observed sites as functions of numbers.

@@ -12,6 +12,9 @@ from numpyro.distributions import ImproperUniform
 from numpyro_inverse._model import (
     Site,
     Trace,
+    check_complex_data,
+    has_complex_parameters,
+    is_complex,
     latent_sites,
     not_finite,
     observed_sites,
@@ -21,8 +24,6 @@ from numpyro_inverse._model import (
 from numpyro_inverse.distributions._reparametrized import unwrapped
 from numpyro_inverse.infer.exact._gaussian_site import (
     describe,
-    has_complex_mean,
-    is_complex,
     is_gaussian,
     is_masked,
 )
@@ -80,7 +81,7 @@ def _require_gaussian_latent(name: str, site: Site, latent: Trace, caller: str) 
             f"{caller}: latent site {name!r} is ImproperUniform, which has no covariance. Give it a wide proper prior, "
             "such as Normal(0, 1e3)."
         )
-    if is_complex(fn) or has_complex_mean(fn):
+    if is_complex(fn) or has_complex_parameters(fn):
         raise ValueError(
             f"{caller}: latent site {name!r} ({kind}) is complex. Sample its real and its imaginary part as two sites."
         )
@@ -97,14 +98,7 @@ def _require_data(name: str, site: Site, caller: str) -> None:
     dtype = np.asarray(value).dtype if not hasattr(value, "dtype") else value.dtype
     if not (jnp.issubdtype(dtype, jnp.number) or jnp.issubdtype(dtype, jnp.bool_)):
         raise ValueError(f"{caller}: data at site {name!r} must be numbers; got {type(value).__name__} of {dtype}.")
-    if is_gaussian(fn) and not is_complex(fn):
-        what = "data" if jnp.issubdtype(dtype, jnp.complexfloating) else "mean" if has_complex_mean(fn) else None
-        if what is not None:
-            raise ValueError(
-                f"{caller}: the {what} of site {name!r} {'are' if what == 'data' else 'is'} complex, but "
-                f"{describe(fn)} is a law of real numbers. Use `distributions.ComplexNormal(loc, scale)` of "
-                "numpyro_inverse, `scale` being the standard deviation of each part."
-            )
+    check_complex_data(caller, {name: site})
     if is_gaussian(fn):
         law, shape = tuple(fn.shape()), jnp.shape(value)
         try:

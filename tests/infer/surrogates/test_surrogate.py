@@ -191,7 +191,7 @@ def test_training(fit):
     error = of_model - of_surrogate
     spread = np.sqrt(p @ (error - p @ error) ** 2)
     of_the_model = np.sqrt(p @ (of_model - p @ of_model) ** 2)
-    assert spread < 0.1 * of_the_model  # 99 % of the log likelihood's variance is explained
+    assert spread**2 < 0.1 * of_the_model**2  # nine tenths of the log likelihood's variance are explained, tails too
     fourth = p @ (error - p @ error) ** 4
     draws = 500 / 5  # effective ones of NUTS, at least
     assert abs(fit.log_ratio_sd - spread) < 5 * np.sqrt(fourth - spread**4) / (2 * spread * np.sqrt(draws))
@@ -249,6 +249,10 @@ def test_models_that_cannot_be_emulated(key):
     def discrete(y=None):
         numpyro.sample("a", dist.Bernoulli(0.5))
 
+    def complex_mean(y=None):
+        a = numpyro.sample("a", dist.Normal())
+        numpyro.sample("y", dist.Normal(a * 1j, 1.0), obs=y)
+
     def fixed(y=None):
         numpyro.sample("a", dist.Normal())
         numpyro.sample("y", dist.Normal(), obs=1.0)
@@ -256,12 +260,13 @@ def test_models_that_cannot_be_emulated(key):
     for model, match in (
         (late, "'y' comes before the latent 'b'"),
         (discrete, "'a' is discrete"),
+        (complex_mean, "parameters of site 'y' are complex"),
         (fixed, "no observed site depends"),
         (lambda y: numpyro.sample("y", dist.Normal(), obs=y), "no latent site"),
     ):
         with pytest.raises(ValueError, match=match):
             Surrogate(model, model_args=(jnp.asarray(1.0),), key=key)
-    with pytest.raises(ValueError, match="`width` and `depth`"):
+    with pytest.raises(ValueError, match="`width`"):
         Surrogate(nonlinear, model_args=(DATA,), width=0, key=key)
 
 
