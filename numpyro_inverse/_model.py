@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 from numpyro import handlers
-from numpyro.distributions import ExpandedDistribution, Independent, Unit, biject_to, constraints
+from numpyro.distributions import Distribution, ExpandedDistribution, Independent, Unit, biject_to, constraints
 from numpyro.distributions.distribution import MaskedDistribution
 from numpyro.infer.util import constrain_fn
 from numpyro.primitives import Messenger
@@ -222,16 +222,34 @@ def _dtype(value: Any) -> Any:
 
 
 def real_parameters(distributions: PyTree) -> tuple[list[Array], Callable[[list[Array]], PyTree]]:
-    """The real numbers in the distributions, and how to put others in their place."""
+    """The real numbers in the distributions, by the names of their fields, and how to put others in their place.
+
+    The order of a distribution's leaves differs from process to process (NumPyro collects the fields in a set of
+    strings); that of what is returned does not.
+    """
     leaves, structure = jax.tree.flatten(distributions)
-    real = [jnp.issubdtype(jnp.result_type(leaf), jnp.floating) for leaf in leaves]
+    names = _leaf_names(distributions)
+    real = [k for k in range(len(leaves)) if jnp.issubdtype(jnp.result_type(leaves[k]), jnp.floating)]
+    real = sorted(real, key=names.__getitem__)
 
     def rebuild(values: list[Array]) -> PyTree:
-        values_left = iter(values)
-        fresh = [next(values_left) if r else leaf for r, leaf in zip(real, leaves, strict=True)]
-        return jax.tree.unflatten(structure, fresh)
+        fresh = dict(enumerate(leaves)) | dict(zip(real, values, strict=True))
+        return jax.tree.unflatten(structure, [fresh[k] for k in range(len(leaves))])
 
-    return [jnp.asarray(leaf) for leaf, r in zip(leaves, real, strict=True) if r], rebuild
+    return [jnp.asarray(leaves[k]) for k in real], rebuild
+
+
+def _leaf_names(tree: PyTree) -> list[str]:
+    """A name for each leaf, in the order of the leaves."""
+    if isinstance(tree, Distribution):
+        fields = zip(type(tree).gather_pytree_data_fields(), tree.tree_flatten()[0], strict=True)
+        return [f".{field}{name}" for field, value in fields for name in _leaf_names(value)]
+    parts, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf=lambda part: isinstance(part, Distribution))
+    found = []
+    for path, part in parts:
+        inner = _leaf_names(part) if isinstance(part, Distribution) else [""]
+        found += [jax.tree_util.keystr(path) + name for name in inner]
+    return found
 
 
 def simulated_data(sites: Trace, rng_key: Array, count: int) -> dict[str, Array]:

@@ -12,7 +12,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpyro
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, UInt
 from numpyro import handlers
 from numpyro.infer import NUTS
 from numpyro.infer.mcmc import MCMCKernel
@@ -23,7 +23,7 @@ from numpyro_inverse._checks import check_callable, check_positive_number, descr
 from numpyro_inverse._model import Site, abstract_trace, latent_sites, trace_at
 from numpyro_inverse.distributions._reparametrized import domain_of
 from numpyro_inverse.infer.exact._affine import AffineModel
-from numpyro_inverse.infer.exact._exact_gaussian import DENSE_LIMIT
+from numpyro_inverse.infer.exact._exact_gaussian import DENSE_LIMIT, fingerprint
 from numpyro_inverse.infer.exact._gaussian_posterior import (
     DiagonalRoot,
     Factored,
@@ -39,6 +39,9 @@ from numpyro_inverse.infer.whitening import LATENT, whiten
 HERE = "ExactGibbs"
 
 
+STALE = f"{HERE}: this state was made with other model arguments; start a new run instead of continuing it."
+
+
 class ExactGibbsState(NamedTuple):
     """State of :class:`ExactGibbs`; every field and property is available as an extra field.
 
@@ -48,6 +51,7 @@ class ExactGibbsState(NamedTuple):
         hyper: state of the kernel that moves the hyperparameters.
         error: bound of any linear functional's error of the field's draw, in its posterior standard deviations.
         template: how the field is drawn.
+        fingerprint: of the model's arguments.
         rng_key: key of the next draw.
     """
 
@@ -56,6 +60,7 @@ class ExactGibbsState(NamedTuple):
     hyper: Any
     error: Float[Array, ""]
     template: Factored
+    fingerprint: UInt[Array, ""]
     rng_key: Array
 
     @property
@@ -123,8 +128,8 @@ class ExactGibbs(MCMCKernel):
         ValueError: at the start of a run, naming the site: no field and no ``sites``; one that the model does not have;
             a discrete hyperparameter; what :class:`ExactGaussian` refuses at the first
             hyperparameters; more than 2048 latent numbers and data without a diagonal :math:`H`.
-        RuntimeError: a draw of the field misses ``tolerance``; raised inside compiled code as for
-            :class:`ExactGaussian`.
+        RuntimeError: a draw of the field misses ``tolerance``, or a state made with other model arguments is
+            continued; raised inside compiled code as for :class:`ExactGaussian`.
 
     References:
         Liu, J. Am. Stat. Assoc. 89 (1994) 958-966; Rue & Held, Gaussian Markov Random Fields (2005), ch. 4; Fox &
@@ -266,7 +271,13 @@ class ExactGibbs(MCMCKernel):
         z = getattr(state, self._kernel.sample_field)
         noise, error, _ = begin(z, keys[1]) if single else jax.vmap(begin)(z, keys[1])
         return ExactGibbsState(
-            i=jnp.zeros(chains, int), z=dict(z) | noise, hyper=state, error=error, template=template, rng_key=keys[1]
+            i=jnp.zeros(chains, int),
+            z=dict(z) | noise,
+            hyper=state,
+            error=error,
+            template=template,
+            fingerprint=fingerprint((model_args, kwargs)),
+            rng_key=keys[1],
         )
 
     def _draw(self, z: Any, template: Factored, key: Array, args: tuple, kwargs: Any) -> tuple:
@@ -299,7 +310,16 @@ class ExactGibbs(MCMCKernel):
             batched = jax.tree.leaves(state.template)[0].ndim > 1
             axes = (0, shared if batched else None, 0)
             noise, error, rng_key = jax.vmap(draw, in_axes=axes)(z, state.template, state.rng_key)
-        return ExactGibbsState(state.i + 1, dict(z) | noise, hyper, error, state.template, rng_key)
+        stale = fingerprint((model_args, model_kwargs or {})) != state.fingerprint
+        error = eqx.error_if(error, stale, STALE)
+        return state._replace(i=state.i + 1, z=dict(z) | noise, hyper=hyper, error=error, rng_key=rng_key)
+
+    def refresh(self, state: Any, model_args: tuple, model_kwargs: dict[str, Any] | None) -> ExactGibbsState:
+        """The state for other model arguments, as Gibbs sampling needs it; how the field is drawn stays."""
+        if self._kernel is None:
+            raise RuntimeError(f"{HERE}: call `init` first.")
+        hyper = self._kernel.refresh(state.hyper, model_args, model_kwargs or {})
+        return state._replace(hyper=hyper, fingerprint=fingerprint((model_args, model_kwargs or {})))
 
     def postprocess_fn(self, model_args: tuple, model_kwargs: dict[str, Any] | None) -> Callable:
         """From ``z`` to constrained values and deterministic sites, the fields among them."""

@@ -42,6 +42,10 @@ class Still(MCMCKernel):
         """The same state."""
         return state
 
+    def refresh(self, state: Any, model_args: tuple, model_kwargs: dict[str, Any] | None) -> StillState:
+        """The same state."""
+        return state
+
     def get_constrain_fn(self, model_args: tuple, model_kwargs: dict[str, Any] | None) -> Callable:
         """The identity."""
         return identity

@@ -530,7 +530,7 @@ DATA = np.array([0.1, 0.2, -0.3, 0.4], np.float32)
         (with_latent_scale, DATA, "the scale of site 'x' changes with the latents"),
         (with_factor, np.float32(0.3), "observed site 'penalty' is Unit, not Gaussian"),
         (subsampled, jnp.asarray(DATA), "site 'y' is scaled"),
-        (masked_latent, DATA, "latent site 'x' is masked"),
+        (masked_latent, DATA, r"latent site 'x' \(Normal\) is masked"),
     ],
 )
 def test_models_that_are_not_linear_gaussian(model, data, expected):

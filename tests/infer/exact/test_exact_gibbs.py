@@ -194,6 +194,19 @@ def test_without_hyperparameters_it_draws_the_field(key):
     assert np.all(np.minimum(stats.chi2.sf(total, n - 1), stats.chi2.cdf(total, n - 1)) > ALARM / 10)
 
 
+def test_continuing_with_other_data_is_an_error(key):
+    mcmc = an_mcmc(ExactGibbs(dense_model, MALA, sites=["x"]), 2, 2, 1)
+    mcmc.run(key, y=Y)
+    mcmc.post_warmup_state = mcmc.last_state
+
+    def run():
+        mcmc.run(key, y=Y + 1)
+        jax.block_until_ready(mcmc.get_samples())
+
+    with pytest.raises((ValueError, RuntimeError), match="other model arguments"):
+        run()
+
+
 def test_data_that_are_not_finite():
     with pytest.raises(ValueError, match="'y' are not finite"):
         ExactGibbs(dense_model, sites=["x"]).init(jax.random.key(0), 10, None, (), {"y": Y * np.nan})
