@@ -99,6 +99,8 @@ class ExactGaussian(MCMCKernel):
         A1895-A1910; Hestenes & Stiefel, J. Res. Natl. Bur. Stand. 49 (1952) 409-436.
     """
 
+    needs_density = True  # a factor that is known by its gradient alone does not make a Gaussian law
+
     def __init__(self, model: Callable, *, tolerance: float | None = None, max_steps: int = 1000):
         self._model = check_callable(HERE, "model", model, "a NumPyro model")
         self._tolerance = None if tolerance is None else check_positive_number(HERE, "tolerance", tolerance)

@@ -136,6 +136,8 @@ class ExactGibbs(MCMCKernel):
         Norton, SIAM/ASA J. Uncertain. Quantif. 4 (2016) 1191-1218.
     """
 
+    needs_density = True  # a factor that is known by its gradient alone does not make a Gaussian law
+
     def __init__(
         self,
         model: Callable,
