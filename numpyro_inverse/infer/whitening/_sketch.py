@@ -21,8 +21,6 @@ ROWS = 8  # linear systems that are solved together
 DRAWS = 32  # for the coefficients' variances; their relative error is sqrt(2 / DRAWS)
 SUSPICION = 1.2  # precision given the fields over its rough marginal value, from which the latter is found exactly
 SHEAR = 2.0  # and the exact ratio from which coordinates are sheared
-WIDENING = 16  # draws for the traces; their relative error is some sqrt(2 / (16 * 15))
-LARGEST_SHARE = 0.97  # of a precision that is taken off
 CURVATURE_STEPS = 12  # of the search for a ridge
 
 
@@ -120,44 +118,6 @@ class Sketch:
         directions = np.concatenate([np.eye(p), self.shear], axis=1)
         products = np.where(kept[:, None], products, whole)
         return directions @ products.T
-
-    def _widen(self, draws: Float[np.ndarray, "m n"]) -> None:
-        r"""Take off the hyperparameters' precision what the change of the coefficients' spread with them explains.
-
-        With :math:`H(\eta)` the coefficients' precision, :math:`\Sigma = H^{-1}`, the potential averaged over a fixed
-        spread lacks :math:`-\tfrac12 \operatorname{tr}(\Sigma\, \partial_i H\, \Sigma\, \partial_j H)` of the
-        curvature of :math:`\tfrac12 \log |H|`: a noise level is known by the residuals' degrees of freedom, not by the
-        number of data. The trace is the mean of :math:`(x' \partial_i H x)(x' \partial_j H x)` over pairs of draws.
-        Directions in which less than half is taken off are left as they are.
-        """
-        directions = np.concatenate([np.eye(self.p), self.shear], axis=1)
-        steps = 0.5 * self.hyper_spread
-
-        def change(i: int, x: np.ndarray) -> np.ndarray:
-            """The derivative of H along direction i, times x."""
-            move, pad = steps[i] * directions[i], np.concatenate([np.zeros(self.p), x])
-            corners = [
-                side * sign * self._potential(self.center + side * move + sign * pad)[1][self.p :]
-                for side in (1, -1)
-                for sign in (1, -1)
-            ]
-            return np.sum(corners, axis=0) / (4 * steps[i])
-
-        first = np.array([change(i, draws[0]) for i in range(self.p)]).reshape(self.p, -1)
-        rough = 0.5 * np.sum((self._coupled_transpose(first) * self.mode_spread) ** 2, axis=1)
-        suspects = np.flatnonzero(rough > 0.25 / self.hyper_spread**2)
-        if not len(suspects):
-            return
-        products = np.zeros((self.p, WIDENING, WIDENING))
-        for i in suspects:
-            moved = np.array([change(i, x) for x in draws[:WIDENING]])
-            products[i] = moved @ draws[:WIDENING].T
-        products[:, np.arange(WIDENING), np.arange(WIDENING)] = 0  # a draw with itself would be biased
-        traces = np.einsum("imn,jnm->ij", products, products) / (2 * WIDENING * (WIDENING - 1))
-        values, vectors = np.linalg.eigh(self.hyper_root.T @ traces @ self.hyper_root)
-        taken = np.where(values > 0.5, np.minimum(values, LARGEST_SHARE), 0)
-        self.hyper_root = (self.hyper_root @ vectors) / np.sqrt(1 - taken)
-        self.hyper_spread = np.sqrt(np.sum(self.hyper_root**2, axis=1))
 
     def _whole_sites(self, chosen: np.ndarray) -> np.ndarray:
         """All elements of each site of which one is chosen."""
