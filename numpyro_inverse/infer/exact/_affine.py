@@ -10,7 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from numpyro_inverse._model import Trace, abstract_trace, latent_sites, not_finite, observed_sites, sample_sites, trace_at
+from numpyro_inverse._model import (
+    Trace,
+    abstract_trace,
+    latent_sites,
+    not_finite,
+    observed_sites,
+    sample_sites,
+    trace_at,
+)
 from numpyro_inverse.infer.exact._gaussian_site import describe, gaussian_site, is_gaussian, is_masked, size
 
 

@@ -18,6 +18,7 @@ from numpyro.infer.mcmc import MCMCKernel
 from numpyro.infer.util import constrain_fn
 from numpyro.util import identity, is_prng_key
 
+from numpyro_inverse._fingerprint import fingerprint
 from numpyro_inverse.infer.exact._affine import AffineModel, rounding_allowance
 from numpyro_inverse.infer.exact._gaussian_posterior import Factored, GaussianPosterior, gaussian_posterior
 from numpyro_inverse.infer.whitening._whiten import whiten
@@ -321,20 +322,3 @@ class ExactGaussian(MCMCKernel):
 def is_traced(args: tuple, kwargs: dict[str, Any] | None) -> bool:
     """Whether a model argument is a tracer."""
     return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((args, kwargs)))
-
-
-def fingerprint(tree: Any) -> UInt[Array, ""]:
-    """A hash of all numbers in a tree, the same in every compiled program."""
-    total = jnp.zeros((), jnp.uint32)
-    for place, leaf in enumerate(jax.tree.leaves(tree)):
-        if not isinstance(leaf, (bool, int, float, np.ndarray, np.generic, jax.Array)):
-            continue
-        x = jnp.ravel(jnp.asarray(leaf))
-        if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
-            x = jnp.ravel(jax.random.key_data(x))
-        if jnp.issubdtype(x.dtype, jnp.complexfloating):
-            x = jnp.concatenate([x.real, x.imag])
-        x = x.astype(jnp.uint32) if x.dtype.itemsize < 4 else jax.lax.bitcast_convert_type(x, jnp.uint32).ravel()
-        weights = 2 * jnp.arange(x.size, dtype=jnp.uint32) * jnp.uint32(2654435761) + jnp.uint32(2 * place + 1)
-        total += jnp.sum(x * weights, dtype=jnp.uint32)
-    return total
