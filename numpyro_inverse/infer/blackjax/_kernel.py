@@ -18,6 +18,7 @@ from numpyro.infer.gibbs import GIBBS_SITES_KWARG
 from numpyro.infer.initialization import init_to_uniform
 from numpyro.util import identity, is_prng_key
 
+from numpyro_inverse._checks import check_positive
 from numpyro_inverse._model import Trace
 from numpyro_inverse.infer.blackjax import _algorithms as bridge
 from numpyro_inverse.infer.kernels._base import GradientKernel, KernelState, Move, Point, counted, seeded_potential
@@ -170,11 +171,8 @@ class BlackJAX(GradientKernel):
         unknown = sorted(set(given) - known)
         if unknown and not any(p.kind is p.VAR_KEYWORD for p in signature.values()):
             raise ValueError(f"BlackJAX: {name} has no parameter {unknown[0]!r}; it has {', '.join(sorted(known))}.")
-        step_size = given.get("step_size", 1.0)
-        if not isinstance(step_size, jax.core.Tracer) and not np.all(
-            (np.asarray(step_size) > 0) & np.isfinite(step_size)
-        ):
-            raise ValueError(f"BlackJAX: `step_size` must be positive; got {step_size}.")
+        if "step_size" in given:
+            check_positive("BlackJAX", "step_size", given["step_size"])
         missing = [parameter for parameter in bridge.needed(algorithm) if parameter not in given]
         if warmup is True:
             default = bridge.default_warmup(algorithm)

@@ -24,7 +24,7 @@ from numpyro.util import identity, is_prng_key
 
 from numpyro_inverse._checks import check_callable, check_key, check_real, describe
 from numpyro_inverse._fingerprint import fingerprint
-from numpyro_inverse._model import Trace, discrete_latents, latent_sites, subsampling_plates, trace_at, transforms
+from numpyro_inverse._model import Trace, abstract_trace, discrete_latents, latent_sites, subsampling_plates, trace_at, transforms
 from numpyro_inverse.infer.kernels._failures import Failure, site_densities
 
 NOWHERE = "the first point of a chain has a density or a gradient that is not finite; give other `init_params`."
@@ -274,6 +274,14 @@ class GradientKernel(MCMCKernel):
         trace = trace_at(self._model, args, kwargs, substitute_fn=self._init_strategy(), rng_key=_one(key))
         self._check_trace(trace)
         self._check_batches(trace)
+        started = handlers.substitute(handlers.seed(self._model, _one(key)), substitute_fn=self._init_strategy())
+        again = latent_sites(abstract_trace(started, args, kwargs))
+        changed = sorted(again.keys() ^ latent_sites(trace).keys())
+        if changed:
+            raise ValueError(
+                f"{self._name}: the model's latent sites change from call to call: {changed[0]!r} is there in some only. "
+                "They must depend on nothing but the model's arguments."
+            )
         self._transforms = transforms(trace)
         try:
             found, self._potential_gen, self._postprocess, _ = initialize_model(
@@ -289,12 +297,6 @@ class GradientKernel(MCMCKernel):
             values = transform_fn(self._transforms, first, invert=True)
             raise ValueError(f"{self._name}: {self._blame(values, True, args, kwargs)}") from error
         z = dict(found.z)
-        if z.keys() != self._transforms.keys():
-            name = sorted(z.keys() ^ self._transforms.keys())[0]
-            raise ValueError(
-                f"{self._name}: the model's latent sites change from call to call: {name!r} is there in some only. "
-                "They must depend on nothing but the model's arguments."
-            )
         return z if given is None else z | self._first_values(given, z, kwargs), trace
 
     def _first_values(self, given: Any, z: dict[str, Array], kwargs: dict[str, Any]) -> dict[str, Array]:

@@ -13,6 +13,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float
 from numpyro.infer import MCMC
 
+from numpyro_inverse._checks import check_instance
 from numpyro_inverse._model import Trace, log_probs, sample_sites, unconstrained_trace
 
 
@@ -70,9 +71,10 @@ def report_failures(mcmc: MCMC) -> FailureReport:
         UserWarning: there are failures; with the number, and the first one's chain, iteration and site.
 
     Raises:
-        TypeError: the kernel does not count failures.
+        TypeError: ``mcmc`` is no ``MCMC`` object, or its kernel does not count failures.
         ValueError: the run has not been started.
     """
+    check_instance("report_failures", "mcmc", mcmc, MCMC, "an MCMC object")
     state, kernel = mcmc.last_state, mcmc.sampler
     if state is None:
         raise ValueError("report_failures: `mcmc` has no state; call its `run` first.")
