@@ -24,7 +24,15 @@ from numpyro.util import identity, is_prng_key
 
 from numpyro_inverse._checks import check_callable, check_key, check_real, describe
 from numpyro_inverse._fingerprint import fingerprint
-from numpyro_inverse._model import Trace, abstract_trace, discrete_latents, latent_sites, subsampling_plates, trace_at, transforms
+from numpyro_inverse._model import (
+    Trace,
+    abstract_trace,
+    discrete_latents,
+    latent_sites,
+    subsampling_plates,
+    trace_at,
+    transforms,
+)
 from numpyro_inverse.infer.kernels._failures import Failure, site_densities
 
 NOWHERE = "the first point of a chain has a density or a gradient that is not finite; give other `init_params`."

@@ -28,7 +28,8 @@ def model(y, fails=True):
     """Its forward map is not a number where the first latent is above 1."""
     u = numpyro.sample("u", dist.Normal().expand([2]).to_event(1))
     mean = jnp.where(fails & (u[0] > 1.0), jnp.nan, u)
-    numpyro.sample("y", dist.Normal(mean, 1.0).to_event(1), obs=y)
+    # Where a chain begins is traced outside of compiled code, and NumPyro would refuse the parameter.
+    numpyro.sample("y", dist.Normal(mean, 1.0, validate_args=False).to_event(1), obs=y)
 
 
 def an_mcmc(kernel, num_warmup=100, num_samples=200, num_chains=1):
@@ -156,7 +157,11 @@ def test_a_state_continued_with_other_data_has_their_law(name, key):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (LowRankNUTS, r"LowRankNUTS: the state of iteration 8 is for other model arguments.*start a new run"),
+        pytest.param(
+            LowRankNUTS,
+            r"LowRankNUTS: the state of iteration 8 is for other model arguments.*start a new run",
+            marks=pytest.mark.statistical,
+        ),
         pytest.param(
             lambda m: BlackJAX(m, algorithm=blackjax.adaptive_tempered_smc, num_particles=32),
             "particles of this state, of iteration 24, are of the posterior for other model arguments",
@@ -178,8 +183,7 @@ def test_traced_arguments_are_told_apart_too(key):
     mcmc.run(key, jnp.zeros(6))
     mcmc.post_warmup_state = mcmc.last_state
     mcmc.run(key, jnp.zeros(6), extra_fields=("potential_energy",))
-    same = np.asarray(mcmc.get_samples()["u"][0])
-    assert np.any(same != mcmc.post_warmup_state.z["u"])  # nothing is evaluated anew for the same numbers
+    assert mcmc.last_state.fingerprint == mcmc.post_warmup_state.fingerprint
     mcmc.run(key, jnp.full(6, 2.0), extra_fields=("potential_energy",))
     u, energy = np.asarray(mcmc.get_samples()["u"], float), mcmc.get_extra_fields()["potential_energy"]
     joint = stats.norm.logpdf(u).sum(-1) + stats.norm.logpdf(2.0, u, 0.5).sum(-1)
