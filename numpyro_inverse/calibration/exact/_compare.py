@@ -83,7 +83,7 @@ def compare(
     the latter over all elements of a site is tested with the mean of their errors, an upper bound whatever their
     correlation.
 
-    >>> print(compare(mcmc, exact.linear_gaussian(model, model_kwargs={"data": y})).table)  # doctest: +SKIP
+    >>> print(compare(mcmc, exact.linear_gaussian(model, model_kwargs={"data": y})).table)
 
     Args:
         posterior: a finished ``MCMC``, or draws by site, draws first (chains one after the other).

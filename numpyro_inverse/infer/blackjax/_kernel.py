@@ -80,9 +80,9 @@ class BlackJAXState(NamedTuple):
 class BlackJAX(GradientKernel):
     r"""A BlackJAX sampling algorithm on a NumPyro model, with BlackJAX's own adaptation in the warm-up.
 
-    >>> kernel = BlackJAX(model, algorithm=blackjax.mclmc)  # doctest: +SKIP
-    >>> kernel = BlackJAX(model, algorithm=blackjax.nuts, warmup=blackjax.pathfinder_adaptation)  # doctest: +SKIP
-    >>> kernel = BlackJAX(model, algorithm=blackjax.mala, step_size=0.01)  # doctest: +SKIP
+    >>> kernel = BlackJAX(model, algorithm=blackjax.mclmc)
+    >>> kernel = BlackJAX(model, algorithm=blackjax.nuts, warmup=blackjax.pathfinder_adaptation)
+    >>> kernel = BlackJAX(model, algorithm=blackjax.mala, step_size=0.01)
 
     The algorithm sees a flat unconstrained vector; constrained and deterministic sites come back as in the model.
 
@@ -243,7 +243,7 @@ class BlackJAX(GradientKernel):
     def init(
         self, rng_key: Array, num_warmup: int, init_params: Any, model_args: tuple, model_kwargs: dict[str, Any] | None
     ) -> Any:
-        """The first :class:`BlackJAXState`; ``init_params`` are unconstrained values, some sites or all.
+        """The first state; ``init_params`` are unconstrained values, some sites or all.
 
         Raises:
             ValueError: as the class says.
@@ -328,9 +328,9 @@ class BlackJAX(GradientKernel):
             bad = bad | ~jnp.all(parameters["step_size"] > 0)
         name = bridge.name_of(self._algorithm)
         message = (
-            f"BlackJAX: the warm-up of {name} at iteration {{}} ended with parameters that are not finite, or with a step "
-            "size of 0, as it does where the log density is not a number near the chain. Take more warm-up iterations, "
-            "other `init_params`, or give the parameters."
+            f"BlackJAX: the warm-up of {name} at iteration {{}} ended with parameters that are not finite, or with a "
+            "step size of 0, as it does where the log density is not a number near the chain. Take more warm-up "
+            "iterations, other `init_params`, or give the parameters."
         )
         x = raise_if(bad, state.i, message, x)
         if "temperature" in parameters:

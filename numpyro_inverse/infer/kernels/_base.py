@@ -287,8 +287,8 @@ class GradientKernel(MCMCKernel):
         changed = sorted(again.keys() ^ latent_sites(trace).keys())
         if changed:
             raise ValueError(
-                f"{self._name}: the model's latent sites change from call to call: {changed[0]!r} is there in some only. "
-                "They must depend on nothing but the model's arguments."
+                f"{self._name}: the model's latent sites change from call to call: {changed[0]!r} is there in some "
+                "only. They must depend on nothing but the model's arguments."
             )
         self._transforms = transforms(trace)
         try:
@@ -329,9 +329,10 @@ class GradientKernel(MCMCKernel):
         """The site at which the log density, or its gradient, is not finite."""
         if not isinstance(z, dict) or self._model is None:
             return NOWHERE
+        model = self._model
         chains = [z] if single else [jax.tree.map(lambda v: v[c], z) for c in range(len(jax.tree.leaves(z)[0]))]
         for values in chains:
-            densities = partial(site_densities, self._model, args, kwargs)
+            densities = partial(site_densities, model, args, kwargs)
             with numpyro.validation_enabled(False):
                 found = densities(values)
                 slopes = jax.grad(lambda v: sum(densities(v).values()))(values)

@@ -29,7 +29,7 @@ class InformedPCN(InformedKernel, PCN):
     direction the data know best. The proposal is reversible for the reference whatever V and :math:`\Lambda` are: the
     law is exact, the acceptance does not fall as the grid is refined, and no gradient is needed but for the
     eigenpairs. Those are found when a run starts, at the mode nearest to the first chain's first point
-    (:func:`~numpyro_inverse.infer.laplace.laplace_reference`); they cost some 4 (rank + 10) forward and adjoint
+    (``infer.laplace.laplace_reference``); they cost some 4 (rank + 10) forward and adjoint
     products each and up to 200 iterations of L-BFGS. All chains share them, and each starts from
     a draw of the Laplace approximation unless ``init_params`` are given.
 

@@ -33,12 +33,12 @@ class MoreauYosidaULA(ULA):
     precision H, it is ULA on the precision :math:`H + (C + \lambda I)^{-1}`
     (:meth:`gaussian_law`).
 
-    >>> def model(y):  # doctest: +SKIP
+    >>> def model(y):
     ...     x = numpyro.sample("x", dist.ImproperUniform(dist.constraints.real, (), (64,)))
     ...     numpyro.sample("y", dist.Normal(blur(x), 0.1).to_event(1), obs=y)
-    >>> def prox(z, smoothing):  # of 3 |x|_1  # doctest: +SKIP
+    >>> def prox(z, smoothing):  # of 3 |x|_1
     ...     return {"x": jnp.sign(z["x"]) * jnp.maximum(jnp.abs(z["x"]) - 3 * smoothing, 0)}
-    >>> kernel = MoreauYosidaULA(model, prox=prox, smoothing=1e-2, step_size=5e-3)  # doctest: +SKIP
+    >>> kernel = MoreauYosidaULA(model, prox=prox, smoothing=1e-2, step_size=5e-3)
 
     Args:
         model: a NumPyro model of f: everything but g.

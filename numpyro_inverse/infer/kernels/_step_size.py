@@ -96,8 +96,8 @@ def suggest_step_size(
     At the default, :math:`\delta = 1/L`, the variance of a Gaussian along a direction with precision h is too large by
     the factor :math:`1 / (1 - \delta h / 2)`: 2 for the stiffest. Smaller steps are less biased and slower.
 
-    >>> delta = suggest_step_size(model, jax.random.key(0), model_kwargs={"data": y})  # doctest: +SKIP
-    >>> mcmc = MCMC(ULA(model, step_size=delta), num_warmup=1000, num_samples=1000)  # doctest: +SKIP
+    >>> delta = suggest_step_size(model, jax.random.key(0), model_kwargs={"data": y})
+    >>> mcmc = MCMC(ULA(model, step_size=delta), num_warmup=1000, num_samples=1000)
 
     Args:
         model: a NumPyro model.
