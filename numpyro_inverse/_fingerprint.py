@@ -12,7 +12,7 @@ from jaxtyping import Array, UInt
 PLACE, INDEX = 0x9E3779B9, 0x85EBCA77  # odd constants, one for the place of a leaf and one for that of a number
 
 
-def fingerprint(tree: Any) -> UInt[Array, ""] | np.uint32:
+def fingerprint(tree: Any) -> UInt[Array, ""]:
     """A hash of all numbers in a tree, the same in every compiled program and outside of them.
 
     Of known numbers it is known, and costs a compiled program nothing; only what is traced is hashed in it. What is no

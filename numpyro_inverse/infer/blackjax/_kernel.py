@@ -467,9 +467,9 @@ def _scalars(info: Any) -> dict[str, Any]:
 
 def _failure(info: Any, found: dict[str, Any], diverging: Array, here: Float[Array, "n"]) -> Failure:
     """Whether a divergent move ended at a point without a log density, and the point, if BlackJAX shows it."""
-    ends = [getattr(info, name, None) for name in ("trajectory_leftmost_state", "trajectory_rightmost_state")]
-    ends += [getattr(info, "proposal", None)]
-    ends = [end for end in ends if hasattr(end, "logdensity") and hasattr(end, "position")]
+    names = ("trajectory_leftmost_state", "trajectory_rightmost_state", "proposal")
+    shown: list[Any] = [getattr(info, name, None) for name in names]
+    ends = [end for end in shown if hasattr(end, "logdensity") and hasattr(end, "position")]
     failed = ~jnp.asarray(found.get("nonans", True))
     at = here
     for end in ends:

@@ -460,7 +460,7 @@ def _startable(point: Point) -> Point:
     return point._replace(potential_energy=jnp.where(jnp.isnan(energy), jnp.inf, energy))
 
 
-def counted(state: Any, failure: Failure) -> dict[str, Array]:
+def counted(state: Any, failure: Failure) -> dict[str, Any]:
     """The fields of the state that count failures, after a move."""
     first = failure.happened & (state.num_failures == 0)
     return {

@@ -28,14 +28,14 @@ class FailureReport(NamedTuple):
     """What :func:`report_failures` found.
 
     Attributes:
-        count: moves that met such a point, of all chains, warm-up included.
+        num_failures: moves that met such a point, of all chains, warm-up included.
         chain: the chain of the first of them; None if there is none.
         iteration: its iteration, warm-up included.
         site: the first site, in the model's order, whose log density is not a number there; None where that is not
             known.
     """
 
-    count: int
+    num_failures: int
     chain: int | None
     iteration: int | None
     site: str | None

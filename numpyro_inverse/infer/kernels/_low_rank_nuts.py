@@ -159,11 +159,11 @@ class LowRankNUTS(InformedKernel):
         return Move(point, point, accept_prob, info.is_divergent, info.num_integration_steps, adapt_state, failure)
 
 
-def _failure(reference: LaplaceReference, *ends: Any) -> Failure:
+def _failure(reference: LaplaceReference, first: Any, last: Any) -> Failure:
     """Whether the trajectory ended at a point without a log density: it goes no further than that."""
-    left, right = (has_failed(Point(end.position, -jnp.asarray(end.logdensity), end.logdensity_grad)) for end in ends)
-    u = jnp.where(left, *(end.position for end in ends))
-    return Failure(left | right, reference.value(u))
+    at_first, at_last = (has_failed(Point(end.position, -end.logdensity, end.logdensity_grad)) for end in (first, last))
+    u = jnp.where(at_first, first.position, last.position)
+    return Failure(at_first | at_last, reference.value(u))
 
 
 def _with_prior(state: Any, values: Float[Array, "r"]) -> Any:

@@ -70,7 +70,7 @@ def test_failures_are_counted_and_reported(name, key):
     told = r"met points without a log density, first in iteration \d+ of chain \d, where site 'y' has log density nan"
     with pytest.warns(UserWarning, match=told):
         report = report_failures(mcmc)
-    assert report.count == int(state.num_failures.sum())
+    assert report.num_failures == int(state.num_failures.sum())
     assert report.site == "y"
     assert report.iteration == int(np.min(state.first_failure))
     one = jax.tree.map(lambda v: v[0], state)
