@@ -100,7 +100,8 @@ class MoreauYosidaULA(ULA):
     def _nearer(self, z: PyTree) -> Float[Array, "n"]:
         """The proximal point, flat."""
         found = self._prox(z, self._smoothing)
-        if not jax.tree.structure(found) == jax.tree.structure(z):  # noqa: SIM201
+        wanted_structure: Any = jax.tree.structure(z)
+        if wanted_structure != jax.tree.structure(found):
             shown = ", ".join(map(str, found)) if isinstance(found, dict) else type(found).__name__
             wanted = f"sites {', '.join(map(str, z))}" if isinstance(z, dict) else "the latents as it gets them"
             raise ValueError(f"{self._name}: `prox` must return {wanted}; got {shown}.")
