@@ -19,6 +19,7 @@ from numpyro_inverse.infer.kernels import LowRankNUTS as LowRankNUTS
 from numpyro_inverse.infer.kernels import MoreauYosidaULA as MoreauYosidaULA
 from numpyro_inverse.infer.kernels import TemperedSGLD as TemperedSGLD
 from numpyro_inverse.infer.kernels import lipschitz_constant as lipschitz_constant
+from numpyro_inverse.infer.kernels import report_failures as report_failures
 from numpyro_inverse.infer.kernels import suggest_step_size as suggest_step_size
 from numpyro_inverse.infer.surrogates import Surrogate as Surrogate
 from numpyro_inverse.infer.surrogates import SurrogateFit as SurrogateFit

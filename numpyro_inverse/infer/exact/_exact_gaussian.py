@@ -19,6 +19,7 @@ from numpyro.infer.util import constrain_fn
 from numpyro.util import identity, is_prng_key
 
 from numpyro_inverse._checks import check_callable, check_count, check_positive_number, is_traced
+from numpyro_inverse._fingerprint import fingerprint
 from numpyro_inverse.infer.exact._affine import AffineModel, rounding_allowance
 from numpyro_inverse.infer.exact._gaussian_posterior import Factored, GaussianPosterior, gaussian_posterior
 from numpyro_inverse.infer.whitening import whiten
@@ -318,20 +319,3 @@ class ExactGaussian(MCMCKernel):
         return {
             k: jnp.shape(b) for k, (bend, size, b) in jax.jit(bends)().items() if float(bend) <= allowed * float(size)
         }
-
-
-def fingerprint(tree: Any) -> UInt[Array, ""]:
-    """A hash of all numbers in a tree, the same in every compiled program."""
-    total = jnp.zeros((), jnp.uint32)
-    for place, leaf in enumerate(jax.tree.leaves(tree)):
-        if not isinstance(leaf, (bool, int, float, np.ndarray, np.generic, jax.Array)):
-            continue
-        x = jnp.ravel(jnp.asarray(leaf))
-        if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
-            x = jnp.ravel(jax.random.key_data(x))
-        if jnp.issubdtype(x.dtype, jnp.complexfloating):
-            x = jnp.concatenate([x.real, x.imag])
-        x = x.astype(jnp.uint32) if x.dtype.itemsize < 4 else jax.lax.bitcast_convert_type(x, jnp.uint32).ravel()
-        weights = 2 * jnp.arange(x.size, dtype=jnp.uint32) * jnp.uint32(2654435761) + jnp.uint32(2 * place + 1)
-        total += jnp.sum(x * weights, dtype=jnp.uint32)
-    return total
