@@ -122,8 +122,8 @@ def fixed():
         numpyro.sample("data", dist.Normal(blur(field), 0.01).to_event(2), obs=data)
 
     start = time.process_time()
-    whitened = ni.whiten(model, centering="auto")
-    settings = ni.infer.nuts_settings(whitened, photo)
+    coordinates = ni.fit_coordinates(model, photo)
+    whitened, settings = ni.whiten(model, coordinates), coordinates.nuts_settings()
     tuning = time.process_time() - start
     out = {}
     for name, kernel, warmup, draws, extra_cost in (
@@ -159,8 +159,9 @@ def unknown(n, draws):
         field = numpyro.sample("field", ni.distributions.Matern(grid, range=range_, scale=scale, smoothness=1.0))
         numpyro.sample("data", dist.Normal(blur(field), noise).to_event(2), obs=data)
 
-    whitened = ni.whiten(model, centering="auto")
-    _, samples, extra = run(NUTS(whitened, **ni.infer.nuts_settings(whitened, photo)), photo, 50, draws)
+    coordinates = ni.fit_coordinates(model, photo)
+    kernel = NUTS(ni.whiten(model, coordinates), **coordinates.nuts_settings())
+    _, samples, extra = run(kernel, photo, 50, draws)
     total = time.process_time() - start
     names = ("range", "scale", "noise", "field")
     return {
@@ -203,11 +204,11 @@ def centering():
                 field = numpyro.sample("field", prior)
                 numpyro.sample("data", dist.Normal(observe(field), noise).to_event(1), obs=data)
 
-            tuned = ni.whiten(model, centering="auto")
+            tuned = ni.fit_coordinates(model, values)
             kernels = {
                 "white": NUTS(ni.whiten(model, 0.0)),
                 "centred": NUTS(ni.whiten(model, 1.0)),
-                "automatic": NUTS(tuned, **ni.infer.nuts_settings(tuned, values)),
+                "automatic": NUTS(ni.whiten(model, tuned), **tuned.nuts_settings()),
             }
             for kind, kernel in kernels.items():
                 _, samples, extra = run(kernel, values, 300, 300, seed=seed)

@@ -61,8 +61,9 @@ def model(data=None):
 # ## Inference
 
 # %%
-whitened = ni.whiten(model, centering="auto")
-kernel = NUTS(whitened, **ni.infer.nuts_settings(whitened, data=photo))
+coordinates = ni.fit_coordinates(model, data=photo)
+print(coordinates)
+kernel = NUTS(ni.whiten(model, coordinates), **coordinates.nuts_settings())
 mcmc = MCMC(kernel, num_warmup=args.warmup, num_samples=args.samples, num_chains=args.chains)
 mcmc.run(jax.random.key(1), data=photo, extra_fields=("accept_prob", "num_steps", "diverging"))
 tree = ni.to_arviz(mcmc, domain={"field": grid, "data": grid}, log_likelihood=False, length_unit="pixel")

@@ -2,16 +2,43 @@
 
 Write the inverse problem as a NumPyro model; put a field prior from :mod:`numpyro_inverse.distributions` on a domain
 from :mod:`numpyro_inverse.domains`, a forward map from :mod:`numpyro_inverse.operators`, and infer with NumPyro's own
-``MCMC`` on the model made ready by :func:`whiten`.
+``MCMC`` on the model made ready by :func:`~numpyro_inverse.infer.whiten`.
+
+What is named here is imported when it is first touched.
 """
 
-from numpyro_inverse import calibration as calibration
-from numpyro_inverse import distributions as distributions
-from numpyro_inverse import domains as domains
-from numpyro_inverse import infer as infer
-from numpyro_inverse import operators as operators
-from numpyro_inverse import plots as plots
-from numpyro_inverse.infer import to_arviz as to_arviz
-from numpyro_inverse.infer import whiten as whiten
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
+if TYPE_CHECKING:
+    from numpyro_inverse import calibration, distributions, domains, factors, infer, nn, operators, plots
+    from numpyro_inverse.infer import fit_coordinates, to_arviz, whiten
+
+__all__ = [
+    "calibration",
+    "distributions",
+    "domains",
+    "factors",
+    "fit_coordinates",
+    "infer",
+    "nn",
+    "operators",
+    "plots",
+    "to_arviz",
+    "whiten",
+]
 __version__ = "0.1.0"
+
+_FROM_INFER = ("fit_coordinates", "to_arviz", "whiten")
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name in _FROM_INFER:
+        return getattr(import_module(f"{__name__}.infer"), name)
+    return import_module(f"{__name__}.{name}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

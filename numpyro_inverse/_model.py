@@ -90,10 +90,13 @@ def simulate(
 
 
 class _Unobserved(Messenger):
-    """Observed sites are sampled instead."""
+    """Observed sites are sampled instead, in the data's shape also where that is broader than the distribution's."""
 
     def process_message(self, msg: Site) -> None:
         if msg["type"] == "sample" and msg["is_observed"] and not msg["infer"].get("is_auxiliary", False):
+            fn, shape = msg["fn"], jnp.shape(msg["value"])
+            batch = jnp.broadcast_shapes(fn.batch_shape, shape[: len(shape) - fn.event_dim])
+            msg["fn"] = fn if batch == fn.batch_shape else fn.expand(batch)
             msg["is_observed"] = False
             msg["value"] = None
 

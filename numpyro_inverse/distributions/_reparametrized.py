@@ -18,7 +18,7 @@ class ReparametrizedDistribution(Distribution):
 
     - ``domain``, a :class:`~numpyro_inverse.domains.Domain`: where the values of ``u`` are. :func:`to_arviz` and the
       plots take the coordinates from it, and ``ExactGibbs`` marginalizes sites that have one.
-    - ``amplitudes`` and ``from_coefficients(w)``: ``from_base(z)`` is ``from_coefficients(amplitudes * z)`` with z white
+    - ``amplitudes`` and ``from_coefficients(w)``: ``from_base(z)`` is ``from_coefficients(amplitudes * z)``, z white
       noise, so that each coefficient may be centered by itself and ``fit_coordinates`` can fit how far.
 
     These are looked for by name, not by type: any NumPyro distribution with ``base_dist`` and ``from_base`` will do.

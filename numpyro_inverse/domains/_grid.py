@@ -15,6 +15,8 @@ from numpyro_inverse.domains import _transforms
 from numpyro_inverse.domains._interpolation import MultilinearInterpolation, TrigonometricInterpolation
 from numpyro_inverse.operators._kronecker import Kronecker
 
+NAMES = ("x", "y", "z")  # of the axes
+
 
 @jax.tree_util.register_static
 @dataclass(frozen=True, init=False)
@@ -90,6 +92,16 @@ class Grid:
     def axes(self) -> tuple[np.ndarray, ...]:
         """Cell-centre coordinates along each axis, in length units."""
         return tuple((np.arange(n) + 0.5) * h for n, h in zip(self.shape, self.spacing, strict=True))
+
+    @property
+    def coordinates(self) -> dict[str, tuple[tuple[str, ...], np.ndarray]]:
+        """``x``, ``y``, ``z``: the cell centers along an axis of that name, in length units."""
+        return {name: ((name,), values) for name, values in zip(NAMES, self.axes, strict=False)}
+
+    @property
+    def weights(self) -> Float[Array, "*shape"]:
+        """Quadrature weights of the midpoint rule: the cell volume, everywhere."""
+        return jnp.full(self.shape, self.cell_volume, jnp.result_type(float))
 
     @property
     def points(self) -> Float[Array, "*shape ndim"]:

@@ -25,7 +25,9 @@ from numpyro_inverse.infer.surrogates import SurrogateFit as SurrogateFit
 from numpyro_inverse.infer.surrogates import emulate as emulate
 from numpyro_inverse.infer.surrogates import fit_surrogate as fit_surrogate
 from numpyro_inverse.infer.whitening import BaseReparam as BaseReparam
-from numpyro_inverse.infer.whitening import nuts_settings as nuts_settings
+from numpyro_inverse.infer.whitening import Coordinates as Coordinates
+from numpyro_inverse.infer.whitening import fit_coordinates as fit_coordinates
+from numpyro_inverse.infer.whitening import point_estimate as point_estimate
 from numpyro_inverse.infer.whitening import whiten as whiten
 
 if TYPE_CHECKING:
@@ -41,3 +43,7 @@ def __getattr__(name: str) -> Any:
 
         return BlackJAX
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), "BlackJAX"})

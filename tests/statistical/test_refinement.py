@@ -29,8 +29,8 @@ def posterior(n, data):
         field = numpyro.sample("field", ni.distributions.Matern(grid, range=range_, scale=scale, smoothness=1.5))
         numpyro.sample("data", dist.Normal(average(field), noise).to_event(2), obs=data)
 
-    whitened = ni.whiten(model, centering="auto")
-    kernel = NUTS(whitened, **ni.infer.nuts_settings(whitened, data))
+    coordinates = ni.fit_coordinates(model, data)
+    kernel = NUTS(ni.whiten(model, coordinates), **coordinates.nuts_settings())
     mcmc = MCMC(kernel, num_warmup=100, num_samples=1000, num_chains=2, progress_bar=False)
     mcmc.run(jax.random.key(1), data)
     samples = mcmc.get_samples(group_by_chain=True)

@@ -9,11 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
-from numpyro import handlers
 
+from numpyro_inverse._model import Trace, abstract_trace, latent_sites, not_finite, observed_sites, sample_sites, trace_at
 from numpyro_inverse.infer.exact._gaussian_site import describe, gaussian_site, is_gaussian, is_masked, size
-
-HERE = "ExactGaussian"
 
 
 class Affine(NamedTuple):
@@ -52,10 +50,13 @@ class Checks(NamedTuple):
 
 
 class AffineModel:
-    """A NumPyro model whose latent sites are Gaussian, as a function of the white noise they are made of."""
+    """A NumPyro model whose latent sites are Gaussian, as a function of the white noise they are made of.
 
-    def __init__(self, model: Callable, args: tuple, kwargs: dict[str, Any] | None):
-        self.model, self.args, self.kwargs = model, args, kwargs or {}
+    ``caller`` is the kernel that errors name.
+    """
+
+    def __init__(self, model: Callable, args: tuple, kwargs: dict[str, Any] | None, caller: str = "ExactGaussian"):
+        self.model, self.args, self.kwargs, self.caller = model, args, kwargs or {}, caller
         latent, observed = self._inspect()
         self.shapes = {name: tuple(site["fn"].shape()) for name, site in latent.items()}
         self.size = size(self.shapes)
@@ -63,55 +64,46 @@ class AffineModel:
         self.constants = {name: describe(site["fn"]) for name, site in observed.items() if name not in self.data}
         self.dtype = jnp.result_type(float)
 
-    def _inspect(self) -> tuple[dict[str, Any], dict[str, Any]]:
+    def _inspect(self) -> tuple[Trace, Trace]:
         """The latent and the observed sites, checked; nothing is computed."""
-        trace: dict[str, Any] = {}
-
-        def run():
-            seeded = handlers.seed(self.model, jax.random.key(0))
-            trace.update(handlers.trace(seeded).get_trace(*self.args, **self.kwargs))
-
-        jax.eval_shape(run)
-        sites = {name: site for name, site in trace.items() if site["type"] == "sample"}
+        here = self.caller
+        trace = abstract_trace(self.model, self.args, self.kwargs)
+        sites, latent, observed = sample_sites(trace), latent_sites(trace), observed_sites(trace)
         if not sites:
             raise ValueError(
-                f"{HERE}: `model` has no sample site. It must be a NumPyro model, not a potential function: the affine "
+                f"{here}: `model` has no sample site. It must be a NumPyro model, not a potential function: the affine "
                 "map and the covariances are read off its sites."
             )
-        latent = {name: site for name, site in sites.items() if not site["is_observed"]}
-        observed = {name: site for name, site in sites.items() if site["is_observed"]}
         if not latent:
-            raise ValueError(f"{HERE}: `model` has no latent site.")
+            raise ValueError(f"{here}: `model` has no latent site.")
         if not observed:
-            raise ValueError(f"{HERE}: `model` has no observed site; call it with the data (`obs=...`).")
+            raise ValueError(f"{here}: `model` has no observed site; call it with the data (`obs=...`).")
         for name, site in latent.items():
             if site["fn"].support.is_discrete:
-                raise ValueError(f"{HERE}: latent site {name!r} is discrete ({describe(site['fn'])}).")
+                raise ValueError(f"{here}: latent site {name!r} is discrete ({describe(site['fn'])}).")
             if not is_gaussian(site["fn"]):
                 raise ValueError(
-                    f"{HERE}: latent site {name!r} is {describe(site['fn'])}, not Gaussian. Fix it "
-                    f'(`numpyro.handlers.condition(model, {{"{name}": value}})`), or use NUTS, or Gibbs with '
-                    f"{HERE} for the Gaussian sites."
+                    f"{here}: latent site {name!r} is {describe(site['fn'])}, not Gaussian. Fix it "
+                    f'(`numpyro.handlers.condition(model, {{"{name}": value}})`), or use NUTS, or `ExactGibbs` with the '
+                    "Gaussian sites alone in `sites`."
                 )
             if is_masked(site["fn"]):
-                raise ValueError(f"{HERE}: latent site {name!r} is masked, so it has no proper prior.")
+                raise ValueError(f"{here}: latent site {name!r} is masked, so it has no proper prior.")
         for name, site in sites.items():
             if site["scale"] is not None:
                 raise ValueError(
-                    f"{HERE}: the log density of site {name!r} is scaled (a subsampling plate or `handlers.scale`); "
+                    f"{here}: the log density of site {name!r} is scaled (a subsampling plate or `handlers.scale`); "
                     "the result would not be this model's posterior."
                 )
         for name, site in observed.items():
-            value = site["value"]
-            if not isinstance(value, jax.core.Tracer) and not np.all(np.isfinite(value)):
-                bad = int(np.sum(~np.isfinite(value)))
+            if bad := not_finite(site):
                 raise ValueError(
-                    f"{HERE}: {bad} of the {np.size(value)} data at site {name!r} are not finite; leave missing values "
-                    "out with `operators.Mask`."
+                    f"{here}: {bad} of the {np.size(site['value'])} data at site {name!r} are not finite; leave missing "
+                    "values out with `operators.Mask`."
                 )
         return latent, observed
 
-    def trace_at(self, noise: Float[Array, " n"]) -> dict[str, Any]:
+    def trace_at(self, noise: Float[Array, " n"]) -> Trace:
         """The model's sites when the latent sites are made of ``noise``."""
         pieces, start = {}, 0
         for name, shape in self.shapes.items():
@@ -124,8 +116,7 @@ class AffineModel:
                 return None
             return gaussian_site(site["fn"]).from_white(pieces[site["name"]])
 
-        model = handlers.substitute(handlers.seed(self.model, jax.random.key(0)), substitute_fn=value)
-        return handlers.trace(model).get_trace(*self.args, **self.kwargs)
+        return trace_at(self.model, self.args, self.kwargs, substitute_fn=value)
 
     def latents(self, noise: Float[Array, " n"]) -> dict[str, Array]:
         """Values of the latent sites."""
@@ -208,22 +199,22 @@ class AffineModel:
 
     def raise_unless_affine(self, checks: Checks, tolerance: float) -> None:
         """Turn :class:`Checks` into the error a user can act on."""
-        rounding = rounding_allowance(self.dtype)
+        here, rounding = self.caller, rounding_allowance(self.dtype)
         for name, ok in checks.finite.items():
             if not bool(ok):
                 raise ValueError(
-                    f"{HERE}: at a prior draw the mean of site {name!r}, its data or their scale is not finite."
+                    f"{here}: at a prior draw the mean of site {name!r}, its data or their scale is not finite."
                 )
         for name, change in checks.constant_change.items():
             if not float(change) <= rounding:
                 raise ValueError(
-                    f"{HERE}: observed site {name!r} is {self.constants[name]}, not Gaussian, and depends on the "
+                    f"{here}: observed site {name!r} is {self.constants[name]}, not Gaussian, and depends on the "
                     "latents (a `numpyro.factor` shows as Unit). Use NUTS, or approximate the likelihood by a Gaussian."
                 )
         for name, change in checks.scale_change.items():
             if not float(change) <= rounding:
                 raise ValueError(
-                    f"{HERE}: the scale of site {name!r} changes with the latents (by {float(change):.2g} of itself "
+                    f"{here}: the scale of site {name!r} changes with the latents (by {float(change):.2g} of itself "
                     "between draws from the prior), so the posterior is not Gaussian. Fix what it depends on with "
                     "`numpyro.handlers.condition`, or use NUTS."
                 )
@@ -231,7 +222,7 @@ class AffineModel:
             length = float(checks.size[name])
             if not float(bend) <= max(tolerance, rounding * length):
                 raise ValueError(
-                    f"{HERE}: the mean of site {name!r} is not affine in the latents: at a draw from the prior it "
+                    f"{here}: the mean of site {name!r} is not affine in the latents: at a draw from the prior it "
                     f"is {float(bend):.3g} noise standard deviations off its linearisation ({float(bend) / length:.2g} "
                     f"of the residual; allowed: {max(tolerance, rounding * length):.2g}). Use NUTS, or linearise the "
                     "model yourself."

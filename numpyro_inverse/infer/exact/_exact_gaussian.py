@@ -18,16 +18,11 @@ from numpyro.infer.mcmc import MCMCKernel
 from numpyro.infer.util import constrain_fn
 from numpyro.util import identity, is_prng_key
 
-from numpyro_inverse.infer.exact._affine import HERE, AffineModel, rounding_allowance
-from numpyro_inverse.infer.exact._gaussian_posterior import (
-    Factored,
-    GaussianPosterior,
-    gaussian_posterior,
-    refreshed,
-    with_data,
-)
+from numpyro_inverse.infer.exact._affine import AffineModel, rounding_allowance
+from numpyro_inverse.infer.exact._gaussian_posterior import Factored, GaussianPosterior, gaussian_posterior
 from numpyro_inverse.infer.whitening._whiten import whiten
 
+HERE = "ExactGaussian"
 DENSE_LIMIT = 2048  # latent numbers up to which the covariance's root is dense
 SUMMARY_LIMIT = 4096  # the same for covariances and evidences, which are asked for once
 
@@ -136,8 +131,8 @@ class ExactGaussian(MCMCKernel):
     ) -> ExactGaussianState:
         """Analyse the model and its data; the first state is at the posterior mean. Raises as the class says."""
         posterior = self._posterior(model_args, model_kwargs)
-        model = AffineModel(whiten(self._model), model_args, model_kwargs)
-        with nullcontext() if _is_traced(model_args, model_kwargs) else jax.core.eval_context():
+        model = self._white(model_args, model_kwargs)
+        with nullcontext() if is_traced(model_args, model_kwargs) else jax.core.eval_context():
             mean, mark = jax.jit(lambda: (model.latents(posterior.mean), fingerprint((model_args, model_kwargs))))()
         chains = () if is_prng_key(rng_key) else rng_key.shape[:1]
         dtype = posterior.mean.dtype
@@ -158,7 +153,7 @@ class ExactGaussian(MCMCKernel):
         self, state: ExactGaussianState, model_args: tuple, model_kwargs: dict[str, Any] | None
     ) -> ExactGaussianState:
         """An independent draw, whatever the state."""
-        model = AffineModel(whiten(self._model), model_args, model_kwargs)
+        model = self._white(model_args, model_kwargs)
         stale = fingerprint((model_args, model_kwargs)) != state.fingerprint
 
         def draw(rng_key):
@@ -186,14 +181,14 @@ class ExactGaussian(MCMCKernel):
         self, state: ExactGaussianState, model_args: tuple, model_kwargs: dict[str, Any] | None
     ) -> ExactGaussianState:
         """The state for other model arguments, as Gibbs sampling needs it; affinity is not tested again."""
-        posterior = refreshed(AffineModel(whiten(self._model), model_args, model_kwargs), state.posterior)
+        posterior = state.posterior.refreshed(self._white(model_args, model_kwargs).affine())
         return state._replace(posterior=posterior, fingerprint=fingerprint((model_args, model_kwargs)))
 
     def with_data(
         self, state: ExactGaussianState, model_args: tuple, model_kwargs: dict[str, Any] | None
     ) -> ExactGaussianState:
         """The state for other data and nothing else new: the covariance's root is kept, its error measured."""
-        posterior = with_data(AffineModel(whiten(self._model), model_args, model_kwargs), state.posterior)
+        posterior = state.posterior.with_data(self._white(model_args, model_kwargs).affine())
         return state._replace(posterior=posterior, fingerprint=fingerprint((model_args, model_kwargs)))
 
     def postprocess_fn(self, model_args: tuple, model_kwargs: dict[str, Any] | None) -> Callable:
@@ -211,10 +206,14 @@ class ExactGaussian(MCMCKernel):
         kernel._model = wrapper(self._model)
         return kernel
 
+    def _white(self, args: tuple, kwargs: dict[str, Any] | None) -> AffineModel:
+        """The model as a function of white noise; fields whitened."""
+        return AffineModel(whiten(self._model), args, kwargs, HERE)
+
     def _posterior(self, args: tuple, kwargs: dict[str, Any] | None, dense_limit: int | None = None) -> Any:
-        model = AffineModel(whiten(self._model), args, kwargs)
+        model = self._white(args, kwargs)
         dense_limit = DENSE_LIMIT if dense_limit is None else dense_limit
-        return gaussian_posterior(model, self.tolerance, self._max_steps, dense_limit, _is_traced(args, kwargs))
+        return gaussian_posterior(model, self.tolerance, self._max_steps, dense_limit, is_traced(args, kwargs))
 
     def posterior_mean(self, *args: Any, **kwargs: Any) -> dict[str, Array]:
         """Posterior means of the latent sites, the fields, and every deterministic site that is affine in the latents.
@@ -231,7 +230,7 @@ class ExactGaussian(MCMCKernel):
         Raises:
             ValueError: as the class says.
         """
-        model = AffineModel(whiten(self._model), args, kwargs)
+        model = self._white(args, kwargs)
         posterior = self._posterior(args, kwargs)
         linear = self._affine_sites(model)
         values = jax.jit(model.values)(posterior.mean)
@@ -247,7 +246,7 @@ class ExactGaussian(MCMCKernel):
         Raises:
             ValueError: more than 4096 numbers, latent or in one site; and as the class says.
         """
-        model = AffineModel(whiten(self._model), args, kwargs)
+        model = self._white(args, kwargs)
         advice = "Estimate what you need from draws: `MCMC(ExactGaussian(model), ...)`."
         if model.size > SUMMARY_LIMIT:
             raise ValueError(
@@ -289,7 +288,7 @@ class ExactGaussian(MCMCKernel):
         Raises:
             ValueError: more than 4096 latent numbers unless :math:`H` is diagonal; and as the class says.
         """
-        model = AffineModel(whiten(self._model), args, kwargs)
+        model = self._white(args, kwargs)
         posterior = self._posterior(args, kwargs, dense_limit=SUMMARY_LIMIT)
         if not isinstance(posterior, Factored):
             raise ValueError(
@@ -298,12 +297,7 @@ class ExactGaussian(MCMCKernel):
                 "prior and the operator share a transform (a field under a convolution with its grid's boundary)."
             )
 
-        def value():
-            affine = model.affine()
-            misfit = jnp.sum((affine.offset - affine.forward(posterior.mean)) ** 2) + jnp.sum(posterior.mean**2)
-            return -0.5 * misfit + posterior.root.log_det + model.log_normaliser()
-
-        return jax.jit(value)()
+        return jax.jit(lambda: posterior.log_evidence(model.affine()) + model.log_normaliser())()
 
     def _affine_sites(self, model: AffineModel) -> dict[str, tuple[int, ...]]:
         """Shapes of the latent and real deterministic sites that are affine in the latents."""
@@ -324,7 +318,8 @@ class ExactGaussian(MCMCKernel):
         }
 
 
-def _is_traced(args: tuple, kwargs: dict[str, Any] | None) -> bool:
+def is_traced(args: tuple, kwargs: dict[str, Any] | None) -> bool:
+    """Whether a model argument is a tracer."""
     return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((args, kwargs)))
 
 

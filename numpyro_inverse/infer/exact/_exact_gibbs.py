@@ -19,18 +19,17 @@ from numpyro.infer.mcmc import MCMCKernel
 from numpyro.infer.util import constrain_fn
 from numpyro.util import is_prng_key
 
-from numpyro_inverse.distributions import SpectralField
-from numpyro_inverse.distributions._reparametrized import unwrapped
+from numpyro_inverse._model import Site, abstract_trace, latent_sites, trace_at
+from numpyro_inverse.distributions._reparametrized import domain_of
 from numpyro_inverse.infer.exact._affine import AffineModel
-from numpyro_inverse.infer.exact._exact_gaussian import DENSE_LIMIT, _is_traced
+from numpyro_inverse.infer.exact._exact_gaussian import DENSE_LIMIT, is_traced
 from numpyro_inverse.infer.exact._gaussian_posterior import (
     DenseRoot,
     DiagonalRoot,
     Factored,
-    GaussianPosterior,
     exact_diagonal,
     gaussian_posterior,
-    refreshed,
+    quadratic_log_evidence,
 )
 from numpyro_inverse.infer.whitening._whiten import whiten
 
@@ -54,7 +53,7 @@ class ExactGibbsState(NamedTuple):
     z: dict[str, Array]
     hyper: Any
     error: Float[Array, ""]
-    template: GaussianPosterior
+    template: Factored
     rng_key: Array
 
     @property
@@ -181,12 +180,12 @@ class ExactGibbs(MCMCKernel):
     def _given(self, hyper: dict[str, Array], args: tuple, kwargs: Any) -> AffineModel:
         """The linear-Gaussian model at fixed hyperparameters, whose own densities are left out."""
         fixed = handlers.substitute(whiten(self._model), data=hyper)
-        return AffineModel(handlers.block(fixed, hide=list(hyper)), args, kwargs)
+        return AffineModel(handlers.block(fixed, hide=list(hyper)), args, kwargs, HERE)
 
     def _marginal_model(self, names: tuple, hyper: tuple, others: list[str], template: Factored) -> Callable:
         """The hyperparameters ``hyper`` and the log evidence as a NumPyro model, all ``others`` hidden."""
 
-        def at_rest(site):
+        def at_rest(site: Site) -> Any:
             return site["fn"].mean if site["type"] == "sample" and site["name"] in names else None
 
         def marginal(*args, **kwargs):
@@ -205,15 +204,13 @@ class ExactGibbs(MCMCKernel):
 
     def _inspect(self, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Array], list[str]]:
         """The names of the marginalised sites, whitened; hyperparameters from the prior; all other names."""
-        with handlers.block():
-            plain = handlers.trace(handlers.seed(self._model, jax.random.key(0))).get_trace(*args, **kwargs)
-            white = handlers.trace(handlers.seed(whiten(self._model), jax.random.key(0))).get_trace(*args, **kwargs)
-        latent = {k: s for k, s in plain.items() if s["type"] == "sample" and not s["is_observed"]}
+        latent = latent_sites(abstract_trace(self._model, args, kwargs))
+        white = trace_at(whiten(self._model), args, kwargs)
         if not latent:
             raise ValueError(f"{HERE}: the model has no latent site; there is nothing to sample.")
         chosen = self._sites
         if chosen is None:
-            chosen = [k for k, s in latent.items() if isinstance(unwrapped(s["fn"]), SpectralField)]
+            chosen = [k for k, s in latent.items() if domain_of(s["fn"]) is not None]
             if not chosen:
                 raise ValueError(f"{HERE}: the model has no field; name the sites to marginalise in `sites`.")
         unknown = sorted(set(chosen) - set(latent))
@@ -222,7 +219,7 @@ class ExactGibbs(MCMCKernel):
             raise ValueError(f"{HERE}: `sites` has {unknown[0]!r}; latent are {found}." if unknown else
                              f"{HERE}: `sites` is empty; latent are {found}.")  # fmt: skip
         names = tuple(k if k in white and white[k]["type"] == "sample" else k + LATENT for k in chosen)
-        hyper = {k: s for k, s in white.items() if _is_hyper(s, names)}
+        hyper = {k: s for k, s in latent_sites(white).items() if k not in names}
         if not hyper:
             raise ValueError(f"{HERE}: no hyperparameter is left; use `ExactGaussian`.")
         for name, site in hyper.items():
@@ -233,7 +230,7 @@ class ExactGibbs(MCMCKernel):
     def _template(self, hyper: dict[str, Array], args: tuple, kwargs: Any) -> Factored:
         """How the field is drawn and the evidence evaluated: a diagonal or a dense root."""
         model = self._given(hyper, args, kwargs)
-        found = gaussian_posterior(model, self.tolerance, 1, DENSE_LIMIT, _is_traced(args, kwargs))
+        found = gaussian_posterior(model, self.tolerance, 1, DENSE_LIMIT, is_traced(args, kwargs))
         if not isinstance(found, Factored):
             raise ValueError(
                 f"{HERE}: the determinant in the evidence needs a dense factorisation of {model.size} latent numbers; "
@@ -247,7 +244,7 @@ class ExactGibbs(MCMCKernel):
     ) -> ExactGibbsState:
         """Analyse the model and its data, and start the hyperparameters. Raises as the class says."""
         kwargs = model_kwargs or {}
-        with nullcontext() if _is_traced(model_args, kwargs) else jax.core.eval_context():
+        with nullcontext() if is_traced(model_args, kwargs) else jax.core.eval_context():
             names, hyper, others = self._inspect(model_args, kwargs)
             template = self._template(hyper, model_args, kwargs)
         self._names = names
@@ -269,12 +266,13 @@ class ExactGibbs(MCMCKernel):
             i=jnp.zeros(chains, int), z=dict(z) | noise, hyper=state, error=error, template=template, rng_key=keys[1]
         )
 
-    def _draw(self, z: Any, template: GaussianPosterior, key: Array, args: tuple, kwargs: Any) -> tuple:
+    def _draw(self, z: Any, template: Factored, key: Array, args: tuple, kwargs: Any) -> tuple:
         """A draw of the field at the hyperparameters in ``z``, its error, and the next key."""
         assert self._kernel is not None
         key_draw, rng_key = jax.random.split(key)
         model = self._given(self._kernel.get_constrain_fn(args, kwargs)(z), args, kwargs)
-        found = refreshed(model, template).draw(model.affine(), key_draw)
+        affine = model.affine()
+        found = template.refreshed(affine).draw(affine, key_draw)
         message = (
             f"{HERE}: a draw of the field is not accurate to `tolerance` = {self.tolerance:.1e} posterior standard "
             "deviations: the signal-to-noise ratio is too large for this precision, or the Hessian, diagonal at first, "
@@ -345,9 +343,4 @@ def log_evidence(model: AffineModel, fixed: AffineModel, template: Factored) -> 
     else:
         root, held_root = DenseRoot(affine, model.size), DenseRoot(held, model.size)
     mean = Factored(held, held_root, jax.random.key(2)).mean
-    misfit = jnp.sum((affine.offset - affine.forward(mean)) ** 2) + jnp.sum(mean**2)
-    return -0.5 * misfit + root.log_det + model.log_normaliser()
-
-
-def _is_hyper(site: dict[str, Any], names: Sequence[str]) -> bool:
-    return site["type"] == "sample" and not site["is_observed"] and site["name"] not in names
+    return quadratic_log_evidence(affine, mean, root.log_det) + model.log_normaliser()

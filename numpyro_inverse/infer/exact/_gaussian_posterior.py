@@ -5,7 +5,7 @@ By a root of the covariance, dense or diagonal, or matrix-free by perturb-then-o
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -14,7 +14,7 @@ import lineax as lx
 from jaxtyping import Array, Float, Int
 from lineax.internal import two_norm
 
-from numpyro_inverse.infer.exact._affine import HERE, Affine, AffineModel
+from numpyro_inverse.infer.exact._affine import Affine, AffineModel
 
 PROBES = 32  # random data vectors from which the diagonal of H is estimated; relative error sqrt(2 / PROBES)
 POWER_STEPS = 8  # of the power iteration that measures how far a root is from the exact one
@@ -31,15 +31,6 @@ class Draw(NamedTuple):
     num_steps: Int[Array, ""]  # conjugate gradient iterations
 
 
-class GaussianPosterior(Protocol):
-    """What the kernel needs of each strategy."""
-
-    mean: Float[Array, " n"]
-
-    def draw(self, affine: Affine, key: Array) -> Draw:
-        """An independent draw."""
-
-
 class DiagonalRoot(eqx.Module):
     r""":math:`H^{-1/2}` of a diagonal :math:`H`: prior and forward map share a transform."""
 
@@ -54,6 +45,10 @@ class DiagonalRoot(eqx.Module):
     @property
     def log_det(self) -> Float[Array, ""]:
         return jnp.sum(jnp.log(self.scale))
+
+    def refreshed(self, affine: Affine) -> DiagonalRoot:
+        """The root for another map that is diagonal too."""
+        return DiagonalRoot(1 / jnp.sqrt(exact_diagonal(affine, 1 / self.scale**2, jax.random.key(1))))
 
 
 class DenseRoot(eqx.Module):
@@ -76,6 +71,10 @@ class DenseRoot(eqx.Module):
         r = jnp.linalg.qr(jnp.concatenate([dense, eye]), mode="r")
         self.matrix = jax.scipy.linalg.solve_triangular(r, eye)
         self.log_det = -jnp.sum(jnp.log(jnp.abs(jnp.diagonal(r))))
+
+    def refreshed(self, affine: Affine) -> DenseRoot:
+        """The root for another map."""
+        return DenseRoot(affine, len(self.matrix))
 
     def __call__(self, x: Float[Array, " n"]) -> Float[Array, " n"]:
         return jnp.matmul(self.matrix, x, precision="highest")
@@ -106,6 +105,18 @@ class Factored(eqx.Module):
         """An independent draw; ``affine`` is not used."""
         noise = self.mean + self.root(jax.random.normal(key, self.mean.shape, self.mean.dtype))
         return Draw(noise, self.error, self.residual, jnp.zeros((), int))
+
+    def refreshed(self, affine: Affine) -> Factored:
+        """The posterior for other model arguments, drawn in the same way; whether that is right shows in ``error``."""
+        return Factored(affine, self.root.refreshed(affine), jax.random.key(2))
+
+    def with_data(self, affine: Affine) -> Factored:
+        """The posterior for other data only, with the same root."""
+        return Factored(affine, self.root, jax.random.key(2))
+
+    def log_evidence(self, affine: Affine) -> Float[Array, ""]:
+        r""":math:`-\tfrac12 (\|r_0 - \tilde A \mu\|^2 + \|\mu\|^2 + \log |H|)`: add :meth:`AffineModel.log_normaliser`."""
+        return quadratic_log_evidence(affine, self.mean, self.root.log_det)
 
 
 class Preconditioner(eqx.Module):
@@ -174,6 +185,12 @@ class PerturbThenOptimise(eqx.Module):
         noise = jax.random.normal(key, (m + self.mean.size,), self.mean.dtype)
         return self._solve(affine, affine.offset + noise[:m], noise[m:])
 
+    def refreshed(self, affine: Affine) -> PerturbThenOptimise:
+        """The posterior for other model arguments, with the same preconditioner."""
+        return PerturbThenOptimise(affine, self.preconditioner, self.tolerance, self.max_steps)
+
+    with_data = refreshed
+
     def _solve(self, affine: Affine, data: Float[Array, " m"], prior: Float[Array, " n"]) -> Draw:
         structure = jax.eval_shape(affine.hessian, self.mean)  # inside `pmap` it knows the mesh, which Lineax compares
         operator = lx.FunctionLinearOperator(affine.hessian, structure, lx.positive_semidefinite_tag)
@@ -206,6 +223,9 @@ class PerturbThenOptimise(eqx.Module):
         length, size = jnp.linalg.norm(gradient), jnp.linalg.norm(affine.adjoint(data) + prior)
         sound = length <= self.tolerance + jnp.finfo(x.dtype).eps ** 0.5 * size  # only rounding may come on top
         return Draw(x, jnp.where(sound, error, jnp.inf), length / size, steps)
+
+
+GaussianPosterior = Factored | PerturbThenOptimise
 
 
 def _orthonormal(rows: Float[Array, "k n"]) -> Float[Array, "k n"]:
@@ -307,7 +327,7 @@ def gaussian_posterior(
 
     if traced:
         found = dense() if model.size <= dense_limit else matrix_free(estimate())
-        return eqx.error_if(found, ~model.is_affine(check(), tolerance), NOT_AFFINE)
+        return eqx.error_if(found, ~model.is_affine(check(), tolerance), not_affine(model.caller))
     with jax.core.eval_context():
         checks, precision = jax.jit(lambda: (check(), estimate()))()
         model.raise_unless_affine(checks, tolerance)
@@ -318,41 +338,30 @@ def gaussian_posterior(
             return jax.jit(matrix_free)(precision)
         found = jax.jit(dense)()
         if not found.error <= tolerance:
-            raise ValueError(too_inexact(float(found.error), tolerance))
+            raise ValueError(too_inexact(model.caller, float(found.error), tolerance))
         return found
 
 
-def refreshed(model: AffineModel, old: GaussianPosterior) -> GaussianPosterior:
-    """The posterior for other model arguments, drawn in the same way; whether that is right shows in ``error``."""
-    if isinstance(old, PerturbThenOptimise):
-        return with_data(model, old)
-    assert isinstance(old, Factored)
-    affine = model.affine()
-    if isinstance(old.root, DiagonalRoot):
-        diagonal = exact_diagonal(affine, 1 / old.root.scale**2, jax.random.key(1))
-        return Factored(affine, DiagonalRoot(1 / jnp.sqrt(diagonal)), jax.random.key(2))
-    return Factored(affine, DenseRoot(affine, model.size), jax.random.key(2))
+def quadratic_log_evidence(
+    affine: Affine, mean: Float[Array, " n"], log_det_root: Float[Array, ""]
+) -> Float[Array, ""]:
+    r""":math:`-\tfrac12 (\|r_0 - \tilde A \mu\|^2 + \|\mu\|^2) + \log |R^{-1}|`, without the normalizer of the data."""
+    misfit = jnp.sum((affine.offset - affine.forward(mean)) ** 2) + jnp.sum(mean**2)
+    return -0.5 * misfit + log_det_root
 
 
-def with_data(model: AffineModel, old: GaussianPosterior) -> GaussianPosterior:
-    """The posterior for other data only, with the root of the old one."""
-    affine = model.affine()
-    if isinstance(old, Factored):
-        return Factored(affine, old.root, jax.random.key(2))
-    assert isinstance(old, PerturbThenOptimise)
-    return PerturbThenOptimise(affine, old.preconditioner, old.tolerance, old.max_steps)
+def not_affine(caller: str) -> str:
+    """What is known inside compiled code."""
+    return (
+        f"{caller}: a model with traced arguments is not Gaussian with an affine mean, or its data are not finite; call "
+        "the kernel outside `jit` to learn which site."
+    )
 
 
-NOT_AFFINE = (
-    f"{HERE}: a model with traced arguments is not Gaussian with an affine mean, or its data are not finite; call the "
-    "kernel outside `jit` to learn which site."
-)
-
-
-def too_inexact(error: float, tolerance: float) -> str:
+def too_inexact(caller: str, error: float, tolerance: float) -> str:
     """What to do when rounding spoils a dense posterior."""
     return (
-        f"{HERE}: the posterior is accurate to {error:.2g} posterior standard deviations only, not to `tolerance` = "
+        f"{caller}: the posterior is accurate to {error:.2g} posterior standard deviations only, not to `tolerance` = "
         f"{tolerance:.2g}: the signal-to-noise ratio is too large for this precision. Use `jax.enable_x64`, or a "
         "larger `tolerance`."
     )

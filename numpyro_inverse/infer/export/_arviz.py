@@ -4,23 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import numpyro
 from jaxtyping import Array, Key, Shaped
-from numpyro.handlers import seed, substitute, trace
+from numpyro.distributions import Distribution, ExpandedDistribution, Independent
+from numpyro.distributions.distribution import MaskedDistribution
 from numpyro.infer import MCMC, NUTS
-from numpyro.primitives import Messenger
 
-from numpyro_inverse.domains import Grid
+from numpyro_inverse._model import Site, data_sites, latent_sites, simulate, trace_at
+from numpyro_inverse.distributions._reparametrized import domain_of
+from numpyro_inverse.domains import Domain
+from numpyro_inverse.domains._domain import axis_names
+from numpyro_inverse.infer.whitening import LATENT
 
 if TYPE_CHECKING:
     from xarray import Dataset, DataTree
 
-AXES = ("x", "y", "z")
-LATENT = "_latent"  # what `whiten` appends to the name of a field
+SAMPLE_DIMS = ("chain", "draw")
 STATISTICS = {  # the last part of a kernel's extra field -> ArviZ's name
     "accept_prob": "acceptance_rate",
     "is_divergent": "diverging",
@@ -32,7 +36,7 @@ STATISTICS = {  # the last part of a kernel's extra field -> ArviZ's name
 def to_arviz(
     posterior: MCMC | Mapping[str, Shaped[Array, "..."]],
     model: Callable | None = None,
-    domain: Mapping[str, Grid] | None = None,
+    domain: Mapping[str, Domain] | None = None,
     *,
     model_args: tuple | None = None,
     model_kwargs: Mapping[str, Any] | None = None,
@@ -52,19 +56,21 @@ def to_arviz(
     ``posterior_predictive`` (replicates :math:`\tilde y \sim p(\tilde y \mid \theta)` of every observed site, one per
     draw) and ``log_likelihood`` (:math:`\log p(y_i \mid \theta)` per observation :math:`i`, also where the site's
     distribution joins independent observations by ``to_event``). With ``prior``: ``prior`` and ``prior_predictive``.
-    A ``numpyro.factor`` is not data and is in none of them.
+    A ``numpyro.factor`` is not data and is in none of them. Observations that are masked out have no log-likelihood:
+    those of such a site are in one row, without them, for ``loo`` to count what there is.
 
     >>> mcmc.run(key, data=y, extra_fields=("accept_prob", "num_steps", "potential_energy"))  # doctest: +SKIP
-    >>> tree = to_arviz(mcmc, domain={"field": grid})  # doctest: +SKIP
+    >>> tree = to_arviz(mcmc)  # doctest: +SKIP
     >>> tree.posterior["field"].sel(x=0.3, y=0.1, method="nearest")  # doctest: +SKIP
 
     Args:
         posterior: an ``MCMC`` that has run, or a dict of samples of shape ``(chain, draw, ...)``; with ``num_chains``,
             of shape ``(chain * draw, ...)``, chain after chain, as ``MCMC.get_samples()`` returns them.
         model: the model whose sites these are; default: the one that ``MCMC`` ran. It may be whitened.
-        domain: the grid of a site's trailing axes, for sites of the posterior or of the data. Their dimensions are
-            then called ``x``, ``y``, ``z``, in the order of ``Grid.axes``, with those coordinates. Sites on the same
-            grid share them; on a further grid they are called ``x_site``, ``y_site``, ``z_site``.
+        domain: where a site's values are, for further sites of the posterior or of the data (a field's own domain is
+            taken from the model), or instead of the model's. The trailing axes are then called as the domain calls
+            them, with its coordinates: ``x``, ``y``, ``z`` on a grid. Sites on the same domain share them. A name that
+            is taken, by a site or by another domain, gets the site's name behind it: ``y_field``.
         model_args: the model's arguments, data included; default: those that ``MCMC`` ran with.
         model_kwargs: likewise its keyword arguments.
         prior: prior samples of shape ``(draw, ...)``, as ``Predictive`` returns them.
@@ -78,8 +84,9 @@ def to_arviz(
         key: for the replicates; default: ``jax.random.key(0)``.
 
     Raises:
-        ValueError: a site that does not exist, is not finite, has the wrong number of chains, or whose trailing axes
-            are not its domain's; or samples that lack a site of the model.
+        ValueError: a site that does not exist, is not finite or complex, is called ``chain`` or ``draw``, has the wrong
+            number of chains, or whose trailing axes are not its domain's; no draw; samples that lack a site of the
+            model or have another shape there.
     """
     from xarray import DataTree
 
@@ -92,18 +99,20 @@ def to_arviz(
     else:
         samples = posterior
     samples = _by_chain(samples, num_chains)
-    _check_finite("posterior", samples)
-    kept = {k: v for k, v in samples.items() if keep_latent or not _is_latent(k, samples)}
+    _check_numbers("posterior", samples)
 
     call = (tuple(model_args or ()), dict(model_kwargs or {}))
     sites: dict[str, _Site] = {}
     observed: dict[str, Any] = {}
     if model is not None:
         sites, observed = _inspect(model, samples, *call)
+    hidden = set() if keep_latent else {f"{name}{LATENT}" for name, site in sites.items() if site.whitened}
+    kept = {name: x for name, x in samples.items() if name not in hidden}
 
-    dims = {name: site.dims for name, site in sites.items()}
     shapes = {name: x.shape[2:] for name, x in kept.items()} | {name: y.shape for name, y in observed.items()}
-    coords = _name_axes(domain or {}, shapes, dims, length_unit)
+    dims = {name: _fitting(site.dims, shapes[name]) for name, site in sites.items() if name in shapes}
+    domains = {name: site.domain for name, site in sites.items() if name in shapes and site.domain is not None}
+    coords = _name_axes(domains | dict(domain or {}), shapes, dims, length_unit)
 
     def group(data, sample_dims=("chain", "draw"), dims=dims):
         return _dataset(data, sample_dims, dims, coords)
@@ -119,35 +128,38 @@ def to_arviz(
             latent = _complete(sites, samples)
             key = jax.random.key(0) if key is None else key
             for name, data in _per_draw(wanted, model, latent, observed, call, batch_size, key).items():
-                groups[name] = group(data)
+                groups[name] = group(data, dims={k: dims[k] for k in dims if _is_like(data.get(k), observed.get(k))})
     if prior is not None:
-        draws = {k: np.asarray(v)[None] for k, v in prior.items() if keep_latent or not _is_latent(k, prior)}
+        draws = {k: np.asarray(v)[None] for k, v in prior.items() if k not in hidden}
         if model is not None:
             draws = {k: v for k, v in draws.items() if k in sites}  # factors are left out
-        _check_finite("prior", draws)
+        _check_numbers("prior", draws)
         groups["prior"] = group({k: v for k, v in draws.items() if k not in observed})
         if any(k in observed for k in draws):
             groups["prior_predictive"] = group({k: v for k, v in draws.items() if k in observed})
     return DataTree.from_dict(groups)
 
 
+def _is_like(values: Any, data: Any) -> bool:
+    """Whether values per draw have the data's shape: masked observations have left some out."""
+    return values is None or data is None or np.shape(values)[2:] == np.shape(data)
+
+
+class _Plate(NamedTuple):
+    name: str
+    size: int
+
+
 @dataclass(frozen=True)
 class _Site:
-    dims: list[str | None]  # names of the leading axes, where plates or `event_dims` name them
-    latent: bool
+    dims: list[_Plate | str | None]  # of the leading axes, where plates or `event_dims` name them
+    shape: tuple[int, ...] | None  # of a latent site
+    domain: Any
+    whitened: bool
 
-
-class _Unobserved(Messenger):
-    """Observed sites are sampled instead, so that what depends on the data sees the replicate."""
-
-    def process_message(self, msg):
-        if msg["type"] == "sample" and msg["is_observed"] and not msg["infer"].get("is_auxiliary", False):
-            msg["is_observed"] = False
-            msg["value"] = None
-
-
-def _is_latent(name: str, samples: Mapping) -> bool:
-    return name.endswith(LATENT) and name.removesuffix(LATENT) in samples
+    @property
+    def latent(self) -> bool:
+        return self.shape is not None
 
 
 def _by_chain(samples: Any, num_chains: int | None) -> dict[str, np.ndarray]:
@@ -172,8 +184,14 @@ def _by_chain(samples: Any, num_chains: int | None) -> dict[str, np.ndarray]:
     return samples
 
 
-def _check_finite(argument: str, samples: Mapping[str, np.ndarray]) -> None:
+def _check_numbers(argument: str, samples: Mapping[str, np.ndarray]) -> None:
     for name, x in samples.items():
+        if name in SAMPLE_DIMS:
+            raise ValueError(f"to_arviz: site {name!r} has the name of an axis of samples; rename it in the model.")
+        if x.size == 0:
+            raise ValueError(f"to_arviz: `{argument}` has no draw of site {name!r} (shape {x.shape}).")
+        if np.iscomplexobj(x):
+            raise ValueError(f"to_arviz: site {name!r} is complex, which ArviZ has no place for; give its parts apart.")
         finite = np.isfinite(x)
         if not finite.all():
             chain, draw = np.argwhere(~finite)[0][:2]
@@ -203,60 +221,88 @@ def _inspect(model: Callable, samples: Mapping, args: tuple, kwargs: dict) -> tu
 
     @jax.jit  # only what the observed values need is computed
     def run():
-        values = {}
-        for name, site in _trace(model, draw, args, kwargs).items():
-            if site["type"] not in ("sample", "deterministic") or site.get("infer", {}).get("is_auxiliary"):
-                continue
-            is_sample = site["type"] == "sample"
-            sites[name] = _Site(_named_dims(site), is_sample and not site["is_observed"])
-            if is_sample and site["is_observed"]:
-                values[name] = site["value"]
-        return values
+        trace = trace_at(model, args, kwargs, draw)
+        sites.update({name: _read(site) for name, site in trace.items() if _is_value(site)})
+        for name, site in latent_sites(trace).items():
+            if name in draw and jnp.shape(draw[name]) != site["fn"].shape():
+                raise ValueError(
+                    f"to_arviz: site {name!r} has shape {site['fn'].shape()} in the model and {jnp.shape(draw[name])} "
+                    "in a draw; the samples are of another model."
+                )
+        return {name: site["value"] for name, site in data_sites(trace).items() if _is_value(site)}
 
-    return sites, jax.device_get(run())
+    observed = jax.device_get(run())
+    complex_data = [name for name, y in observed.items() if np.iscomplexobj(y)]
+    if complex_data:
+        raise ValueError(f"to_arviz: the data at site {complex_data[0]!r} are complex; observe their parts apart.")
+    return sites, observed
 
 
-def _trace(model: Callable, draw: Mapping, args: tuple, kwargs: dict) -> dict:
-    return trace(seed(substitute(model, data=draw), jax.random.key(0))).get_trace(*args, **kwargs)
+def _is_value(site: Site) -> bool:
+    return site["type"] in ("sample", "deterministic") and not site.get("infer", {}).get("is_auxiliary", False)
 
 
-def _named_dims(site: Mapping[str, Any]) -> list[str | None]:
-    plates = {frame.dim: frame.name for frame in site["cond_indep_stack"]}
+def _read(site: Site) -> _Site:
+    note = site.get("infer", {})
+    is_sample = site["type"] == "sample"
+    shape = jnp.shape(site["value"]) if is_sample and not site["is_observed"] else None
+    domain = domain_of(site["fn"]) if is_sample else note.get("domain")
+    return _Site(_named_dims(site), shape, domain, note.get("whitened", False))
+
+
+def _named_dims(site: Site) -> list[_Plate | str | None]:
+    plates = {frame.dim: _Plate(frame.name, frame.size) for frame in site["cond_indep_stack"]}
     if site["type"] == "deterministic":  # its batch axes are not known; plates come first
         return [plates[dim] for dim in sorted(plates)]
     batch = len(site["fn"].batch_shape)
     return [plates.get(axis - batch) for axis in range(batch)] + list(site["infer"].get("event_dims", []))
 
 
+def _fitting(dims: list[_Plate | str | None], shape: tuple[int, ...]) -> list[str | None]:
+    """Names, less those of plates whose size the axis does not have: a mean over the plate has other axes there."""
+    sizes = [*shape, *[None] * len(dims)]
+    names = [d.name if isinstance(d, _Plate) and d.size == n else d for d, n in zip(dims, sizes, strict=False)]
+    return [name if isinstance(name, str) else None for name in names]
+
+
 def _name_axes(
-    domain: Mapping[str, Grid], shapes: Mapping[str, tuple], dims: dict[str, list[str | None]], length_unit: str
+    domain: Mapping[str, Domain], shapes: Mapping[str, tuple], dims: dict[str, list[str | None]], length_unit: str
 ) -> dict[str, Any]:
     """Name the trailing axes of the sites in ``domain``, in ``dims``; returns the coordinates."""
     coords: dict[str, Any] = {}
-    taken = {*shapes, *(name for names in dims.values() for name in names), "chain", "draw"}
-    names: dict[tuple, list[str]] = {}
-    for site, grid in domain.items():
+    taken = {*shapes, *(name for names in dims.values() for name in names), *SAMPLE_DIMS}
+    known: list[tuple[Any, dict[str, str]]] = []
+    for site, place in domain.items():
         if site not in shapes:
             raise ValueError(
                 f"to_arviz: `domain` names the site {site!r}, which is neither in the posterior nor observed; there "
                 f"are {', '.join(map(repr, sorted(shapes)))}."
             )
-        batch = len(shapes[site]) - grid.ndim
-        if batch < 0 or shapes[site][batch:] != grid.shape:
+        batch = len(shapes[site]) - len(place.shape)
+        if batch < 0 or shapes[site][batch:] != tuple(place.shape):
             raise ValueError(
-                f"to_arviz: `domain[{site!r}]` has shape {grid.shape}, which are not the trailing axes of site "
+                f"to_arviz: `domain[{site!r}]` has shape {place.shape}, which are not the trailing axes of site "
                 f"{site!r}, of shape {shapes[site]} per draw."
             )
-        place = (grid.shape, grid.extent)
-        if place not in names:
-            plain = list(AXES[: grid.ndim])
-            names[place] = [f"{axis}_{site}" for axis in plain] if taken & set(plain) else plain
-            taken |= set(names[place])
-            for name, x in zip(names[place], grid.axes, strict=True):
-                coords[name] = (name, x, {"units": length_unit})
+        names = next((names for other, names in known if _same(other, place)), None)
+        if names is None:
+            plain = (*axis_names(place), *place.coordinates)
+            names = {name: f"{name}_{site}" if name in taken else name for name in plain}
+            taken |= set(names.values())
+            known.append((place, names))
+            for name, (axes, values) in place.coordinates.items():
+                coords[names[name]] = ([names[axis] for axis in axes], np.asarray(values), {"units": length_unit})
         leading = [*dims.get(site, []), *[None] * batch][:batch]
-        dims[site] = [*leading, *names[place]]
+        dims[site] = [*leading, *(names[axis] for axis in axis_names(place))]
     return coords
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Whether two domains have the same coordinates."""
+    here, there = one.coordinates, other.coordinates
+    return here.keys() == there.keys() and all(
+        here[name][0] == there[name][0] and np.array_equal(here[name][1], there[name][1]) for name in here
+    )
 
 
 def _dataset(data: Mapping[str, Any], sample_dims: tuple[str, ...], dims: Mapping, coords: Mapping) -> Dataset:
@@ -270,7 +316,7 @@ def _dataset(data: Mapping[str, Any], sample_dims: tuple[str, ...], dims: Mappin
     dataset = dict_to_dataset(
         dict(data), inference_library=numpyro, sample_dims=list(sample_dims), dims=named, check_conventions=False
     )
-    return dataset.assign_coords({name: x for name, x in coords.items() if name in dataset.dims})
+    return dataset.assign_coords({name: x for name, x in coords.items() if set(x[0]) <= set(dataset.dims)})
 
 
 def _sample_stats(mcmc: MCMC) -> dict[str, np.ndarray]:
@@ -303,10 +349,10 @@ def _per_draw(
     def one(key, draw):
         groups = {}
         if "posterior_predictive" in wanted:
-            sites = trace(seed(substitute(_Unobserved(model), data=draw), key)).get_trace(*args, **kwargs)
+            sites = simulate(model, args, kwargs, key, draw)
             groups["posterior_predictive"] = {name: sites[name]["value"] for name in observed}
         if "log_likelihood" in wanted:
-            sites = _trace(model, draw, args, kwargs)
+            sites = trace_at(model, args, kwargs, draw)
             groups["log_likelihood"] = {name: _pointwise(sites[name]) for name in observed}
         return groups
 
@@ -320,6 +366,12 @@ def _per_draw(
         if out is None:
             out = jax.tree.map(lambda x: np.empty((n, *x.shape[1:]), x.dtype), part)
         jax.tree.map(lambda whole, x, rows=rows: whole.__setitem__(rows, x[: rows.stop - rows.start]), out, part)
+    if "log_likelihood" in wanted:
+        first = trace_at(model, args, kwargs, {name: x[0] for name, x in flat.items()})
+        masks = {name: _mask(first[name]) for name in observed}
+        for name, values in out["log_likelihood"].items():
+            if not masks[name].all():
+                out["log_likelihood"][name] = values[:, np.broadcast_to(masks[name], values.shape[1:])]
     return jax.tree.map(lambda x: x.reshape((num_chains, num_draws, *x.shape[1:])), out)
 
 
@@ -330,6 +382,17 @@ def _batches(n: int, size: int) -> Iterator[slice]:
 def _pointwise(site: Mapping[str, Any]) -> Array:
     """Log-likelihood per observation: independent ones joined by ``to_event`` are taken apart."""
     fn = site["fn"]
-    while isinstance(fn, numpyro.distributions.Independent):
+    while isinstance(fn, Independent):
         fn = fn.base_dist
     return fn.log_prob(site["value"])
+
+
+def _mask(site: Site) -> np.ndarray:
+    """Which observations count."""
+    fn: Distribution = site["fn"]
+    mask = np.ones((), bool)
+    while isinstance(fn, Independent | ExpandedDistribution | MaskedDistribution):
+        if isinstance(fn, MaskedDistribution):
+            mask = mask & np.asarray(fn._mask)
+        fn = fn.base_dist
+    return mask

@@ -2,82 +2,139 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import update_wrapper
+from collections.abc import Callable, Mapping
+from functools import partial, update_wrapper
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
-from numpyro.handlers import block
+from numpyro.distributions import biject_to
+from numpyro.handlers import block, substitute, trace
 
-from numpyro_inverse.infer.whitening._coordinates import Coordinates, fit_coordinates
+from numpyro_inverse._model import Trace
+from numpyro_inverse.infer.whitening._coordinates import Coordinates
 from numpyro_inverse.infer.whitening._reparam import reparametrize
 
 
-class Whitened:
-    """A model in whitened coordinates; made by :func:`whiten`, called like the model itself."""
-
-    def __init__(self, model: Callable, centering: float | Float[Array, "..."] | str):
-        update_wrapper(self, model)
-        self.model = model
-        self.centering = centering
-        self._coordinates: Coordinates | None = None
-
-    def coordinates(self, *args: Any, **kwargs: Any) -> Coordinates:
-        """The coordinates fitted to the data in the model's arguments; found at the first call, then kept.
-
-        They change how the posterior is explored, not the posterior: other data may be used with them.
-
-        Raises:
-            ValueError: ``centering`` is not ``"auto"``, or as :func:`fit_coordinates`.
-        """
-        if not self.automatic:
-            raise ValueError('coordinates are fitted to data only for `whiten(model, centering="auto")`.')
-        if self._coordinates is None:
-            self._coordinates = fit_coordinates(self.model, args, kwargs)
-        return self._coordinates
-
-    @property
-    def automatic(self) -> bool:
-        """Whether the centring is found from the data."""
-        return isinstance(self.centering, str)
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if self.automatic:
-            with block(), jax.ensure_compile_time_eval():  # kernels trace the model, with the data at hand
-                fitted = self.coordinates(*args, **kwargs)
-            return reparametrize(self.model, fitted.centering, fitted.reference)(*args, **kwargs)
-        return reparametrize(self.model, self.centering)(*args, **kwargs)
-
-
-def whiten(model: Callable, centering: float | Float[Array, "..."] | str = 0.0) -> Whitened:
+def whiten(model: Callable, centering: float | Float[Array, "..."] | Coordinates = 0.0) -> Callable:
     r"""The same model with every field site sampled in whitened coordinates.
 
     A field site ``u`` becomes a deterministic site computed from the sampled site ``u_latent``; the joint law of
-    everything else is unchanged, hyperparameters included. For a :class:`SpectralField` with amplitudes
-    :math:`a_k` the latent site is :math:`v_k \sim N(0, (a_k / b_k)^{2 c_k})` and the field's coefficients are
+    everything else is unchanged, hyperparameters included. For a field with independent coefficients of standard
+    deviation :math:`a_k` the latent site is :math:`v_k \sim N(0, (a_k / b_k)^{2 c_k})` and the field's coefficients are
     :math:`v_k a_k^{1-c_k} b_k^{c_k}`; other maps of a base distribution are sampled through their base.
+
+    >>> mcmc = MCMC(NUTS(whiten(model)), num_warmup=500, num_samples=500)  # doctest: +SKIP
+    >>> coordinates = fit_coordinates(model, data=y)  # doctest: +SKIP
+    >>> kernel = NUTS(whiten(model, coordinates), **coordinates.nuts_settings())  # doctest: +SKIP
 
     Args:
         model: a NumPyro model.
-        centering: :math:`c`: 0 (white noise, right for weak data), 1 (centred coefficients, right for strong data), an
-            array with one number per mode, or ``"auto"``: :math:`c_k = b_k^2 I_k / (1 + b_k^2 I_k)` with :math:`b_k`
-            the amplitude and :math:`I_k` the data's expected information about mode k, both at a rough mode of the
-            posterior that is found from the first data the model is called with (:func:`fit_coordinates`).
+        centering: :math:`c`: 0 (white noise, right for weak data), 1 (centered coefficients, right for strong data), an
+            array with one number per coefficient, or the :class:`Coordinates` that :func:`fit_coordinates` found. These
+            change how the posterior is explored, not the posterior: the model may be called with other data, or none.
+            Sites to which they couple a field are then sampled before the others, in the model's order.
 
     Returns:
-        A callable with the model's arguments. With ``"auto"`` it keeps what it found, so that later calls, with or
-        without data, use the same coordinates.
+        A callable with the model's arguments.
 
     Raises:
-        ValueError: ``centering`` is a string other than ``"auto"`` or a number outside [0, 1].
-
-    >>> mcmc = MCMC(NUTS(whiten(model, centering="auto")), num_warmup=500, num_samples=500)  # doctest: +SKIP
+        ValueError: ``centering`` has numbers outside [0, 1]. When the model runs, naming the site: a field with a
+        scaled
+            or masked log density, or to which a handler around ``whiten`` gives a value; coordinates of another model.
+        TypeError: ``model`` cannot be called, or ``centering`` is neither numbers nor coordinates.
     """
-    if isinstance(centering, str):
-        if centering != "auto":
-            raise ValueError(f'whiten: `centering` must be numbers in [0, 1] or "auto"; got {centering!r}.')
-    elif not np.all((np.asarray(centering) >= 0) & (np.asarray(centering) <= 1)):
-        raise ValueError(f'whiten: `centering` must be numbers in [0, 1] or "auto"; got {centering}.')
-    return Whitened(model, centering)
+    if not callable(model):
+        raise TypeError(f"whiten: `model` must be a NumPyro model; got {type(model).__name__}.")
+    if isinstance(centering, Coordinates):
+        whitened: Callable = partial(_in_coordinates, model, centering)
+    else:
+        whitened = reparametrize(model, _numbers(centering))
+    return update_wrapper(whitened, model)
+
+
+def _numbers(centering: Any) -> Any:
+    message = "whiten: `centering` must be numbers in [0, 1], or what `fit_coordinates(model, ...)` returns; got "
+    kind = centering.dtype if isinstance(centering, jax.Array) else np.asarray(centering, dtype=None).dtype
+    numeric = np.issubdtype(kind, np.floating) or np.issubdtype(kind, np.integer)
+    if not numeric:
+        hint = " Coordinates are fitted to data: `whiten(model, fit_coordinates(model, data=y))`."
+        raise TypeError(f"{message}{centering!r}.{hint if isinstance(centering, str) else ''}")
+    if not np.all((np.asarray(centering) >= 0) & (np.asarray(centering) <= 1)):
+        raise ValueError(f"{message}{centering}.")
+    return centering
+
+
+def _in_coordinates(model: Callable, fitted: Coordinates, *args: Any, **kwargs: Any) -> Any:
+    """The model called in fitted coordinates; where a field is coupled to other sites, these are sampled first."""
+    ahead = _sampled_ahead(model, fitted, args, kwargs) if fitted.coupled_sites else {}
+    departures = {
+        name: biject_to(site["fn"].support).inv(site["value"]) - fitted.hyper_location[name]
+        for name, site in ahead.items()
+        if name in fitted.coupled_sites
+    }
+    white = reparametrize(model, fitted.centering, fitted.reference, _Shifts(fitted, departures).by_site)
+    if not ahead:
+        return white(*args, **kwargs)
+    values = {name: site["value"] for name, site in ahead.items()}
+    with block(hide=list(values)), substitute(data=values):
+        return white(*args, **kwargs)
+
+
+def _sampled_ahead(model: Callable, fitted: Coordinates, args: tuple, kwargs: dict[str, Any]) -> Trace:
+    """The sites that depend on no field, sampled in the model's order; of the rest of the model nothing is seen."""
+    shown = set(fitted.hyper_location) - set(fitted.downstream_sites)
+
+    def at_rest(site: dict[str, Any]) -> Any:
+        if site["type"] != "sample" or site["is_observed"] or site["name"] in shown:
+            return None
+        fn = site["fn"]
+        if fn.support.is_discrete:
+            return jnp.zeros(fn.shape(), int)
+        transform = biject_to(fn.support)
+        return transform(jnp.zeros(transform.inverse_shape(fn.shape())))
+
+    with block(hide_fn=lambda site: site["name"] not in shown), trace() as sites, substitute(substitute_fn=at_rest):
+        model(*args, **kwargs)
+    missing = [name for name in fitted.coupled_sites if name not in sites]
+    if missing:
+        raise ValueError(f"whiten: the coordinates are of another model: this one has no site {missing[0]!r}.")
+    return {name: site for name, site in sites.items() if name in shown}
+
+
+class _Shifts:
+    """What is between the coefficients of coupled fields and what is sampled, from what was sampled before them."""
+
+    def __init__(self, fitted: Coordinates, departures: Mapping[str, Array]):
+        self.fitted, self.departures = fitted, departures
+        self.residuals: dict[str, Array] = {}
+        coupled = {name for name in fitted.centering if fitted.hyper_coupling.get(name)}
+        for later, earlier in fitted.field_coupling.items():
+            coupled |= {later, *earlier} if earlier else set()
+        self.by_site = {name: (partial(self.shift, name), partial(self.keep, name)) for name in coupled}
+
+    def from_sites(self, field: str) -> Any:
+        """C (eta - its center)."""
+        total: Any = 0.0
+        for name, matrix in self.fitted.hyper_coupling.get(field, {}).items():
+            departure = self.departures[name]
+            total = total + jnp.tensordot(matrix, departure, axes=jnp.ndim(departure))
+        return total
+
+    def shift(self, field: str) -> Array:
+        """What is between the centered coefficients and the sampled ones."""
+        total = self.from_sites(field)
+        for earlier, factor in self.fitted.field_coupling.get(field, {}).items():
+            if earlier not in self.residuals:
+                raise ValueError(
+                    f"whiten: the coordinates are of another model: site {field!r} is coupled to {earlier!r}, which "
+                    "this one does not sample before it."
+                )
+            total = total + factor * self.residuals[earlier]
+        return jnp.asarray(total)
+
+    def keep(self, field: str, v: Array) -> None:
+        """Remember a field's coefficients."""
+        self.residuals[field] = v - self.from_sites(field)

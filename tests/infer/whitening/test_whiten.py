@@ -9,6 +9,7 @@ import pytest
 from numpyro import handlers
 from numpyro.infer import MCMC, NUTS, SVI, Predictive, Trace_ELBO
 from numpyro.infer.autoguide import AutoNormal
+from numpyro.infer.initialization import init_to_value
 from numpyro.infer.util import log_density
 from scipy import stats
 
@@ -91,7 +92,7 @@ def test_observed_fields_are_not_whitened():
     assert trace["field"]["is_observed"]
 
 
-# --- centering="auto" ---
+# --- coordinates fitted to data ---
 
 LINE = ni.domains.Grid(24)
 OBSERVED = np.arange(0, 24, 2)
@@ -121,13 +122,13 @@ def line_log_posterior(log_scale, data):
     return np.array(values)
 
 
-def test_auto_centring_follows_the_expected_information():
+def test_coordinates_centering_follows_the_expected_information():
     """c = b^2 I / (1 + b^2 I) with I the diagonal of Gauss-Newton, estimated from 32 simulations.
 
     Each I_k estimate is I_k chi2(32) / 32: all 24 stay within the quantiles that a chance of 1e-4 allows.
     """
     data = line_data()
-    fitted = ni.whiten(on_a_line, centering="auto").coordinates(data)
+    fitted = ni.fit_coordinates(on_a_line, data)
     modes = np.asarray(LINE.inverse_transform(jnp.eye(24)))[:, OBSERVED]
     information = np.sum(modes**2, axis=1) / NOISE**2
     c, b = np.asarray(fitted.centering["field"], float), np.asarray(fitted.reference["field"], float)
@@ -137,10 +138,10 @@ def test_auto_centring_follows_the_expected_information():
     assert ratio.max() < high
 
 
-def test_auto_centring_finds_the_hyperparameters(key):
+def test_coordinates_centering_finds_the_hyperparameters(key):
     """The rough mode lies within one posterior standard deviation of the exact marginal's mean, from quadrature."""
     data = line_data()
-    fitted = ni.whiten(on_a_line, centering="auto").coordinates(data)
+    fitted = ni.fit_coordinates(on_a_line, data)
     x = np.linspace(-3, 3, 600)
     weight = np.exp(line_log_posterior(x, data))
     weight /= weight.sum()
@@ -160,8 +161,8 @@ def test_nuts_in_automatic_coordinates_samples_the_exact_posterior(key, chain_me
     Draws are thinned to be nearly independent (ESS about the number of draws before thinning by 4).
     """
     data = line_data()
-    whitened = ni.whiten(on_a_line, centering="auto")
-    kernel = NUTS(whitened, **ni.infer.nuts_settings(whitened, data))
+    coordinates = ni.fit_coordinates(on_a_line, data)
+    kernel = NUTS(ni.whiten(on_a_line, coordinates), **coordinates.nuts_settings())
     mcmc = MCMC(kernel, num_warmup=200, num_samples=1000, num_chains=2, chain_method=chain_method, progress_bar=False)
     mcmc.run(key, data)
     draws = np.log(np.asarray(mcmc.get_samples()["scale"], float))[::4]
@@ -170,25 +171,22 @@ def test_nuts_in_automatic_coordinates_samples_the_exact_posterior(key, chain_me
     assert stats.kstest(np.interp(draws, x, cdf / cdf[-1]), "uniform").pvalue > 1e-4
 
 
-def test_auto_without_settings_runs_inside_mcmc_and_keeps_its_coordinates(key):
+def test_fitted_coordinates_map_draws_back_without_data(key):
     data = line_data()
-    whitened = ni.whiten(on_a_line, centering="auto")
+    whitened = ni.whiten(on_a_line, ni.fit_coordinates(on_a_line, data))
     mcmc = MCMC(
         NUTS(whitened, max_tree_depth=2), num_warmup=5, num_samples=5, num_chains=2, chain_method="vectorized",
         progress_bar=False,
     )  # fmt: skip
     mcmc.run(key, data)
     samples = mcmc.get_samples()
-    kept = whitened.coordinates(data + 1)  # not fitted again
-    assert kept is whitened.coordinates(data)
     replayed = Predictive(whitened, {k: samples[k] for k in ("scale", "field_latent")})(key)
     np.testing.assert_allclose(replayed["field"], samples["field"], rtol=1e-4, atol=1e-5)
 
 
 def test_svi_runs_on_a_whitened_model(key):
     data = line_data()
-    whitened = ni.whiten(on_a_line, centering="auto")
-    whitened.coordinates(data)
+    whitened = ni.whiten(on_a_line, ni.fit_coordinates(on_a_line, data))
     result = SVI(whitened, AutoNormal(whitened), numpyro.optim.Adam(0.05), Trace_ELBO()).run(
         key, 200, data, progress_bar=False
     )
@@ -203,7 +201,7 @@ def test_count_data_have_information_too(key):
         field = numpyro.sample("field", ni.distributions.Matern(grid, range=0.3, scale=0.1, smoothness=1.0, mean=3.0))
         numpyro.sample("counts", dist.Poisson(jnp.exp(field)).to_event(1), obs=counts)
 
-    fitted = ni.whiten(model, "auto").coordinates(jnp.full(16, 20))
+    fitted = ni.fit_coordinates(model, jnp.full(16, 20))
     c, b = np.asarray(fitted.centering["field"], float), np.asarray(fitted.reference["field"], float)
     low, high = stats.chi2.ppf([0.5e-4 / 16, 1 - 0.5e-4 / 16], 32) / 32
     ratio = c / (1 - c) / b**2 / 20.0
@@ -217,8 +215,8 @@ def test_no_hyperparameters(key):
         numpyro.sample("data", dist.Normal(field, 0.2).to_event(1), obs=data)
 
     data = jnp.sin(jnp.arange(24.0))
-    whitened = ni.whiten(model, "auto")
-    kernel = NUTS(whitened, **ni.infer.nuts_settings(whitened, data))
+    coordinates = ni.fit_coordinates(model, data)
+    kernel = NUTS(ni.whiten(model, coordinates), **coordinates.nuts_settings())
     mcmc = MCMC(kernel, num_warmup=20, num_samples=20, progress_bar=False)
     mcmc.run(key, data)
     assert mcmc.get_samples()["field"].shape == (20, 24)
@@ -227,62 +225,112 @@ def test_no_hyperparameters(key):
 # --- errors ---
 
 
-@pytest.mark.parametrize("centering", [-0.1, 1.5, float("nan"), np.full(3, 2.0), "white"])
-def test_a_centring_that_does_not_exist(centering):
+@pytest.mark.parametrize("centering", [-0.1, 1.5, float("nan"), np.full(3, 2.0)])
+def test_a_centering_that_does_not_exist(centering):
     with pytest.raises(ValueError, match="`centering` must be"):
         ni.whiten(hierarchical, centering=centering)
 
 
-def test_a_centring_of_the_wrong_shape():
+@pytest.mark.parametrize("centering", ["auto", None, [0.5, "a"], True])
+def test_a_centering_that_is_no_number(centering):
+    with pytest.raises(TypeError, match="`centering` must be"):
+        ni.whiten(hierarchical, centering=centering)
+
+
+def test_a_model_that_is_none():
+    with pytest.raises(TypeError, match="`model` must be a NumPyro model; got int"):
+        ni.whiten(3)
+
+
+def test_a_centering_of_the_wrong_shape():
     with pytest.raises(ValueError, match=r"site 'field'.*\(5, 6\)"):
         handlers.seed(ni.whiten(hierarchical, centering=np.zeros((2, 7))), 0)()
 
 
-def auto(model, *args):
-    return ni.whiten(model, centering="auto").coordinates(*args)
-
-
-def test_auto_without_data():
+def test_coordinates_without_data():
     with pytest.raises(ValueError, match="no observed site"):
-        auto(hierarchical)
+        ni.fit_coordinates(hierarchical)
 
 
-def test_auto_with_data_that_are_not_finite():
+def test_coordinates_with_data_that_are_not_finite():
     with pytest.raises(ValueError, match=r"site 'data'.*not finite"):
-        auto(hierarchical, jnp.full(GRID.shape, jnp.nan))
+        ni.fit_coordinates(hierarchical, jnp.full(GRID.shape, jnp.nan))
 
 
-def test_auto_without_a_field():
+def test_coordinates_without_a_field():
     def model(data):
         numpyro.sample("data", dist.Normal(numpyro.sample("x", dist.Normal()), 1.0), obs=data)
 
-    with pytest.raises(ValueError, match="no site whose distribution is a SpectralField"):
-        auto(model, 1.0)
+    with pytest.raises(ValueError, match="no field"):
+        ni.fit_coordinates(model, 1.0)
 
 
-def test_auto_with_traced_data():
+def test_coordinates_with_traced_data():
     with pytest.raises(ValueError, match="being traced"):
-        jax.jit(lambda data: auto(hierarchical, data).reference)(jnp.zeros(GRID.shape))
+        jax.jit(lambda data: ni.fit_coordinates(hierarchical, data).reference)(jnp.zeros(GRID.shape))
 
 
-def test_auto_with_a_large_other_site():
+def test_coordinates_with_a_large_other_site():
     def model(data):
         numpyro.sample("weights", dist.Normal().expand([600]).to_event(1))
         hierarchical(data)
 
     with pytest.raises(ValueError, match=r"600 latent numbers|60\d latent numbers"):
-        auto(model, jnp.zeros(GRID.shape))
+        ni.fit_coordinates(model, jnp.zeros(GRID.shape))
 
 
-def test_auto_with_a_discrete_site():
+def test_coordinates_with_a_discrete_site():
     def model(data):
         numpyro.sample("k", dist.Bernoulli(0.5))
         hierarchical(data)
 
     with pytest.raises(ValueError, match="site 'k' is discrete"):
-        auto(model, jnp.zeros(GRID.shape))
+        ni.fit_coordinates(model, jnp.zeros(GRID.shape))
 
 
-def test_settings_need_automatic_coordinates():
-    with pytest.raises(ValueError, match="auto"):
-        ni.infer.nuts_settings(ni.whiten(hierarchical), jnp.zeros(GRID.shape))
+# --- handlers that white coordinates would ignore, or that would mean something else in them ---
+
+
+@pytest.mark.parametrize("centering", [0.0, 0.5], ids=["white", "partly centered"])
+@pytest.mark.parametrize(
+    ("wrap", "message"),
+    [
+        (lambda w: handlers.condition(w, {"field": jnp.zeros(GRID.shape)}), r"`condition` around `whiten`.*'field'"),
+        (lambda w: handlers.do(w, {"field": jnp.zeros(GRID.shape)}), r"`do` around `whiten`.*'field'"),
+    ],
+    ids=["condition", "do"],
+)
+def test_a_value_from_outside_is_refused(centering, wrap, message):
+    with pytest.raises(ValueError, match=message):
+        handlers.seed(wrap(ni.whiten(hierarchical, centering)), 0)()
+
+
+@pytest.mark.parametrize(
+    ("wrap", "message"),
+    [
+        (lambda m: handlers.scale(m, scale=0.5), r"site 'field' is scaled"),
+        (lambda m: handlers.mask(m, mask=False), r"site 'field' is masked"),
+        (lambda m: handlers.substitute(m, {"field": jnp.zeros(GRID.shape)}), r"site 'field' has a value already"),
+    ],
+    ids=["scale", "mask", "substitute"],
+)
+def test_what_changes_the_prior_inside_is_refused(wrap, message):
+    with pytest.raises(ValueError, match=message):
+        handlers.seed(ni.whiten(wrap(hierarchical)), 0)()
+
+
+def test_initial_values_of_the_field_are_refused():
+    strategy = init_to_value(values={"field": jnp.zeros(GRID.shape)})
+    mcmc = MCMC(NUTS(ni.whiten(hierarchical), init_strategy=strategy), num_warmup=1, num_samples=1, progress_bar=False)
+    with pytest.raises(ValueError, match=r"initial value of site 'field' would be ignored.*'field_latent'"):
+        mcmc.run(jax.random.key(0), jnp.zeros(GRID.shape))
+
+
+def test_a_condition_inside_is_an_observation(x64):
+    """The field observed in the model, whitened or not: the same density."""
+    field = jnp.linspace(-1.0, 1.0, 30).reshape(GRID.shape)
+    observed = handlers.condition(hierarchical, {"field": field})
+    values = {"range": jnp.array(0.4), "scale": jnp.array(0.7)}
+    here, _ = log_density(ni.whiten(observed), (field,), {}, values)
+    there, _ = log_density(observed, (field,), {}, values)
+    assert np.isclose(here, there, rtol=1e-12)

@@ -1,0 +1,332 @@
+"""Coordinates fitted to data: a rough posterior, and what the data say about each coefficient of each field there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import prod
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+from jax.scipy.sparse.linalg import cg
+from jaxtyping import Array, Float
+from numpyro.distributions import biject_to
+from numpyro.infer.util import potential_energy
+
+from numpyro_inverse._model import (
+    Trace,
+    abstract_trace,
+    data_sites,
+    latent_sites,
+    not_finite,
+    real_parameters,
+    scale_of,
+    trace_at,
+    unconstrained_trace,
+)
+from numpyro_inverse.distributions._reparametrized import has_amplitudes, has_base, unwrapped
+from numpyro_inverse.infer.laplace import fisher_information
+from numpyro_inverse.infer.whitening._coordinates import Coordinates
+from numpyro_inverse.infer.whitening._reparam import LATENT, reparametrize
+from numpyro_inverse.infer.whitening._sketch import Sketch
+from numpyro_inverse.infer.whitening._trial_chain import trial_step_size
+
+HERE = "fit_coordinates"
+ROUNDS = 4  # of: information, then optimization
+SIMULATIONS = 32  # simulated data sets per information estimate; its relative error is sqrt(2 / SIMULATIONS)
+MAX_HYPERPARAMETERS = 512
+RELATED = 0.5  # squared correlation of two fields' scores from which their coefficients are coupled; by chance 1e-5
+MAX_STEPS = 200  # of conjugate gradients
+
+
+def fit_coordinates(model: Callable, *args: Any, **kwargs: Any) -> Coordinates:
+    r"""Find where the posterior lies, roughly, and how much the data say about each coefficient of each field there.
+
+    Maximizes over the other sites :math:`\eta` and the coefficients' means :math:`\mu` the evidence lower bound with
+    fixed spreads, :math:`E_{\epsilon} \log p(y, \eta, \mu + s \epsilon)`, by L-BFGS with one antithetic pair
+    :math:`\pm\epsilon`, in partially centered coordinates. Between rounds the coordinates are renewed: the data's
+    expected information about coefficient k is :math:`I_k = E_y (\partial_{w_k} \log p(y \mid w))^2` over data
+    simulated from the model at the current point (for any likelihood; Gauss-Newton's diagonal if it is Gaussian) and
+    the centering :math:`c_k = b_k^2 I_k / (1 + b_k^2 I_k)`.
+
+    At the last point, with F the Fisher information of all coefficients v (in units of their prior) and :math:`B =
+    \partial_v \partial_\eta` of the averaged potential, the fields follow the other sites as :math:`\partial \hat v /
+    \partial \eta = -(I + F)^{-1} B =: C`, so that the marginal precision of :math:`\eta` is that of the potential along
+    the directions :math:`(1, C)`. Where it is less than half of the precision given the fields (a ridge: an intercept
+    beside a field), the coordinates are sheared by C. Coefficients' variances are those of 32 draws of :math:`N(0, (I +
+    F)^{-1})`.
+
+    Args:
+        model: a NumPyro model with a field: a site whose distribution has ``amplitudes``, such as ``Matern``.
+        *args: its arguments, with the data.
+        **kwargs: its keyword arguments, with the data.
+
+    Raises:
+        ValueError: traced arguments; no field site; no data; data that are not finite; a latent site that is discrete,
+            has an improper prior, or is neither a field nor small enough for a dense matrix; each is named.
+
+    >>> coordinates = fit_coordinates(model, data=photo)  # doctest: +SKIP
+    >>> kernel = NUTS(whiten(model, coordinates), **coordinates.nuts_settings())  # doctest: +SKIP
+    """
+    problem = _Problem(model, args, kwargs)
+    key = jax.random.key(0)
+    x, prior_spread = jax.jit(problem.start)(jax.random.fold_in(key, 0))
+    ones = jax.tree.map(jnp.ones_like, x[1])
+    modes = _Modes(ones, ones, ones, {name: {} for name in x[1]})
+    renew = jax.jit(problem.renew)
+    programs = _Programs(
+        jax.jit(jax.value_and_grad(lambda flat, modes: problem.potential(unflatten(flat), modes))),
+        jax.jit(lambda rows, x, modes, tolerance: problem.solve(rows, x, modes, key, tolerance)),
+        jax.jit(lambda keys, x, modes: problem.scores(keys, x, modes)),
+    )
+    _, unflatten = ravel_pytree(x)
+    step = 0.05 * np.asarray(ravel_pytree(prior_spread)[0], float)
+    for i in range(ROUNDS + 1):
+        key_information, key_noise = jax.random.split(jax.random.fold_in(key, i + 1))
+        modes, mean = renew(x, modes, key_information)
+        sketch = Sketch(programs.value_and_grad, programs.solve, (x[0], mean), modes, key_noise, step, problem.hyper)
+        step = 0.5 * sketch.hyper_spread
+        if i < ROUNDS:  # the last coordinates are those at the final point
+            x = sketch.minimize()
+    sketch.measure_variances(programs.scores, jax.random.fold_in(key, ROUNDS + 2))
+    fitted = sketch.coordinates(problem.downstream, trial_step_size(sketch.standardized, sketch.size))
+    bad = [leaf for leaf in jax.tree.leaves((fitted.mode_location, fitted.mode_variance, fitted.hyper_covariance))
+           if not np.all(np.isfinite(leaf))]  # fmt: skip
+    if bad:
+        raise ValueError(
+            f"{HERE}: no finite rough mode was found from the prior medians; give the hyperparameters proper priors in "
+            "the right units, or whiten with a number (`whiten(model, 0.0)`)."
+        )
+    return fitted
+
+
+class _Modes(NamedTuple):
+    """Reference amplitudes, centering, spreads of the latents given those before, couplings to them; by field."""
+
+    reference: dict[str, Array]
+    centering: dict[str, Array]
+    spread: dict[str, Array]
+    coupling: dict[str, dict[str, Array]]
+
+
+class _Programs(NamedTuple):
+    """What is compiled once and called in every round."""
+
+    value_and_grad: Callable
+    solve: Callable
+    scores: Callable
+
+
+class _Problem:
+    """A model with its data, taken apart into fields' coefficients ``w``, other latents ``eta`` and data."""
+
+    def __init__(self, model: Callable, args: tuple, kwargs: dict[str, Any]):
+        if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((args, kwargs))):
+            raise ValueError(
+                f"{HERE}: the data themselves are needed, but the model's arguments are being traced; call it outside "
+                "`jit`, once, and pass the coordinates on."
+            )
+        self.model, self.args, self.kwargs = model, args, kwargs
+        trace = abstract_trace(model, args, kwargs)
+        latent, data = latent_sites(trace), data_sites(trace)
+        self.fields = [name for name, site in latent.items() if has_amplitudes(site["fn"])]
+        self.hyper = [name for name in latent if name not in self.fields]
+        self.data = list(data)
+        if not self.fields:
+            raise ValueError(
+                f"{HERE}: the model has no field, that is, no latent site whose distribution has `amplitudes` "
+                "(`Matern`, `SpectralField`, `SobolevSequence`, or a class of your own)."
+            )
+        if not self.data:
+            raise ValueError(f"{HERE}: the model has no observed site; call it with the data.")
+        for name, site in data.items():
+            if not_finite(site):
+                raise ValueError(
+                    f"{HERE}: site {name!r}: the data are not finite; leave missing values out with a Mask."
+                )
+        for name in self.hyper:
+            if has_base(latent[name]["fn"]):
+                raise ValueError(f"{HERE}: site {name!r} has no `amplitudes` to center by; use `whiten(model, 0.0)`.")
+            if latent[name]["fn"].support.is_discrete:
+                raise ValueError(f"{HERE}: site {name!r} is discrete; it has no whitened coordinates.")
+        size = sum(prod(latent[name]["fn"].shape()) for name in self.hyper)
+        if size > MAX_HYPERPARAMETERS:
+            raise ValueError(
+                f"{HERE}: besides the fields there are {size} latent numbers (sites {', '.join(self.hyper)}), more "
+                f"than {MAX_HYPERPARAMETERS}; use `whiten(model, 0.0)` and let NUTS adapt."
+            )
+        self.downstream = self._downstream()
+
+    def _downstream(self) -> tuple[str, ...]:
+        """Latent sites whose prior depends on a field: their parameters differ between two fields."""
+
+        @jax.jit
+        def parameters(key: Array) -> dict[str, list[Array]]:
+            trace = trace_at(self.model, self.args, self.kwargs, substitute_fn=self._other_fields(key))
+            return {name: real_parameters(trace[name]["fn"])[0] for name in self.hyper}
+
+        if not self.hyper:
+            return ()
+        one, two = (parameters(jax.random.key(seed)) for seed in (1, 2))
+        return tuple(
+            name
+            for name in self.hyper
+            if any(not np.array_equal(a, b, equal_nan=True) for a, b in zip(one[name], two[name], strict=True))
+        )
+
+    def _other_fields(self, key: Array) -> Callable:
+        def value(site: dict[str, Any]) -> Any:
+            if site["type"] == "sample" and site["name"] in self.fields:
+                return jax.random.normal(key, site["fn"].shape())
+            return None
+
+        return value
+
+    def start(self, key: Array) -> tuple[tuple, dict[str, Array]]:
+        """Medians (given the medians upstream) of the other latents' priors and zero coefficients, and prior spreads.
+
+        Medians and spreads are unconstrained, from 101 draws.
+        """
+        latents = {f"{name}{LATENT}" for name in self.fields}
+        spread = {}
+
+        def value(site):
+            if site["type"] == "sample" and site["name"] in latents:
+                return jnp.zeros(site["fn"].shape(), unwrapped(site["fn"]).scale.dtype)
+            if site["name"] not in self.hyper:
+                return None
+            try:
+                draws = site["fn"].sample(site["kwargs"]["rng_key"], (101,))
+            except NotImplementedError as error:
+                raise ValueError(
+                    f"{HERE}: site {site['name']!r} has a prior that cannot be drawn from, "
+                    f"{type(unwrapped(site['fn'])).__name__}; give it a proper one, however wide."
+                ) from error
+            spread[site["name"]] = jnp.std(biject_to(site["fn"].support).inv(draws), axis=0)
+            return jnp.median(draws, axis=0)
+
+        model = reparametrize(self.model, 1.0)
+        trace = trace_at(model, self.args, self.kwargs, substitute_fn=value, rng_key=key)
+        eta = {name: biject_to(trace[name]["fn"].support).inv(trace[name]["value"]) for name in self.hyper}
+        return (eta, {name: trace[f"{name}{LATENT}"]["value"] for name in self.fields}), spread
+
+    def trace_at(self, eta: dict[str, Array], w: dict[str, Array]) -> Trace:
+        """The model's sites with the given coefficients and hyperparameters."""
+        return unconstrained_trace(reparametrize(self.model, 1.0), self.args, self.kwargs, eta | _latents(w))
+
+    def amplitudes(self, eta: dict[str, Array], w: dict[str, Array]) -> dict[str, Array]:
+        trace = self.trace_at(eta, w)
+        return {
+            name: jnp.broadcast_to(unwrapped(trace[f"{name}{LATENT}"]["fn"]).scale, value.shape)
+            for name, value in w.items()
+        }
+
+    def score(self, eta: dict[str, Array], w: dict[str, Array], key: Array) -> dict[str, Array]:
+        """Gradient in ``w`` of the log likelihood of data simulated at (eta, w)."""
+        at = self.trace_at(eta, w)
+        data = {name: at[name]["fn"].sample(jax.random.fold_in(key, i)) for i, name in enumerate(self.data)}
+
+        def log_likelihood(w: dict[str, Array]) -> Array:
+            trace = self.trace_at(eta, w)
+            total = jnp.zeros(())
+            for name, value in data.items():
+                total += jnp.sum(trace[name]["fn"].log_prob(value)) * scale_of(trace[name])
+            return total
+
+        return jax.grad(log_likelihood)(w)
+
+    def information(self, eta: dict[str, Array], w: dict[str, Array], key: Array) -> tuple[dict, dict]:
+        """Mean squared score of each coefficient over simulated data, and mean products for fields of one shape."""
+        pairs = [
+            (later, earlier)
+            for j, later in enumerate(self.fields)
+            for earlier in self.fields[:j]
+            if w[later].shape == w[earlier].shape
+        ]
+
+        def add(total: tuple, key: Array):
+            score = self.score(eta, w, key)
+            squares, products = total
+            squares = jax.tree.map(lambda t, g: t + g**2, squares, score)
+            return (squares, {(j, i): products[j, i] + score[j] * score[i] for j, i in pairs}), None
+
+        zero = (jax.tree.map(jnp.zeros_like, w), {(j, i): jnp.zeros_like(w[j]) for j, i in pairs})
+        total, _ = jax.lax.scan(add, zero, jax.random.split(key, SIMULATIONS))
+        return jax.tree.map(lambda t: t / SIMULATIONS, total)
+
+    def renew(self, x: tuple, old: _Modes, key: Array) -> tuple[_Modes, dict[str, Array]]:
+        """The coordinates that fit the point ``x`` = (eta, v in the old coordinates), and v in the new ones."""
+        eta, v = x
+        reference = self.amplitudes(eta, v)
+        w = jax.tree.map(lambda v, a, b, c: v * a ** (1 - c) * b**c, v, reference, old.reference, old.centering)
+        information, products = self.information(eta, w, key)
+        gain = jax.tree.map(lambda b, i: b**2 * i, reference, information)
+        centering = jax.tree.map(lambda g: g / (1 + g), gain)
+        precision, coupling = _eliminated(self.fields, gain, {
+            (j, i): jnp.where(p**2 > RELATED * information[j] * information[i], reference[j] * reference[i] * p, 0)
+            for (j, i), p in products.items()
+        })  # fmt: skip
+        spread = jax.tree.map(lambda d: 1 / jnp.sqrt(d), precision)
+        return _Modes(reference, centering, spread, coupling), jax.tree.map(jnp.divide, w, reference)
+
+    def white_model(self, modes: _Modes) -> Callable:
+        """The model in the coordinates' latents, without couplings."""
+        return reparametrize(self.model, modes.centering, modes.reference)
+
+    def potential(self, x: tuple, modes: _Modes) -> Array:
+        """Potential energy at (eta, v)."""
+        return potential_energy(self.white_model(modes), self.args, self.kwargs, x[0] | _latents(x[1]))
+
+    def scores(self, keys: Array, x: tuple, modes: _Modes) -> Float[Array, "rows n"]:
+        """Draws of N(0, I + F), F the Fisher information about the coefficients in units of their prior, at x."""
+        eta, v = x
+        w = jax.tree.map(jnp.multiply, v, modes.reference)
+
+        def one(key: Array) -> Array:
+            key_data, key_prior = jax.random.split(key)
+            score = ravel_pytree(jax.tree.map(jnp.multiply, self.score(eta, w, key_data), modes.reference))[0]
+            return score + jax.random.normal(key_prior, score.shape, score.dtype)
+
+        return jax.lax.map(one, keys)
+
+    def solve(self, rows: Float[Array, "rows n"], x: tuple, modes: _Modes, key: Array, tolerance: float) -> Array:
+        """``(I + F)^-1`` of each row, by conjugate gradients preconditioned by the diagonal."""
+        eta, v = x
+        z = eta | _latents(v)
+        product = fisher_information(self.white_model(modes), self.args, self.kwargs, z, key)
+        names = {f"{name}{LATENT}" for name in v}
+        place = ravel_pytree({name: jnp.full(jnp.shape(value), name in names) for name, value in z.items()})[0]
+        at = jnp.flatnonzero(place, size=rows.shape[-1])  # fields' latents, in alphabetical order on both sides
+        empty = jnp.zeros(place.shape, rows.dtype)
+
+        def multiply(rows: Array) -> Array:
+            return jax.vmap(lambda row: row + product(empty.at[at].set(row))[at])(rows)
+
+        precision = ravel_pytree(jax.tree.map(lambda s: s**2, modes.spread))[0]
+        return cg(multiply, rows, tol=tolerance, maxiter=MAX_STEPS, M=lambda rows: rows * precision)[0]
+
+
+def _latents(values: dict[str, Array]) -> dict[str, Array]:
+    return {f"{name}{LATENT}": value for name, value in values.items()}
+
+
+def _eliminated(fields: list[str], gain: dict, products: dict) -> tuple[dict[str, Array], dict[str, dict[str, Array]]]:
+    """Precision matrices with diagonal 1 + gain and off-diagonal ``products``, one a coefficient, factorized.
+
+    Returns the precision of each field's coefficients given the fields before it and the later ones integrated out, and
+    by later field the factors of the earlier ones in its conditional mean.
+    """
+    matrix = dict(products) | {(j, j): 1 + gain[j] for j in fields}
+    coupling: dict[str, dict[str, Array]] = {name: {} for name in fields}
+    for j in reversed(fields):
+        before = [i for i in fields if (j, i) in matrix and i != j]
+        for i in before:
+            coupling[j][i] = -matrix[j, i] / matrix[j, j]
+        for a in before:
+            for b in before:
+                if (a, b) in matrix:
+                    change = matrix[j, a] * matrix[j, b] / matrix[j, j]
+                    matrix[a, b] = matrix[a, b] - change
+    return {j: jnp.maximum(matrix[j, j], 1.0) for j in fields}, coupling
