@@ -303,7 +303,7 @@ def test_bases_that_are_not_standard_normal(key):
     same = laplace.base_dist.sample(jax.random.fold_in(key, 1), (500,))
     assert scipy.stats.kstest(latent_shift(laplace, same, rng_key=key).tail_probability, "uniform").pvalue > 1e-3
     assert latent_shift(laplace, 4 * same[:1] / jnp.mean(jnp.abs(same[0])), rng_key=key).p_value < 0.02
-    with pytest.raises(ValueError, match="`key`"):
+    with pytest.raises(ValueError, match="`rng_key`"):
         latent_shift(laplace, same)
 
 
