@@ -13,6 +13,7 @@ from numpyro.infer import MCMC
 from scipy.special import ndtri
 from scipy.stats import chi2, norm
 
+from numpyro_inverse._checks import check_count, check_instance, check_real
 from numpyro_inverse.calibration.exact._reference import Reference
 from numpyro_inverse.calibration.two_sample._wasserstein import gaussian_wasserstein
 
@@ -95,10 +96,13 @@ def compare(
     Raises:
         ValueError: no site in common, shapes that differ, numbers that are not finite, draws that do not move.
     """
+    check_instance("compare", "reference", reference, Reference, "a Reference")
+    check_instance("compare", "posterior", posterior, (MCMC, Mapping), "a finished MCMC, or draws by site")
+    check_count("compare", "num_chains", num_chains)
     if isinstance(posterior, MCMC):
         chains = {k: np.asarray(v, float) for k, v in posterior.get_samples(group_by_chain=True).items()}
     else:
-        chains = {k: np.asarray(v, float) for k, v in posterior.items()}
+        chains = {k: np.atleast_1d(np.asarray(check_real("compare", k, v), float)) for k, v in posterior.items()}
         uneven = [k for k, v in chains.items() if len(v) % num_chains]
         if uneven:
             raise ValueError(

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from numpyro_inverse._checks import check_count, check_key
+from numpyro_inverse._checks import check_callable, check_count, check_key
 from numpyro_inverse.calibration.ranks._posteriors import Call
 from numpyro_inverse.calibration.ranks._problem import Data, problem_of, tested_sites
 from numpyro_inverse.calibration.ranks._rank_study import RankStudy, rank_study
@@ -89,6 +89,8 @@ def tarp(
     check_key("tarp", "rng_key", rng_key)
     check_count("tarp", "num_references", num_references, 2)
     check_count("tarp", "num_directions", num_directions, 0)
+    if reference is not None:
+        check_callable("tarp", "reference", reference, "a function of the data")
     problem = problem_of(model, model_args, model_kwargs, observed)
     names = tested_sites(problem, sites)
     key_bank, rng_key = jax.random.split(rng_key)
