@@ -69,7 +69,7 @@ def block_average(x, count):
 def blurred_data(field):
     """What is observed of a field on any grid."""
     n = field.shape[0]
-    blur = ni.operators.Convolution.gaussian(width=WIDTH * n, shape=(n, n), boundary="reflect")
+    blur = ni.operators.Convolution.gaussian(ni.domains.Grid((n, n)), WIDTH)
     return block_average(blur(field), OBSERVED)
 
 
@@ -222,7 +222,7 @@ def with_surrogate(title, model, data, draws):
     sites = short.get_samples()
     settings = TrainingSettings(max_epochs=250, learning_rate=8e-3, gradient_norm=100.0, patience=250)
     options = {"num_simulations": 12_000, "settings": settings, "progress_bar": False}
-    fit = fit_surrogate(model, sites, data, key=jax.random.key(0), **options)
+    fit = fit_surrogate(model, sites, model_args=(data,), rng_key=jax.random.key(0), **options)
     kernel = DelayedAcceptance(model, approximation=emulate(model, fit.surrogate))
     last = jax.tree.map(lambda v: v[-1], sites)
     found = ours(title, kernel, data, 500, draws, start, last)
@@ -351,7 +351,7 @@ def overhead():
     """Wall time of a MALA draw over one value and gradient, the fastest of several runs of either."""
     data = jnp.asarray(elliptic_problem.published()["z_hat"], jnp.float32)
     grid = ni.domains.Grid((128, 128), extent=128)
-    blur = ni.operators.Convolution.gaussian(width=2.0, shape=(128, 128), boundary="reflect")
+    blur = ni.operators.Convolution.gaussian(grid, width=2.0)
 
     def deblurring(data=None):
         range_ = numpyro.sample("range", dist.LogNormal(jnp.log(15.0), 0.7))

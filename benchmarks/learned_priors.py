@@ -20,11 +20,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from numpyro.infer import MCMC, NUTS, init_to_value
-from numpyro_inverse.nn.pretrained.train_fashion_mnist_flow import bits_per_dimension
 from tqdm import tqdm
 
 import numpyro_inverse as ni
 from models import fashion_mnist
+from models._bits_per_dimension import bits_per_dimension
 from numpyro_inverse.infer import LowRankNUTS
 from numpyro_inverse.nn import dequantize
 from numpyro_inverse.nn.pretrained import load_pretrained

@@ -37,8 +37,9 @@ def deblurring(n):
     """Data and operator of the photograph problem, lengths in pixels."""
     truth = camera()[80 : 80 + n, 200 : 200 + n] / 255.0
     truth = jnp.asarray(truth - truth.mean(), jnp.float32)
-    blur = ni.operators.Convolution.gaussian(width=2.0, shape=(n, n), boundary="reflect")
-    return ni.domains.Grid((n, n), extent=n), blur, blur(truth) + 0.01 * jax.random.normal(jax.random.key(0), (n, n))
+    grid = ni.domains.Grid((n, n), extent=n)
+    blur = ni.operators.Convolution.gaussian(grid, width=2.0)
+    return grid, blur, blur(truth) + 0.01 * jax.random.normal(jax.random.key(0), (n, n))
 
 
 def run(kernel, data, warmup, draws, chains=2, seed=1):

@@ -30,7 +30,7 @@ args.output.mkdir(exist_ok=True)
 
 # %%
 grid = ni.domains.Grid((24,), extent=1.0)
-blur = ni.operators.Convolution.gaussian(width=1.5, shape=(24,), boundary="reflect")
+blur = ni.operators.Convolution.gaussian(grid, width=1.5 / 24)
 
 
 def model(data=None):

@@ -41,7 +41,7 @@ n = args.size
 truth = camera()[80 : 80 + n, 200 : 200 + n] / 255.0
 truth = jnp.asarray(truth - truth.mean(), jnp.float32)
 grid = ni.domains.Grid((n, n), extent=n)
-blur = ni.operators.Convolution.gaussian(width=2.0, shape=(n, n), boundary="reflect")
+blur = ni.operators.Convolution.gaussian(grid, width=2.0)
 photo = blur(truth) + 0.01 * jax.random.normal(jax.random.key(0), (n, n))
 
 # %% [markdown]

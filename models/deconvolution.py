@@ -1,7 +1,7 @@
 r"""Deblurring of a signal or a picture with a Gaussian point spread.
 
 :What: :math:`y = k * u + \sigma \xi` on a regular grid with :math:`k` a Gaussian of standard deviation ``width`` and
-    mirror boundaries, so that the cosine transform diagonalises blur and prior.
+    mirror boundaries, so that the cosine transform diagonalizes blur and prior.
 :Dimension: 64 x 64 (any shape, one or two axes); the longest side has length 1.
 :Prior: Matérn field with the grid's Neumann boundary: range 0.2, scale 1, smoothness 1.
 :Data: a draw of the prior, or the classical ``square_phantom``, blurred, with noise.
@@ -36,7 +36,7 @@ NOISE = 0.05
 
 def blur(shape=SHAPE, width=WIDTH):
     """The forward map: a Gaussian of standard deviation ``width`` in lengths of the domain."""
-    return Convolution.gaussian(width=width / Grid(shape).spacing[0], shape=shape, boundary="reflect")
+    return Convolution.gaussian(Grid(shape), width)
 
 
 def model(data=None, *, shape=SHAPE, width=WIDTH, range=0.2, scale=1.0, smoothness=1.0, noise=NOISE):
@@ -102,7 +102,7 @@ def umbridge_data():
 
 def umbridge_blur():
     """The benchmark's forward map: periodic, standard deviation 5 cells of 128."""
-    return Convolution.gaussian(width=5.0, shape=UMBRIDGE_CELLS, boundary="circular")
+    return Convolution.gaussian(Grid(UMBRIDGE_CELLS, extent=UMBRIDGE_CELLS, boundary="periodic"), width=5.0)
 
 
 def umbridge_precision(prior="gmrf"):

@@ -27,7 +27,7 @@ from jaxtyping import UInt8
 
 from numpyro_inverse.distributions import Flow, Matern, Pushforward
 from numpyro_inverse.domains import Grid
-from numpyro_inverse.nn._fit_flow import dequantize
+from numpyro_inverse.nn import dequantize
 from numpyro_inverse.nn.pretrained import load_pretrained
 from numpyro_inverse.operators import Convolution, Mask, Matrix
 
@@ -55,7 +55,7 @@ def model(data=None, *, prior, forward, noise=NOISE):
 
 
 def simulate(key, *, image, forward, noise=NOISE):
-    """A truth, one image of integers dequantised as for the priors, and its data."""
+    """A truth, one image of integers dequantized as for the priors, and its data."""
     key_truth, key_noise = jax.random.split(key)
     truth = dequantize(image, key_truth)
     mean = forward @ truth
@@ -64,7 +64,7 @@ def simulate(key, *, image, forward, noise=NOISE):
 
 def blur(width=1.5):
     """A Gaussian of standard deviation ``width`` pixels."""
-    return Convolution.gaussian(width=width, shape=SHAPE, boundary="reflect")
+    return Convolution.gaussian(GRID, width)
 
 
 def inpainting(fraction=0.25, seed=0):

@@ -31,7 +31,7 @@ NOISE = 0.01
 
 def scanner(shape=SHAPE, num_angles=NUM_ANGLES):
     """The forward map, with bins as wide as pixels."""
-    return Radon(shape, np.arange(num_angles) * np.pi / num_angles, pixel_size=Grid(shape).spacing)
+    return Radon(Grid(shape), np.arange(num_angles) * np.pi / num_angles)
 
 
 def model(data=None, *, shape=SHAPE, num_angles=NUM_ANGLES, range=0.3, scale=1.0, smoothness=1.0, noise=NOISE):

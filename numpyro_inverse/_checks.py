@@ -140,7 +140,8 @@ def check_instance(where: str, argument: str, value: Any, kind: Any, what: str) 
 
 def check_key(where: str, argument: str, value: Any) -> Any:
     """One random key: ``jax.random.key(0)``, or the two unsigned integers of ``jax.random.PRNGKey(0)``."""
-    dtype, shape = getattr(value, "dtype", None), getattr(value, "shape", None)
+    dtype: Any = getattr(value, "dtype", None)
+    shape: Any = getattr(value, "shape", None)
     typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
     if not typed and not (dtype == np.uint32 and len(shape or ()) >= 1 and shape[-1] in (2, 4)):
         raise TypeError(f"{where}: `{argument}` must be a random key, `jax.random.key(0)`; got {describe(value)}.")

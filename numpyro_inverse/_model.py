@@ -26,12 +26,18 @@ Trace = dict[str, Site]
 def abstract_trace(model: Callable, args: tuple = (), kwargs: Mapping[str, Any] | None = None) -> Trace:
     """The model's sites; their types, shapes and supports may be used, their values may not (they are abstract).
 
-    Nothing is computed or compiled. Values that do not depend on a draw, such as the data, are there.
+    Nothing is computed or compiled. Values that do not depend on a draw, such as the data, are there. Nothing is drawn
+    either, so that improper priors are as good as others.
     """
     found: Trace = {}
 
+    def of_its_shape(site: Site) -> Any:
+        if site["type"] != "sample" or site["is_observed"]:
+            return None
+        return jnp.zeros(site["fn"].shape(), int if site["fn"].support.is_discrete else float)
+
     def run() -> None:
-        found.update(trace_at(model, args, kwargs))
+        found.update(trace_at(model, args, kwargs, substitute_fn=of_its_shape))
 
     jax.eval_shape(run)
     return found
@@ -87,6 +93,15 @@ def simulate(
     What depends on the data in the model sees the simulated data. A ``numpyro.factor`` is not simulated.
     """
     return trace_at(_Unobserved(model), args, kwargs, values, rng_key=rng_key)
+
+
+def resting_value(site: Site) -> Array:
+    """A value in the support of a site's distribution that is not drawn: unconstrained zeros."""
+    fn = site["fn"]
+    if fn.support.is_discrete:
+        return jnp.zeros(fn.shape(), int)
+    transform = biject_to(fn.support)
+    return transform(jnp.zeros(transform.inverse_shape(fn.shape())))
 
 
 class _Unobserved(Messenger):

@@ -1,47 +1,34 @@
 """Trains the flow of Fashion-MNIST images that ships with the package; about an hour on two cores.
 
-    python -m numpyro_inverse.nn.pretrained.train_fashion_mnist_flow FOLDER_OF_THE_IMAGES
+    python -m training.fashion_mnist_flow FOLDER_OF_THE_IMAGES
 
-Run from a checkout, for the reader of the images is in ``models``.
+Run from the root of a checkout, for the reader of the images is in ``models``.
 """
 
 import argparse
 from pathlib import Path
 
-import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from numpyro_inverse.nn._fit_flow import dequantize, fit_flow, flow_log_prob
-from numpyro_inverse.nn._multiscale_flow import MultiscaleFlow
-from numpyro_inverse.nn._persistence import save
-from numpyro_inverse.nn.pretrained import fashion_mnist_flow
+from models import fashion_mnist
+from models._bits_per_dimension import bits_per_dimension
+from numpyro_inverse.nn import dequantize, fit_flow, pretrained, save
 
 SEED = 0
 SETTINGS = {"learning_rate": 2e-3, "max_epochs": 10, "batch_size": 128}
 NAME = "fashion_mnist_flow"
 
 
-def bits_per_dimension(flow: MultiscaleFlow, images: np.ndarray, key: jax.Array) -> float:
-    """Mean negative log density of dequantised images, in bits per pixel of the 256 grey values."""
-    log_prob = eqx.filter_jit(eqx.filter_vmap(flow_log_prob, in_axes=(None, 0)))
-    x = np.array_split(np.asarray(dequantize(images, key)), max(len(images) // 500, 1))
-    total = sum(float(jnp.sum(log_prob(flow, part))) for part in x)
-    return 8 - total / images.size / np.log(2)
-
-
 def main() -> None:
-    from models import fashion_mnist
-
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", help="where the files of Fashion-MNIST are")
     parser.add_argument("--checkpoint", default=f"{NAME}.checkpoint", help="where an interrupted training goes on")
-    parser.add_argument("--out", default=str(Path(__file__).parent / f"{NAME}.safetensors"))
+    parser.add_argument("--out", default=str(Path(pretrained.__file__).parent / f"{NAME}.safetensors"))
     arguments = parser.parse_args()
     images = fashion_mnist.load(arguments.folder)
     made, trained, scored, levels = jax.random.split(jax.random.key(SEED), 4)
-    flow = fashion_mnist_flow(made, np.asarray(dequantize(images.train[:20_000], levels)))
+    flow = pretrained.fashion_mnist_flow(made, np.asarray(dequantize(images.train[:20_000], levels)))
     fit = fit_flow(flow, images.train, key=trained, prepare=dequantize, checkpoint=arguments.checkpoint, **SETTINGS)
     print(f"{fit.stopped}; held-out losses {fit.held_out_loss}")
     score = bits_per_dimension(fit.module, images.test, scored)

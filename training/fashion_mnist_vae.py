@@ -1,8 +1,8 @@
 """Trains the variational autoencoder of Fashion-MNIST images that ships with the package; ten minutes on two cores.
 
-    python -m numpyro_inverse.nn.pretrained.train_fashion_mnist_vae FOLDER_OF_THE_IMAGES
+    python -m training.fashion_mnist_vae FOLDER_OF_THE_IMAGES
 
-Run from a checkout, for the reader of the images is in ``models``.
+Run from the root of a checkout, for the reader of the images is in ``models``.
 """
 
 import argparse
@@ -14,21 +14,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from models import fashion_mnist
-from numpyro_inverse.nn import VAE, dequantize, fit_vae, save
+from numpyro_inverse.nn import VAE, dequantize, fit_vae, pretrained, save
 
 SEED = 0
-LATENT_SIZE = 32
 SETTINGS = {"learning_rate": 2e-3, "max_epochs": 14, "batch_size": 64, "gradient_norm": 100.0}
 NAME = "fashion_mnist_vae"
 
 
-def make(key: jax.Array, latent_size: int = LATENT_SIZE) -> VAE:
-    """The autoencoder before training."""
-    return VAE.for_images((28, 28), latent_size, key=key)
-
-
 def scores(vae: VAE, images: np.ndarray, key: jax.Array) -> dict[str, float]:
-    """Means over dequantised images: the lower bound in nats, and how far an image is from its reconstruction (the
+    """Means over dequantized images: the lower bound in nats, and how far an image is from its reconstruction (the
     decoded mean of its latent): root mean square over all pixels, and peak signal-to-noise ratio in dB per image."""
     levels, drawn = jax.random.split(key)
     x = dequantize(images, levels)
@@ -50,12 +44,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", help="where the files of Fashion-MNIST are")
     parser.add_argument("--checkpoint", default=f"{NAME}.checkpoint", help="where an interrupted training goes on")
-    parser.add_argument("--out", default=str(Path(__file__).parent / f"{NAME}.safetensors"))
+    parser.add_argument("--out", default=str(Path(pretrained.__file__).parent / f"{NAME}.safetensors"))
     arguments = parser.parse_args()
     images = fashion_mnist.load(arguments.folder)
     made, trained, scored = jax.random.split(jax.random.key(SEED), 3)
     fit = fit_vae(
-        make(made), images.train, key=trained, prepare=dequantize, checkpoint=arguments.checkpoint, **SETTINGS
+        pretrained.fashion_mnist_vae(made),
+        images.train,
+        key=trained,
+        prepare=dequantize,
+        checkpoint=arguments.checkpoint,
+        **SETTINGS,
     )
     print(f"{fit.stopped}; held-out losses {fit.held_out_loss}")
     found = scores(fit.module, images.test, scored)
@@ -64,7 +63,7 @@ def main() -> None:
         fit.module,
         name=NAME,
         seed=SEED,
-        latent_size=LATENT_SIZE,
+        latent_size=fit.module.latent_size,
         settings=SETTINGS,
         epochs=len(fit.held_out_loss),
         training_images_sha256=fashion_mnist.digest(images.train),

@@ -1,23 +1,20 @@
 """Trains the flow of 8 x 8 patches of photographs that ships with the package; ten minutes on two cores.
 
-    python -m numpyro_inverse.nn.pretrained.train_patch_flow
+    python -m training.patch_flow
 
-The photographs are scikit-image's; the cameraman is held out.
+Run from the root of a checkout. The photographs are scikit-image's; the cameraman is held out.
 """
 
 import argparse
 import hashlib
 from pathlib import Path
 
-import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from numpyro_inverse.nn._coupling_flow import CouplingFlow
-from numpyro_inverse.nn._fit_flow import dequantize, fit_flow, flow_log_prob
-from numpyro_inverse.nn._persistence import save
-from numpyro_inverse.nn.pretrained import PATCH, patch_flow
+from models._bits_per_dimension import bits_per_dimension
+from numpyro_inverse.nn import dequantize, fit_flow, pretrained, save
+from numpyro_inverse.nn.pretrained import PATCH
 
 SEED = 0
 PATCHES = 200_000
@@ -41,14 +38,6 @@ def patches(name: str, number: int, rng: np.random.Generator) -> np.ndarray:
     return np.where(rng.random(number)[:, None, None] < 0.5, turned, turned[:, :, ::-1]).reshape(number, -1)
 
 
-def bits_per_dimension(flow: CouplingFlow, rows: np.ndarray, key: jax.Array) -> float:
-    """Mean negative log density of dequantised patches, in bits per pixel of the 256 grey values."""
-    log_prob = eqx.filter_jit(eqx.filter_vmap(flow_log_prob, in_axes=(None, 0)))
-    x = np.array_split(np.asarray(dequantize(rows, key)), max(len(rows) // 2000, 1))
-    total = sum(float(jnp.sum(log_prob(flow, part))) for part in x)
-    return 8 - total / rows.size / np.log(2)
-
-
 def gaussian_bits_per_dimension(training: np.ndarray, rows: np.ndarray) -> float:
     """The same score of the Gaussian with the mean and covariance of the training rows."""
     mean, covariance = (
@@ -64,7 +53,7 @@ def gaussian_bits_per_dimension(training: np.ndarray, rows: np.ndarray) -> float
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--checkpoint", default=f"{NAME}.checkpoint", help="where an interrupted training goes on")
-    parser.add_argument("--out", default=str(Path(__file__).parent / f"{NAME}.safetensors"))
+    parser.add_argument("--out", default=str(Path(pretrained.__file__).parent / f"{NAME}.safetensors"))
     arguments = parser.parse_args()
     rng = np.random.default_rng(SEED)
     rows = np.concatenate([patches(name, PATCHES // len(PHOTOGRAPHS), rng) for name in PHOTOGRAPHS])
@@ -72,7 +61,7 @@ def main() -> None:
     test = patches(HELD_OUT, 20_000, rng)
     made, trained, scored = jax.random.split(jax.random.key(SEED), 3)
     fit = fit_flow(
-        patch_flow(made, rows[:50_000] / 256),
+        pretrained.patch_flow(made, rows[:50_000] / 256),
         rows,
         key=trained,
         prepare=dequantize,
@@ -80,7 +69,7 @@ def main() -> None:
         **SETTINGS,
     )
     print(f"{fit.stopped}; held-out losses {fit.held_out_loss}")
-    score = bits_per_dimension(fit.module, test, scored)
+    score = bits_per_dimension(fit.module, test, scored, batch=2000)
     save(
         arguments.out,
         fit.module,

@@ -22,20 +22,32 @@ class BijectionTransform(Transform):
     Args:
         bijection: maps one event: an object with ``forward_and_log_det`` and ``inverse_and_log_det`` (Distrax's
             bijectors, the flows of :mod:`numpyro_inverse.nn`), or FlowJAX's ``transform_and_log_det``. A pytree. It is
-            mapped over batch axes. If it has an attribute ``codomain``, a NumPyro constraint, that is the support.
+            mapped over batch axes. If it has an attribute ``codomain``, a NumPyro constraint, that is the support. A
+            conditional one has a ``context_shape`` (FlowJAX: ``cond_shape``), and its methods take a context after
+            the event.
         event_shape: of what it takes.
+        context: for a conditional bijection, with any batch axes in front, which become those of the transform.
 
     Raises:
-        TypeError: ``bijection`` has no such methods.
-        ValueError: it does not take an array of ``event_shape``, or does not return an array and one number.
+        TypeError: ``bijection`` has no such methods; ``context`` is missing or not wanted.
+        ValueError: it does not take an array of ``event_shape``, or does not return an array and one number;
+            ``context`` has another shape.
     """
 
-    def __init__(self, bijection: Any, event_shape: tuple[int, ...]):
+    def __init__(
+        self,
+        bijection: Any,
+        event_shape: tuple[int, ...],
+        context: Float[Array, "*batch_and_context"] | None = None,
+    ):
         _forward(bijection)
         _inverse(bijection)
+        self.context_shape = _context_shape(bijection)
+        self.context = _checked_context(bijection, self.context_shape, context)
         latent = jax.ShapeDtypeStruct(tuple(event_shape), jnp.result_type(float))
+        given = [] if self.context is None else [jax.ShapeDtypeStruct(self.context_shape, self.context.dtype)]
         try:
-            image, log_det = jax.eval_shape(lambda z: _forward(bijection)(z), latent)
+            image, log_det = jax.eval_shape(lambda z, *c: _forward(bijection)(z, *c), latent, *given)
         except (TypeError, ValueError, IndexError) as error:
             raise ValueError(
                 f"Flow: `bijection` does not take the base's event shape {latent.shape}: {str(error).splitlines()[0]}"
@@ -55,8 +67,8 @@ class BijectionTransform(Transform):
         self.image_shape = image.shape
 
     def tree_flatten(self):
-        names = ("rest", "dynamic", "event_shape", "image_shape")
-        return (self.arrays,), (("arrays",), {name: getattr(self, name) for name in names})
+        names = ("rest", "dynamic", "event_shape", "image_shape", "context_shape")
+        return (self.arrays, self.context), (("arrays", "context"), {name: getattr(self, name) for name in names})
 
     @property
     def bijection(self) -> Any:
@@ -98,24 +110,44 @@ class BijectionTransform(Transform):
         return self.call_with_intermediates(x)[1] if intermediates is None else intermediates
 
     def forward_shape(self, shape):
-        """Batch axes are kept."""
+        """Batch axes are kept, and broadcast with those of the contexts."""
         return self._other_shape(shape, self.event_shape, self.image_shape)
 
     def inverse_shape(self, shape):
-        """Batch axes are kept."""
+        """Batch axes are kept, and broadcast with those of the contexts."""
         return self._other_shape(shape, self.image_shape, self.event_shape)
+
+    @property
+    def _batch_of_contexts(self) -> tuple[int, ...]:
+        if self.context is None or self.context_shape is None:
+            return ()
+        return jnp.shape(self.context)[: jnp.ndim(self.context) - len(self.context_shape)]
 
     def _other_shape(self, shape, one, other):
         batch = len(shape) - len(one)
         if batch < 0 or tuple(shape[batch:]) != one:
             raise ValueError(f"Flow: an event must have shape {one}; got an array of shape {tuple(shape)}.")
-        return (*shape[:batch], *other)
+        try:
+            return (*jnp.broadcast_shapes(tuple(shape[:batch]), self._batch_of_contexts), *other)
+        except ValueError as error:
+            raise ValueError(
+                f"Flow: batch shape {self._batch_of_contexts} of `context` does not broadcast with "
+                f"{tuple(shape[:batch])} of the events."
+            ) from error
 
     def _mapped(self, f: Callable, x: Array, one: tuple[int, ...], other: tuple[int, ...]) -> tuple[Array, Array]:
         x = jnp.asarray(x)
         shape = self._other_shape(x.shape, one, other)
         batch = shape[: len(shape) - len(other)]
-        y, log_det = jax.vmap(f)(x.reshape(prod(batch), *one))
+        if self.context is None or self.context_shape is None:
+            y, log_det = jax.vmap(f)(x.reshape(prod(batch), *one))
+            return y.reshape(shape), log_det.reshape(batch)
+        # What depends on a context alone (its embedding) is computed once for all events that share it.
+        own = len(self._batch_of_contexts)
+        inner = batch[len(batch) - own :]
+        context = jnp.broadcast_to(self.context, inner + self.context_shape).reshape(prod(inner), *self.context_shape)
+        x = jnp.broadcast_to(x, batch + one).reshape(prod(batch[: len(batch) - own]), prod(inner), *one)
+        y, log_det = jax.vmap(jax.vmap(f), (0, None))(x, context)
         return y.reshape(shape), log_det.reshape(batch)
 
 
@@ -127,8 +159,8 @@ class Flow(TransformedDistribution):
     :func:`numpyro_inverse.whiten` samples z as site ``u_latent`` and makes ``u`` deterministic; there the prior is
     ``base`` whatever the shape of the flow, so it is where NUTS moves well.
 
-    >>> flow = nn.load_pretrained("fashion_mnist_flow")  # doctest: +SKIP
-    >>> def model(data=None):  # doctest: +SKIP
+    >>> flow = nn.load_pretrained("fashion_mnist_flow")
+    >>> def model(data=None):
     ...     image = numpyro.sample("image", Flow(flow))
     ...     numpyro.sample("data", dist.Normal(blur(image), 0.05).to_event(2), obs=data)
 
@@ -136,17 +168,27 @@ class Flow(TransformedDistribution):
         bijection: f, for one event: a NumPyro ``Transform``; a Distrax bijector; a flow of :mod:`numpyro_inverse.nn`; a
             FlowJAX bijection, or a FlowJAX distribution transformed from standard normal noise.
         base: :math:`p_0`, with any batch shape. Default: standard normal of the bijection's ``shape``.
+        context: what a conditional bijection is given, :math:`u = f(z; c)`; its batch axes are the batch shape of the
+            law.
 
     Raises:
         TypeError: ``bijection`` is none of these; ``base`` is no distribution, or is missing and the bijection has no
-            ``shape``.
-        ValueError: ``base`` is discrete, or its event shape is not what the bijection takes.
+            ``shape``; ``context`` is missing or not wanted.
+        ValueError: ``base`` is discrete, or its event shape is not what the bijection takes; ``context`` has another
+            shape than the bijection takes, or batch axes that do not broadcast with the base's.
 
     References:
         Papamakarios, Nalisnick, Rezende, Mohamed & Lakshminarayanan, JMLR 22 (2021) 57, equation 6.
     """
 
-    def __init__(self, bijection: Any, base: Distribution | None = None, *, validate_args: bool | None = None):
+    def __init__(
+        self,
+        bijection: Any,
+        base: Distribution | None = None,
+        *,
+        context: Float[Array, "*batch_and_context"] | None = None,
+        validate_args: bool | None = None,
+    ):
         bijection = _unwrapped_flowjax(bijection)
         if base is None:
             shape = getattr(bijection, "shape", None)
@@ -160,10 +202,17 @@ class Flow(TransformedDistribution):
             raise TypeError(f"Flow: `base` must be a NumPyro distribution; got {type(base).__name__}.")
         if base.support.is_discrete:
             raise ValueError("Flow: `base` must be continuous.")
-        transform = bijection if isinstance(bijection, Transform) else BijectionTransform(bijection, base.event_shape)
+        if not isinstance(bijection, Transform):
+            transform = BijectionTransform(bijection, base.event_shape, context)
+        elif context is None:
+            transform = bijection
+        else:
+            raise TypeError("Flow: `context` is for conditional bijections; a NumPyro transform takes none.")
         try:
             super().__init__(base, transform, validate_args=validate_args)
         except (TypeError, ValueError) as error:
+            if str(error).startswith("Flow: "):
+                raise
             raise ValueError(
                 f"Flow: `bijection` does not take the base's event shape {base.event_shape}: "
                 f"{str(error).splitlines()[0]}"
@@ -199,6 +248,25 @@ def _inverse(bijection: Any) -> Callable:
             f"Flow: `bijection` must have the method `inverse_and_log_det`; {type(bijection).__name__} has none."
         )
     return bijection.inverse_and_log_det
+
+
+def _context_shape(bijection: Any) -> tuple[int, ...] | None:
+    found = getattr(bijection, "context_shape", getattr(bijection, "cond_shape", None))
+    return found if isinstance(found, tuple) else None
+
+
+def _checked_context(bijection: Any, wanted: tuple[int, ...] | None, context: Any) -> Array | None:
+    """The context as an array, if the bijection takes it."""
+    if wanted is None:
+        if context is not None:
+            raise TypeError(f"Flow: `bijection` takes no `context`; {type(bijection).__name__} is not conditional.")
+        return None
+    if context is None:
+        raise TypeError(f"Flow: `context` is needed, an array of shape {wanted} or a batch of them.")
+    context = jnp.asarray(context, jnp.result_type(float))
+    if context.shape[max(context.ndim - len(wanted), 0) :] != wanted:
+        raise ValueError(f"Flow: `context` must have shape {wanted} after batch axes; got {context.shape}.")
+    return context
 
 
 def _unwrapped_flowjax(flow: Any) -> Any:

@@ -32,7 +32,7 @@ class Pushforward(ReparametrizedDistribution):
 
     With a ``residual`` the law is that of :math:`u = G(z) + r`, z and r independent, and no truth is excluded:
 
-    >>> def model(data=None):  # doctest: +SKIP
+    >>> def model(data=None):
     ...     scale = numpyro.sample("scale", dist.HalfNormal(0.1))
     ...     rest = Matern(grid, range=0.1, scale=scale, smoothness=1.0)
     ...     latent = dist.Normal(0, 1).expand([8]).to_event(1)

@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from numpyro_inverse._checks import (
+    check_choice,
+    check_count,
+    check_nonnegative_number,
+    check_positive_number,
+    check_real,
+    check_static,
+    check_trailing,
+)
 from numpyro_inverse.domains import _transforms
 from numpyro_inverse.domains._interpolation import MultilinearInterpolation, TrigonometricInterpolation
+from numpyro_inverse.operators._inputs import grid_shape, per_axis
 from numpyro_inverse.operators._kronecker import Kronecker
+from numpyro_inverse.operators._linear_operator import as_numbers
+
+NAMES = ("x", "y", "z")
+LARGEST = 2**26  # cells of a torus that pads a smaller grid
+WIDEST = 100  # padding, in lengths of the grid
 
 NAMES = ("x", "y", "z")  # of the axes
 
@@ -23,11 +39,11 @@ NAMES = ("x", "y", "z")  # of the axes
 class Grid:
     r"""A regular grid of cells on the box :math:`[0, L_1] \times \dots \times [0, L_d]`, in physical units.
 
-    Values sit at cell centres :math:`x_i = (i + \tfrac12) h`, :math:`h = L / n`, under every boundary condition, so a
+    Values sit at cell centers :math:`x_i = (i + \tfrac12) h`, :math:`h = L / n`, under every boundary condition, so a
     field means the same whatever its boundary. The Laplacian's eigenfunctions there are orthonormal cosines
     (Neumann), sines (Dirichlet) or both (periodic); :meth:`transform` maps to their coefficients.
 
-    A grid is static and hashable: it crosses ``jit`` as part of the program, not as data.
+    A grid is a :class:`Domain`, static and hashable: it crosses ``jit`` as part of the program, not as data.
 
     Args:
         shape: numbers of cells, 1 to 3 axes.
@@ -37,6 +53,7 @@ class Grid:
             axes or one each.
 
     Raises:
+        TypeError: a size or an extent that is no number.
         ValueError: a size below 1, more than three axes, an extent that is not positive and finite, or a boundary
             that does not exist.
     """
@@ -51,22 +68,17 @@ class Grid:
         extent: float | Sequence[float] | None = None,
         boundary: str | Sequence[str] = "neumann",
     ):
-        shape = tuple(np.atleast_1d(shape).tolist())
-        if not 1 <= len(shape) <= 3 or any(int(n) != n or n < 1 for n in shape):
-            raise ValueError(f"Grid: `shape` must be one to three positive integers; got {shape}.")
-        shape = tuple(int(n) for n in shape)
+        shape = grid_shape("Grid", shape)
         if extent is None:
             extent = tuple(n / max(shape) for n in shape)
-        extent = _per_axis(extent, len(shape), "extent")
-        if any(not (np.isfinite(length) and length > 0) for length in extent):
-            raise ValueError(f"Grid: `extent` must be positive lengths; got {extent}.")
-        boundary = _per_axis(boundary, len(shape), "boundary")
-        for name in boundary:
-            if name not in _transforms.BOUNDARIES:
-                raise ValueError(f"Grid: `boundary` must be one of {', '.join(_transforms.BOUNDARIES)}; got {name!r}.")
+        check_static("Grid", "extent", extent)
+        lengths = per_axis("Grid", "extent", extent, len(shape))
+        names = per_axis("Grid", "boundary", boundary, len(shape))
         object.__setattr__(self, "shape", shape)
-        object.__setattr__(self, "extent", tuple(float(length) for length in extent))
-        object.__setattr__(self, "boundary", boundary)
+        object.__setattr__(self, "extent", tuple(check_positive_number("Grid", "extent", v) for v in lengths))
+        object.__setattr__(
+            self, "boundary", tuple(check_choice("Grid", "boundary", b, _transforms.BOUNDARIES) for b in names)
+        )
 
     @property
     def ndim(self) -> int:
@@ -90,7 +102,7 @@ class Grid:
 
     @property
     def axes(self) -> tuple[np.ndarray, ...]:
-        """Cell-centre coordinates along each axis, in length units."""
+        """Cell-center coordinates along each axis, in length units."""
         return tuple((np.arange(n) + 0.5) * h for n, h in zip(self.shape, self.spacing, strict=True))
 
     @property
@@ -105,7 +117,7 @@ class Grid:
 
     @property
     def points(self) -> Float[Array, "*shape ndim"]:
-        """Cell-centre coordinates."""
+        """Cell-center coordinates."""
         return jnp.asarray(np.stack(np.meshgrid(*self.axes, indexing="ij"), axis=-1), jnp.result_type(float))
 
     @property
@@ -138,105 +150,137 @@ class Grid:
         return jnp.asarray(total, jnp.result_type(float))
 
     def transform(self, x: Float[Array, "*batch_and_shape"]) -> Float[Array, "*batch_and_shape"]:
-        """Coefficients of a field in the orthonormal eigenbasis (trailing axes; leading ones are batch axes)."""
-        self._check(x, "transform")
-        for axis, boundary in enumerate(self.boundary):
-            x = _transforms.analysis(x, boundary, axis - self.ndim)
-        return x
+        """Coefficients of a field in the orthonormal eigenbasis (trailing axes; leading ones are batch axes).
+
+        Raises:
+            TypeError: ``x`` is not an array of numbers.
+            ValueError: its trailing axes are not ``shape``.
+        """
+        return self._along_axes("transform", x, _transforms.analysis)
 
     def inverse_transform(self, w: Float[Array, "*batch_and_shape"]) -> Float[Array, "*batch_and_shape"]:
         """The field with the given coefficients: inverse, and transpose, of :meth:`transform`."""
-        self._check(w, "inverse_transform")
+        return self._along_axes("inverse_transform", w, _transforms.synthesis)
+
+    def _along_axes(self, name: str, x: Any, function: Callable[[Array, str, int], Array]) -> Array:
+        x = as_numbers(f"Grid.{name}", x)
+        if jnp.iscomplexobj(x):
+            return jax.lax.complex(self._along_axes(name, x.real, function), self._along_axes(name, x.imag, function))
+        check_trailing(f"Grid.{name}", "x", x, self.shape)
         for axis, boundary in enumerate(self.boundary):
-            w = _transforms.synthesis(w, boundary, axis - self.ndim)
-        return w
+            x = function(x, boundary, axis - self.ndim)
+        return x
 
-    def _check(self, x: Array, name: str) -> None:
-        if jnp.shape(x)[-self.ndim :] != self.shape:
-            raise ValueError(f"Grid.{name}: trailing axes must be {self.shape}; got shape {jnp.shape(x)}.")
+    def interpolation(self, points: Float[Array, "m ndim"]) -> TrigonometricInterpolation:
+        """Evaluation of the field's own cosine, sine or Fourier series at scattered points: exact for its modes.
 
-    def interpolation(self, points: Float[Array, "m ndim"]) -> MultilinearInterpolation:
-        """Multilinear interpolation at scattered points, as a linear operator.
+        A field whose coefficients are independent, such as a ``Matern``, keeps its variance between the cells. Cost:
+        the number of points times that of cells.
 
-        Between the outermost cell centres and the boundary the field continues as its boundary condition says:
+        A field that is seen through a window (``padding``) has its modes on the torus ``grid.extended(padding)``, whose
+        points are the grid's: ``torus.interpolation(points)`` of a field on the torus is exact. Of the windowed values
+        this grid's own series is off near the edges, where it bends to the boundary condition (docs/fields.md).
+
+        Raises:
+            TypeError: ``points`` are no real numbers, or traced.
+            ValueError: ``points`` is not of shape ``(m, ndim)``, or a point lies outside the domain.
+        """
+        t = self._inside(points) / np.asarray(self.extent)
+        return TrigonometricInterpolation(
+            [
+                _transforms.cardinal(b, n, t[:, a])
+                for a, (b, n) in enumerate(zip(self.boundary, self.shape, strict=True))
+            ]
+        )
+
+    def multilinear_interpolation(self, points: Float[Array, "m ndim"]) -> MultilinearInterpolation:
+        r"""Multilinear interpolation at scattered points: cheap, local, positive for positive fields, and too smooth.
+
+        In the middle between two cells of correlation :math:`\rho(h)` the value's variance is
+        :math:`(1 + \rho(h)) / 2` of the field's; in the middle of :math:`2^d` cells, of the mean of their correlations.
+        At 12 cells a range and smoothness 1 that is a loss of 2 % in the middle in 1-D and of 4 % in 2-D, which a noise
+        level that is inferred makes up for. :meth:`interpolation` loses nothing.
+
+        Between the outermost cell centers and the boundary the field continues as its boundary condition says:
         constant (Neumann), linearly to zero (Dirichlet), or round the torus (periodic).
 
         Raises:
-            ValueError: ``points`` is not of shape ``(m, ndim)``, or a point lies outside the domain.
+            TypeError, ValueError: as for :meth:`interpolation`.
         """
         return MultilinearInterpolation(self._inside(points), self.shape, self.spacing, self.boundary)
 
-    def trigonometric_interpolation(self, points: Float[Array, "m ndim"]) -> TrigonometricInterpolation:
-        """Evaluation of the field's own cosine, sine or Fourier series at scattered points: exact for its modes.
-
-        Raises:
-            ValueError: as for :meth:`interpolation`.
-        """
-        t = self._inside(points) / np.asarray(self.extent)
-        factors = [
-            _transforms.basis_at(b, n, t[:, a]) @ _transforms.basis(b, n).T
-            for a, (b, n) in enumerate(zip(self.boundary, self.shape, strict=True))
-        ]
-        return TrigonometricInterpolation(factors)
-
-    def _inside(self, points) -> np.ndarray:
-        points = np.asarray(points, float)
+    def _inside(self, points: Any) -> np.ndarray:
+        check_static("Grid", "points", points)
+        points = np.asarray(check_real("Grid", "points", points), float)
         if points.ndim == 1 and self.ndim == 1:
             points = points[:, None]
-        if points.ndim != 2 or points.shape[1] != self.ndim:
-            raise ValueError(f"Grid: `points` must have shape (m, {self.ndim}); got {points.shape}.")
-        outside = ~np.all((points >= 0) & (points <= np.asarray(self.extent)), axis=1)  # also true for NaN
+        if points.ndim != 2 or points.shape[1] != self.ndim or len(points) == 0:
+            raise ValueError(f"Grid: `points` must have shape (m, {self.ndim}), m >= 1; got {points.shape}.")
+        extent = np.asarray(self.extent)
+        slack = 1e-6 * extent  # for coordinates in single precision
+        outside = ~np.all((points >= -slack) & (points <= extent + slack), axis=1)  # also true for NaN
         if outside.any():
             first = int(np.argmax(outside))
             raise ValueError(
                 f"Grid: {int(outside.sum())} of {len(points)} `points` lie outside the domain [0, L], "
                 f"L = {self.extent}; the first is points[{first}] = {points[first].tolist()}."
             )
-        return points
+        return np.clip(points, 0, extent)
 
     def refined(self, factor: int = 2) -> Grid:
-        """The grid with cells ``factor`` times smaller on the same domain."""
+        """The grid with cells ``factor`` times smaller on the same domain.
+
+        Raises:
+            ValueError: ``factor`` is not a positive integer.
+        """
+        factor = check_count("Grid.refined", "factor", factor)
         return Grid([n * factor for n in self.shape], self.extent, self.boundary)
 
     def coarsened(self, factor: int = 2) -> Grid:
         """The grid with cells ``factor`` times larger on the same domain.
 
         Raises:
-            ValueError: ``factor`` does not divide every size.
+            ValueError: ``factor`` is not a positive integer, or does not divide every size.
         """
+        factor = check_count("Grid.coarsened", "factor", factor)
         if any(n % factor for n in self.shape):
             raise ValueError(f"Grid: `factor` {factor} does not divide the shape {self.shape}.")
         return Grid([n // factor for n in self.shape], self.extent, self.boundary)
 
     def prolongation(self, factor: int = 2) -> Kronecker:
-        """The map to :meth:`refined`: each axis' series evaluated at the finer cell centres (no new modes)."""
-        factors = []
-        for b, n in zip(self.boundary, self.shape, strict=True):
-            t = (np.arange(n * factor) + 0.5) / (n * factor)
-            factors.append(_transforms.basis_at(b, n, t) @ _transforms.basis(b, n).T)
-        return Kronecker(factors)
+        """The map to :meth:`refined`: each axis' series evaluated at the finer cell centers (no new modes)."""
+        fine = self.refined(factor).shape
+        t = [(np.arange(m) + 0.5) / m for m in fine]
+        return Kronecker(
+            [_transforms.cardinal(b, n, t[a]) for a, (b, n) in enumerate(zip(self.boundary, self.shape, strict=True))]
+        )
 
     def restriction(self, factor: int = 2) -> Kronecker:
         """The map to :meth:`coarsened`: averages over the larger cells."""
-        coarse = self.coarsened(factor)
+        coarse, factor = self.coarsened(factor), int(factor)
         return Kronecker([np.kron(np.eye(n), np.full((1, factor), 1 / factor)) for n in coarse.shape])
 
     def extended(self, padding: float | Sequence[float]) -> Grid:
         """The torus that holds this grid with at least ``padding`` (length units) of extra room along each axis.
 
-        This grid's cells are the torus' leading cells, so a field on the torus restricts by slicing.
+        This grid's cells are the torus' leading cells, so a field on the torus restricts by slicing, and a point of the
+        grid has the same coordinates on the torus.
+
+        Raises:
+            TypeError: ``padding`` is no number, or traced.
+            ValueError: it is negative, not finite, or so large that the torus cannot be sampled.
         """
-        padding = _per_axis(padding, self.ndim, "padding")
-        if any(not (np.isfinite(p) and p >= 0) for p in padding):
-            raise ValueError(f"Grid: `padding` must be non-negative lengths; got {padding}.")
-        shape = [n + int(np.ceil(p / h - 1e-9)) for n, p, h in zip(self.shape, padding, self.spacing, strict=True)]
+        check_static("Grid", "padding", padding)
+        each = per_axis("Grid", "padding", padding, self.ndim)
+        lengths = [check_nonnegative_number("Grid", "padding", p) for p in each]
+        if any(p > WIDEST * length for p, length in zip(lengths, self.extent, strict=True)):
+            raise ValueError(
+                f"Grid: `padding` {padding} is over {WIDEST} times the extent {self.extent}; a few ranges are enough."
+            )
+        shape = [n + int(np.ceil(p / h - 1e-9)) for n, p, h in zip(self.shape, lengths, self.spacing, strict=True)]
+        if prod(shape) > max(LARGEST, 2**self.ndim * self.size):
+            raise ValueError(
+                f"Grid: `padding` {padding} makes a torus of {tuple(shape)} cells, too large to sample; pad less, "
+                "or use a coarser grid."
+            )
         return Grid(shape, [n * h for n, h in zip(shape, self.spacing, strict=True)], "periodic")
-
-
-def _per_axis(value, ndim: int, name: str) -> tuple:
-    if isinstance(value, str) or np.ndim(value) == 0:
-        return (value,) * ndim
-    value = tuple(value)
-    if len(value) != ndim:
-        raise ValueError(f"Grid: `{name}` must be one value or one per axis ({ndim}); got {value}.")
-    return value

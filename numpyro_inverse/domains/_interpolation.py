@@ -13,9 +13,11 @@ from jaxtyping import Array, Float, Int
 
 from numpyro_inverse.operators._linear_operator import LinearOperator
 
+GRAM_LIMIT = 4096  # points up to which the norm is bounded
+
 
 class MultilinearInterpolation(LinearOperator):
-    """Values at scattered points from the ``2**d`` surrounding cell centres; made by ``Grid.interpolation``."""
+    """Values at points from the ``2**d`` surrounding cell centers; made by ``Grid.multilinear_interpolation``."""
 
     index: Int[Array, "corners m"]
     weight: Float[Array, "corners m"]
@@ -56,7 +58,7 @@ class MultilinearInterpolation(LinearOperator):
 
 
 def _linear_stencil(t: np.ndarray, n: int, boundary: str):
-    """The two neighbours of position ``t`` (in cells from the first centre), as ((index, weight), (index, weight))."""
+    """The two neighbors of position ``t`` (in cells from the first center), as ((index, weight), (index, weight))."""
     left = np.floor(t).astype(int)
     fraction = t - left
     sides = []
@@ -69,7 +71,7 @@ def _linear_stencil(t: np.ndarray, n: int, boundary: str):
 
 
 class TrigonometricInterpolation(LinearOperator):
-    """Values of a field's series at scattered points; made by ``Grid.trigonometric_interpolation``.
+    """Values of a field's series at scattered points; made by ``Grid.interpolation``.
 
     Row ``j`` is the outer product of one row of each factor: ``u(x_j) = sum_i prod_a F_a[j, i_a] u[i]``.
     """
@@ -93,3 +95,17 @@ class TrigonometricInterpolation(LinearOperator):
         for f in reversed(others):
             y = jnp.einsum("...nm,mn->...m", y, f, precision="highest")
         return y
+
+    def norm_bound(self):
+        r"""A bound by :math:`\|A\|^2 \le \max_j \sum_k |A A^{\mathsf T}|_{jk}` for up to 4096 points, else None.
+
+        The products of rows of A are products of rows of the factors.
+        """
+        m = self.out_shape[0]
+        if m > GRAM_LIMIT:
+            return None
+        gram = jnp.ones((m, m), self.factors[0].dtype)
+        for f in self.factors:
+            gram = gram * jnp.matmul(f, f.T, precision="highest")
+        margin = 1 + (m + sum(self.in_shape)) * jnp.finfo(gram.dtype).eps
+        return margin * jnp.sqrt(jnp.max(jnp.sum(jnp.abs(gram), axis=1)))

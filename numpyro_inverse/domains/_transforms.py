@@ -1,6 +1,6 @@
-"""Orthonormal cosine, sine and Fourier transforms along an axis, on cell centres ``(i + 1/2) h``.
+"""Orthonormal cosine, sine and Fourier transforms along an axis, on cell centers ``(i + 1/2) h``.
 
-The eigenfunctions of the Laplacian on an interval under each boundary condition, sampled at ``n`` cell centres, are
+The eigenfunctions of the Laplacian on an interval under each boundary condition, sampled at ``n`` cell centers, are
 an orthonormal basis of R^n (DCT-II, DST-II and the real Fourier basis; Strang, SIAM Review 41, 1999, Table 1). Up to
 ``DENSE_LIMIT`` points a dense matrix product is faster than XLA's FFT on CPU and on GPU, and is used.
 """
@@ -8,10 +8,12 @@ an orthonormal basis of R^n (DCT-II, DST-II and the real Fourier basis; Strang, 
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.fft
 from jaxtyping import Array, Float
 
 from numpyro_inverse.operators._kronecker import apply_along_axis
@@ -31,7 +33,7 @@ def mode_numbers(boundary: str, n: int) -> np.ndarray:
 
 
 def basis_at(boundary: str, n: int, t: np.ndarray) -> np.ndarray:
-    """The ``n`` basis functions at positions ``t`` in [0, 1], scaled to be orthonormal on the cell centres.
+    """The ``n`` basis functions at positions ``t`` in [0, 1], scaled to be orthonormal on the cell centers.
 
     Returns an array of shape ``(len(t), n)``.
     """
@@ -46,15 +48,28 @@ def basis_at(boundary: str, n: int, t: np.ndarray) -> np.ndarray:
         return values
     values = np.sqrt(2 / n) * np.where(np.arange(n) % 2 == 1, np.cos(angle), np.sin(angle))
     values[:, 0] = np.sqrt(1 / n)
-    if n % 2 == 0 and n > 1:  # at the Nyquist frequency only the sine is seen by the cell centres
+    if n % 2 == 0 and n > 1:  # at the Nyquist frequency only the sine is seen by the cell centers
         values[:, -1] = np.sqrt(1 / n) * np.sin(angle[:, -1])
     return values
 
 
 @lru_cache(maxsize=64)
 def basis(boundary: str, n: int) -> np.ndarray:
-    """The orthonormal basis: entry ``(i, k)`` is mode ``k`` at cell centre ``i``."""
+    """The orthonormal basis: entry ``(i, k)`` is mode ``k`` at cell center ``i``."""
     return basis_at(boundary, n, (np.arange(n) + 0.5) / n)
+
+
+def cardinal(boundary: str, n: int, t: np.ndarray) -> np.ndarray:
+    """Weights of the ``n`` values at cell centers in the series' value at ``t``; shape ``(len(t), n)``."""
+    w = basis_at(boundary, n, t)
+    if n <= DENSE_LIMIT:
+        return w @ basis(boundary, n).T
+    if boundary == "neumann":
+        return scipy.fft.idct(w, norm="ortho")
+    if boundary == "dirichlet":
+        return scipy.fft.idct(w[:, ::-1], norm="ortho") * (1 - 2 * (np.arange(n) % 2))
+    shift = np.exp(1j * np.pi * np.arange(n // 2 + 1) / n)
+    return np.fft.irfft(_from_real_modes(w, n, np) * shift, n=n, norm="ortho")
 
 
 def analysis(x: Float[Array, "..."], boundary: str, axis: int) -> Float[Array, "..."]:
@@ -117,7 +132,7 @@ def _half_cell_shift(n: int, dtype) -> Array:
 
 
 def _to_real_modes(f: Array, n: int) -> Array:
-    """Half spectrum, phases relative to the first cell centre, to ``[mean, cos 1, sin 1, cos 2, ...]``."""
+    """Half spectrum, phases relative to the first cell center, to ``[mean, cos 1, sin 1, cos 2, ...]``."""
     m = (n - 1) // 2
     pairs = np.sqrt(2.0) * jnp.stack([f[..., 1 : m + 1].real, -f[..., 1 : m + 1].imag], axis=-1)
     parts = [f[..., :1].real, pairs.reshape((*f.shape[:-1], 2 * m))]
@@ -126,10 +141,10 @@ def _to_real_modes(f: Array, n: int) -> Array:
     return jnp.concatenate(parts, axis=-1)
 
 
-def _from_real_modes(w: Array, n: int) -> Array:
+def _from_real_modes(w: Any, n: int, xp: Any = jnp) -> Any:
     m = (n - 1) // 2
     pairs = w[..., 1 : 2 * m + 1].reshape((*w.shape[:-1], m, 2)) / np.sqrt(2.0)
     parts = [w[..., :1] + 0j, pairs[..., 0] - 1j * pairs[..., 1]]
     if n % 2 == 0:
         parts.append(-1j * w[..., -1:])
-    return jnp.concatenate(parts, axis=-1)
+    return xp.concatenate(parts, axis=-1)

@@ -28,8 +28,8 @@ def expected_patch_log_likelihood(
     It is a potential, not the log density of a law whose patches have density p: it is unnormalised, and neighbouring
     patches are not independent. Its marginals are wider or narrower than those of real images; check the posterior.
 
-    >>> patches = Flow(nn.load_pretrained("patch_flow"))  # doctest: +SKIP
-    >>> def model(data=None):  # doctest: +SKIP
+    >>> patches = Flow(nn.load_pretrained("patch_flow"))
+    >>> def model(data=None):
     ...     image = numpyro.sample("image", dist.Uniform(0, 1).expand([128, 128]).to_event(2))
     ...     numpyro.factor("patches", expected_patch_log_likelihood(patches.log_prob, image, stride=4))
     ...     numpyro.sample("data", dist.Normal(blur(image), 0.05).to_event(2), obs=data)

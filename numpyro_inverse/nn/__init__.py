@@ -1,17 +1,24 @@
 """Learned priors: normalizing flows, decoders, and how they are trained and kept."""
 
-from numpyro_inverse.nn._coupling_flow import AutoregressiveFlow, CouplingFlow
-from numpyro_inverse.nn._fit_flow import dequantize, fit_flow, flow_log_prob
-from numpyro_inverse.nn._gan import energy_score, fit_gan
+from numpyro_inverse.nn._autoregressive_flow import AutoregressiveFlow
+from numpyro_inverse.nn._context_embedding import ContextEmbedding
+from numpyro_inverse.nn._coupling_flow import CouplingFlow
+from numpyro_inverse.nn._energy_score import energy_score
+from numpyro_inverse.nn._fit_flow import fit_flow, flow_log_prob
+from numpyro_inverse.nn._fit_gan import fit_gan
+from numpyro_inverse.nn._fit_module import fit_module
+from numpyro_inverse.nn._fit_vae import fit_vae
 from numpyro_inverse.nn._multiscale_flow import MultiscaleFlow
 from numpyro_inverse.nn._persistence import load, load_metadata, save
-from numpyro_inverse.nn._training import Fit, TrainingSettings
-from numpyro_inverse.nn._vae import VAE, fit_vae
+from numpyro_inverse.nn._prepare import dequantize
+from numpyro_inverse.nn._training import Fit, TrainingSettings, train
+from numpyro_inverse.nn._vae import VAE
 from numpyro_inverse.nn.pretrained import load_pretrained
 
 __all__ = [
     "VAE",
     "AutoregressiveFlow",
+    "ContextEmbedding",
     "CouplingFlow",
     "Fit",
     "MultiscaleFlow",
@@ -20,10 +27,12 @@ __all__ = [
     "energy_score",
     "fit_flow",
     "fit_gan",
+    "fit_module",
     "fit_vae",
     "flow_log_prob",
     "load",
     "load_metadata",
     "load_pretrained",
     "save",
+    "train",
 ]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import distrax
+from typing import TYPE_CHECKING
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -11,11 +12,14 @@ from jax.scipy.special import ndtr, ndtri
 from jaxtyping import Array, Float, PRNGKeyArray
 from numpyro.distributions import constraints
 
+from numpyro_inverse.nn._bijectors import affine, import_distrax
 from numpyro_inverse.nn._networks import ZeroConvNet, ZeroMLP, check_counts
+
+if TYPE_CHECKING:
+    import distrax
 
 BINS = 8  # of the splines
 EDGE = 1e-6  # distance of a uniform variable from 0 and 1 at least: what single precision still resolves
-LARGEST_LOG_SCALE = 3.0
 
 
 class MultiscaleFlow(eqx.Module):
@@ -145,7 +149,7 @@ class _Scale(eqx.Module):
     """Three quarters of an image given the fourth, a: uniform variables to Gaussian noise and back."""
 
     between: ZeroConvNet  # b and c given a and d
-    centre: ZeroConvNet  # d given a
+    centre: ZeroConvNet  # d given a; so named in the files of weights
     mixing: tuple[Float[Array, "3 3"], ...]
     affine: tuple[ZeroConvNet, ...]
 
@@ -160,7 +164,7 @@ class _Scale(eqx.Module):
         a, b_and_c, d = parts[..., :1], parts[..., 1:3], parts[..., 3:]
         b_and_c, change = self._between(a, d).inverse_and_log_det(b_and_c)
         log_det = jnp.sum(change)
-        d, change = self._centre(a).inverse_and_log_det(d)
+        d, change = self._center(a).inverse_and_log_det(d)
         log_det += jnp.sum(change)
         u = jnp.concatenate([b_and_c, d], axis=-1)
         e, change = _gaussian(u)
@@ -182,17 +186,17 @@ class _Scale(eqx.Module):
             e = jnp.einsum("ij,...j->...i", jnp.linalg.inv(mix), e)
         u, change = _uniform(e)
         log_det += change
-        d, change = self._centre(a).forward_and_log_det(u[..., 2:])
+        d, change = self._center(a).forward_and_log_det(u[..., 2:])
         log_det += jnp.sum(change)
         b_and_c, change = self._between(a, d).forward_and_log_det(u[..., :2])
         return jnp.concatenate([a, b_and_c, d], axis=-1), log_det + jnp.sum(change)
 
     def _between(self, a, d):
-        parameters = self.between(_centred(jnp.concatenate([a, d], axis=-1)))
+        parameters = self.between(_centered(jnp.concatenate([a, d], axis=-1)))
         return _spline(parameters.reshape(*parameters.shape[:2], 2, -1))
 
-    def _centre(self, a):
-        return _spline(self.centre(_centred(a))[..., None, :])
+    def _center(self, a):
+        return _spline(self.centre(_centered(a))[..., None, :])
 
 
 class _Coarse(eqx.Module):
@@ -211,13 +215,14 @@ class _Coarse(eqx.Module):
 
     def _couplings(self) -> distrax.Chain:
         """From noise to image."""
+        distrax = import_distrax()
         white = np.array(self.white)
         masks = [white if i % 2 else ~white for i in range(len(self.networks))]
         return distrax.Chain(
             [
                 distrax.MaskedCoupling(
                     jnp.asarray(mask),
-                    lambda u, network=network: network(_centred(u)).reshape(len(white), -1),
+                    lambda u, network=network: network(_centered(u)).reshape(len(white), -1),
                     _spline,
                 )
                 for mask, network in zip(masks, self.networks, strict=True)
@@ -239,20 +244,16 @@ class _Coarse(eqx.Module):
 
 def _spline(parameters: Float[Array, "... p"]) -> distrax.RationalQuadraticSpline:
     """A monotone map of [0, 1] to itself for each pixel."""
-    return distrax.RationalQuadraticSpline(parameters, range_min=0.0, range_max=1.0)
+    return import_distrax().RationalQuadraticSpline(parameters, range_min=0.0, range_max=1.0)
 
 
 def _coupling(network: ZeroConvNet, a: Array) -> distrax.SplitCoupling:
     """Two channels scaled and shifted given the first one and the coarse image."""
 
     def conditioner(first: Array) -> Array:
-        return network(jnp.concatenate([_centred(a), first], axis=-1)).reshape(*a.shape[:2], 2, 2)
+        return network(jnp.concatenate([_centered(a), first], axis=-1)).reshape(*a.shape[:2], 2, 2)
 
-    def affine(p: Array) -> distrax.ScalarAffine:
-        log_scale = LARGEST_LOG_SCALE * jnp.tanh(p[..., 1] / LARGEST_LOG_SCALE)
-        return distrax.ScalarAffine(shift=p[..., 0], log_scale=log_scale)
-
-    return distrax.SplitCoupling(1, 3, conditioner, affine)
+    return import_distrax().SplitCoupling(1, 3, conditioner, affine)
 
 
 def _invertible(matrix: Array) -> Array:
@@ -273,7 +274,7 @@ def _uniform(z: Array) -> tuple[Array, Array]:
     return jnp.clip(ndtr(z), EDGE, 1 - EDGE), -jnp.sum(0.5 * z**2) - 0.5 * z.size * jnp.log(2 * jnp.pi)
 
 
-def _centred(u: Array) -> Array:
+def _centered(u: Array) -> Array:
     """Uniform variables with mean 0 and variance 1, for the networks."""
     return (u - 0.5) * 12**0.5
 

@@ -5,8 +5,11 @@ from math import prod
 
 import equinox as eqx
 
-from numpyro_inverse.operators._inputs import grid_shape, per_axis
+from numpyro_inverse._checks import check_positive_number
+from numpyro_inverse.operators._inputs import RegularGrid, check_grid, per_axis
 from numpyro_inverse.operators._linear_operator import LinearOperator
+
+ROUNDING = 1e-6  # of a cell
 
 
 class BlockAverage(LinearOperator):
@@ -15,26 +18,31 @@ class BlockAverage(LinearOperator):
     Norm :math:`(f_1 \cdots f_d)^{-1/2}`.
 
     Args:
-        shape: the shape of the array acted on.
-        factor: cells per block; one for all axes or one each.
+        grid: where the field lives.
+        width: side lengths of a block, in the grid's length units; one for all axes or one each.
 
     Raises:
-        ValueError: a ``factor`` that is not a positive integer or does not divide its axis.
+        TypeError: ``grid`` is no grid, or ``width`` no number.
+        ValueError: a ``width`` that is not a whole number of cells, or does not divide its axis.
     """
 
     in_shape: tuple[int, ...] = eqx.field(static=True)
     factor: tuple[int, ...] = eqx.field(static=True)
 
-    def __init__(self, shape: int | Sequence[int], factor: int | Sequence[int]):
-        self.in_shape = grid_shape("BlockAverage", shape, any_ndim=True)
-        factors = per_axis("BlockAverage", "factor", factor, len(self.in_shape))
-        if any(isinstance(f, bool) or int(f) != f or f < 1 for f in factors):
-            raise ValueError(f"BlockAverage: `factor` must be positive integers; got {factor}.")
-        self.factor = tuple(int(f) for f in factors)
+    def __init__(self, grid: RegularGrid, width: float | Sequence[float]):
+        self.in_shape = check_grid("BlockAverage", grid).shape
+        widths = per_axis("BlockAverage", "width", width, len(self.in_shape))
+        widths = tuple(check_positive_number("BlockAverage", "width", w) for w in widths)
+        cells = tuple(w / h for w, h in zip(widths, grid.spacing, strict=True))
+        self.factor = tuple(round(f) for f in cells)
+        if any(f < 1 or abs(f - c) > ROUNDING * max(c, 1) for f, c in zip(self.factor, cells, strict=True)):
+            raise ValueError(
+                f"BlockAverage: `width` must be whole cells; {widths} are {cells} cells of sides {grid.spacing}."
+            )
         if any(n % f for n, f in zip(self.in_shape, self.factor, strict=True)):
             raise ValueError(
-                f"BlockAverage: `factor` {self.factor} does not divide the shape {self.in_shape}; crop or pad the "
-                "array to a multiple first."
+                f"BlockAverage: `width`, of {self.factor} cells, does not divide the shape {self.in_shape}; crop or "
+                "pad the domain to a multiple first."
             )
 
     @property

@@ -21,7 +21,7 @@ class Fourier(LinearOperator):
 
     Args:
         mask: boolean, of the image's shape, true at sampled frequencies in the order of :func:`numpy.fft.fftn`
-            (frequency zero at index 0: apply :func:`numpy.fft.ifftshift` to a centred mask).
+            (frequency zero at index 0: apply :func:`numpy.fft.ifftshift` to a centered mask).
 
     Raises:
         ValueError: ``mask`` is not boolean, has more than three axes, keeps no entry, or is traced.

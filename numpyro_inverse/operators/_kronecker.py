@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Inexact
 
-from numpyro_inverse.operators._inputs import in_precision_of
+from numpyro_inverse._checks import describe
+from numpyro_inverse.operators._inputs import finite_numbers, in_precision_of
 from numpyro_inverse.operators._linear_operator import LinearOperator
 
 
@@ -28,15 +29,21 @@ class Kronecker(LinearOperator):
     product is the product of the factors' norms, which are found by a dense SVD.
 
     Args:
-        factors: matrices of shape ``(m_i, n_i)``.
+        factors: matrices of shape ``(m_i, n_i)``, real or complex. May be traced.
+
+    Raises:
+        TypeError: a factor that is not of numbers.
+        ValueError: no factor, or one that is no matrix or not finite.
     """
 
     factors: tuple[Inexact[Array, "m n"], ...]
 
     def __init__(self, factors: Sequence[Inexact[Array, "m n"]]):
-        self.factors = tuple(jnp.asarray(f) for f in factors)
-        if not self.factors or any(f.ndim != 2 for f in self.factors):
-            raise ValueError(f"factors must be matrices; got shapes {[f.shape for f in self.factors]}.")
+        if isinstance(factors, str) or not hasattr(factors, "__iter__"):
+            raise TypeError(f"Kronecker: `factors` must be a list of matrices; got {describe(factors)}.")
+        self.factors = tuple(jnp.asarray(finite_numbers("Kronecker", "factors", f)) for f in factors)
+        if not self.factors or any(f.ndim != 2 or f.size == 0 for f in self.factors):
+            raise ValueError(f"Kronecker: `factors` must be matrices; got shapes {[f.shape for f in self.factors]}.")
 
     @property
     def in_shape(self) -> tuple[int, ...]:  # type: ignore[override]

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Inexact
 
+from numpyro_inverse._checks import check_instance, check_numeric, check_trailing
 from numpyro_inverse.operators._inputs import in_precision_of
 
 
@@ -36,11 +37,13 @@ class LinearOperator(eqx.Module):
     def __call__(self, x: Inexact[Array, "*batch_and_in"]) -> Inexact[Array, "*batch_and_out"]:
         """Apply the operator to the trailing axes of ``x``; leading axes are batch axes.
 
+        Integers and booleans are taken for floating-point numbers, half precision for single.
+
         Raises:
+            TypeError: ``x`` is not an array of numbers.
             ValueError: the trailing axes of ``x`` are not ``in_shape``.
         """
-        x = jnp.asarray(x)
-        x = x if jnp.issubdtype(x.dtype, jnp.inexact) else x.astype(jnp.result_type(float))
+        x = as_numbers(type(self).__name__, x)
         batch = _batch_shape(type(self).__name__, x, self.in_shape)
         if not batch:
             return self.mv(x)
@@ -59,7 +62,9 @@ class LinearOperator(eqx.Module):
         return Sum(self, -1.0 * other) if isinstance(other, LinearOperator) else NotImplemented
 
     def __mul__(self, factor: Any) -> "LinearOperator":
-        return NotImplemented if isinstance(factor, LinearOperator) else Scaled(self, jnp.asarray(factor))
+        if isinstance(factor, LinearOperator):
+            return NotImplemented
+        return Scaled(self, jnp.asarray(check_numeric(f"{type(self).__name__} * factor", "factor", factor)))
 
     __rmul__ = __mul__
 
@@ -80,6 +85,22 @@ class LinearOperator(eqx.Module):
         """The dense matrix acting on raveled arrays; for small operators and tests."""
         columns = jax.vmap(lambda e: jnp.ravel(self.mv(e.reshape(self.in_shape))))(jnp.eye(prod(self.in_shape)))
         return columns.T
+
+
+def as_numbers(name: str, x: Any) -> Array:
+    """``x`` as an array of floating-point or complex numbers of single precision at least."""
+    boolean = getattr(x, "dtype", None) in (np.bool_, bool)
+    x = jnp.asarray(x if boolean else check_numeric(name, "x", x))
+    if not jnp.issubdtype(x.dtype, jnp.inexact):
+        return x.astype(jnp.result_type(float))
+    return x.astype(jnp.float32) if jnp.finfo(x.dtype).bits < 32 else x
+
+
+def check_operator(where: str, argument: str, value: Any) -> Any:
+    """A linear operator."""
+    return check_instance(
+        where, argument, value, LinearOperator, "a LinearOperator (`Matrix(a)` makes one of an array)"
+    )
 
 
 def _batch_shape(name: str, x: Array, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -148,6 +169,8 @@ class Composition(LinearOperator):
     inner: LinearOperator
 
     def __check_init__(self):
+        check_operator("Composition", "outer", self.outer)
+        check_operator("Composition", "inner", self.inner)
         if self.outer.in_shape != self.inner.out_shape:
             raise ValueError(
                 f"cannot compose: {type(self.outer).__name__} acts on shape {self.outer.in_shape}, but "
@@ -177,6 +200,8 @@ class Sum(LinearOperator):
     right: LinearOperator
 
     def __check_init__(self):
+        check_operator("Sum", "left", self.left)
+        check_operator("Sum", "right", self.right)
         if (self.left.in_shape, self.left.out_shape) != (self.right.in_shape, self.right.out_shape):
             raise ValueError(
                 f"cannot add operators of shapes {self.left.in_shape} -> {self.left.out_shape} and "
@@ -233,10 +258,12 @@ class Stack(LinearOperator):
 
     def __init__(self, *operators: LinearOperator):
         if not operators:
-            raise ValueError("Stack needs at least one operator.")
+            raise ValueError("Stack: `operators` must be one or more; got none.")
+        for op in operators:
+            check_operator("Stack", "operators", op)
         shapes = {op.in_shape for op in operators}
         if len(shapes) > 1:
-            raise ValueError(f"stacked operators must act on one shape; got {sorted(shapes)}.")
+            raise ValueError(f"Stack: `operators` must act on one shape; got {sorted(shapes)}.")
         self.operators = operators
 
     @property
@@ -249,6 +276,7 @@ class Stack(LinearOperator):
 
     def split(self, y: Inexact[Array, " out"]) -> tuple[Array, ...]:
         """The outputs of each operator, in their own shapes."""
+        y = check_trailing("Stack.split", "y", y, self.out_shape)
         ends = np.cumsum([prod(op.out_shape) for op in self.operators])[:-1]
         parts = jnp.split(y, ends, axis=-1)
         return tuple(p.reshape(p.shape[:-1] + op.out_shape) for p, op in zip(parts, self.operators, strict=True))

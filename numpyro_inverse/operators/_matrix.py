@@ -6,10 +6,9 @@ from math import prod
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Inexact
 
-from numpyro_inverse.operators._inputs import grid_shape, in_precision_of, is_traced
+from numpyro_inverse.operators._inputs import finite_numbers, grid_shape, in_precision_of
 from numpyro_inverse.operators._linear_operator import LinearOperator
 
 
@@ -22,7 +21,8 @@ class Matrix(LinearOperator):
         out_shape: shape of the result, of size ``out_size``; default ``(out_size,)``.
 
     Raises:
-        ValueError: ``matrix`` is not a matrix of finite numbers, or a shape does not have its size.
+        TypeError: ``matrix`` is not of numbers, or a shape not of integers.
+        ValueError: ``matrix`` is no matrix or not finite, or a shape does not have its size.
     """
 
     matrix: Inexact[Array, "m n"]
@@ -35,19 +35,12 @@ class Matrix(LinearOperator):
         in_shape: Sequence[int] | None = None,
         out_shape: Sequence[int] | None = None,
     ):
-        matrix = matrix if is_traced(matrix) else np.asarray(matrix)
-        if matrix.ndim != 2 or 0 in matrix.shape or not jnp.issubdtype(matrix.dtype, jnp.number):
-            raise ValueError(
-                f"Matrix: `matrix` must be a matrix of numbers; got dtype {matrix.dtype}, shape {matrix.shape}."
-            )
-        if not is_traced(matrix) and not np.all(np.isfinite(matrix)):
-            bad = int(np.sum(~np.isfinite(matrix)))
-            raise ValueError(
-                f"Matrix: `matrix` must be finite; {bad} of its {matrix.size} entries are NaN or infinite."
-            )
+        matrix = jnp.asarray(finite_numbers("Matrix", "matrix", matrix))
+        if matrix.ndim != 2 or 0 in matrix.shape:
+            raise ValueError(f"Matrix: `matrix` must be a matrix; got shape {matrix.shape}.")
         if jnp.issubdtype(matrix.dtype, jnp.integer):
             matrix = matrix.astype(float)
-        self.matrix = jnp.asarray(matrix)
+        self.matrix = matrix
         self.in_shape = _shape_of_size("in_shape", in_shape, matrix.shape[1])
         self.out_shape = _shape_of_size("out_shape", out_shape, matrix.shape[0])
 

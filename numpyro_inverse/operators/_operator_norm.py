@@ -6,7 +6,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
-from numpyro_inverse.operators._linear_operator import LinearOperator
+from numpyro_inverse._checks import check_count, check_key, check_positive_number
+from numpyro_inverse.operators._linear_operator import LinearOperator, check_operator
+
+HERE = "operator_norm"
 
 
 class OperatorNorm(NamedTuple):
@@ -26,7 +29,7 @@ class OperatorNorm(NamedTuple):
 
 
 def operator_norm(
-    operator: LinearOperator, key: PRNGKeyArray, *, tolerance: float = 1e-4, max_iterations: int = 1000
+    operator: LinearOperator, rng_key: PRNGKeyArray, *, tolerance: float = 1e-4, max_iterations: int = 1000
 ) -> OperatorNorm:
     r"""Estimate :math:`\|A\| = \max_{\|x\| = 1} \|A x\|` by power iteration on :math:`A^{\mathsf H} A`.
 
@@ -37,21 +40,21 @@ def operator_norm(
 
     Args:
         operator: real or complex.
-        key: for the starting vector.
+        rng_key: for the starting vector.
         tolerance: relative accuracy aimed at.
         max_iterations: limit on applications of :math:`A^{\mathsf H} A`.
 
     Raises:
+        TypeError: ``operator`` is no operator, ``rng_key`` no random key.
         ValueError: ``tolerance`` is not positive or ``max_iterations`` is below 1.
 
     References:
         G. H. Golub and C. F. Van Loan, *Matrix Computations*, 4th ed., section 8.2.
     """
-    if not tolerance > 0 or max_iterations < 1:
-        raise ValueError(
-            f"operator_norm: `tolerance` must be positive and `max_iterations` at least 1; got {tolerance} and "
-            f"{max_iterations}."
-        )
+    check_operator(HERE, "operator", operator)
+    check_key(HERE, "rng_key", rng_key)
+    tolerance = check_positive_number(HERE, "tolerance", tolerance)
+    max_iterations = check_count(HERE, "max_iterations", max_iterations)
     real = jax.ShapeDtypeStruct(operator.in_shape, jnp.result_type(float))
     domain = jnp.result_type(real.dtype, jax.eval_shape(operator.mv, real).dtype)  # complex if the operator is
 
@@ -66,7 +69,7 @@ def operator_norm(
         return unfinished & (iterations < max_iterations) & (jnp.linalg.norm(v) > 0)
 
     zero = jnp.zeros((), real.dtype)
-    start = (jax.random.normal(key, operator.in_shape, domain), zero, zero, 0)
+    start = (jax.random.normal(rng_key, operator.in_shape, domain), zero, zero, 0)
     _, estimate, previous, iterations = jax.lax.while_loop(growing, grow, start)
     bound = operator.norm_bound()
     return OperatorNorm(

@@ -1,6 +1,5 @@
 """Parallel-beam tomography: strip integrals of a pixel image."""
 
-from collections.abc import Sequence
 from math import ceil, hypot
 
 import equinox as eqx
@@ -9,8 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from numpyro_inverse.operators._inputs import finite_real, grid_shape, per_axis
+from numpyro_inverse._checks import check_count, check_positive_number
+from numpyro_inverse.operators._inputs import RegularGrid, check_grid, finite_real
 from numpyro_inverse.operators._linear_operator import LinearOperator
+
+NARROWEST = 0.01  # bin, in pixels
 
 
 class Radon(LinearOperator):
@@ -19,7 +21,7 @@ class Radon(LinearOperator):
     .. math:: (A x)_{a b} = \frac{1}{w} \int_{s_b - w/2}^{s_b + w/2} \int_{\mathbb{R}}
         x\bigl(s \, n_a + t \, n_a^\perp\bigr) \, dt \, ds, \qquad n_a = (\cos\theta_a, \sin\theta_a),
 
-    with the origin at the centre of the image, :math:`s_b = (b - (B - 1)/2) w`, and the first coordinate along
+    with the origin at the center of the image, :math:`s_b = (b - (B - 1)/2) w`, and the first coordinate along
     axis 0: at :math:`\theta = 0` the result sums over axis 1. Values are line integrals, in image units times length
     units; the sum over bins times :math:`w` is the integral of the image at every angle, if the detector holds it.
 
@@ -29,16 +31,17 @@ class Radon(LinearOperator):
     again for every angle, in time proportional to pixels times angles and memory of one image.
 
     Args:
-        shape: the shape of the image, two axes.
+        grid: where the image lives, two axes; :math:`h` is its spacing. The rotation is about its center; its boundary
+            does not matter.
         angles: :math:`\theta`, in radians, any number and order. May be traced.
         num_bins: number :math:`B` of detector bins; by default enough to hold the image at every angle. What falls
             beside the detector is not measured.
-        pixel_size: :math:`h`, in length units; one number or one per axis (a ``Grid``'s ``spacing``).
-        bin_width: :math:`w`, in length units; by default the smaller pixel size.
+        bin_width: :math:`w`, in the grid's length units; by default the smaller side of a pixel.
 
     Raises:
-        ValueError: ``shape`` is not two positive integers, ``angles`` is empty, not a vector or not finite, or a size
-            is not positive and finite.
+        TypeError: ``grid`` is no grid, or an argument no real number.
+        ValueError: ``grid`` has not two axes, ``angles`` is empty, not a vector or not finite, or a bin is not positive
+            or narrower than a hundredth of a pixel.
     """
 
     angles: Float[Array, " angles"]
@@ -49,27 +52,29 @@ class Radon(LinearOperator):
 
     def __init__(
         self,
-        shape: Sequence[int],
+        grid: RegularGrid,
         angles: Float[Array, " angles"],
+        *,
         num_bins: int | None = None,
-        pixel_size: float | Sequence[float] = 1.0,
         bin_width: float | None = None,
     ):
-        self.in_shape = grid_shape("Radon", shape)
+        self.in_shape = check_grid("Radon", grid).shape
         if len(self.in_shape) != 2:
-            raise ValueError(f"Radon: `shape` must have two axes; got {self.in_shape}.")
+            raise ValueError(f"Radon: `grid` must have two axes; got shape {self.in_shape}.")
         self.angles = finite_real("Radon", "angles", angles)
         if self.angles.ndim != 1 or self.angles.size == 0:
             raise ValueError(f"Radon: `angles` must be a vector of at least one angle; got shape {self.angles.shape}.")
-        sizes = per_axis("Radon", "pixel_size", pixel_size, 2)
-        self.pixel_size = (_positive("pixel_size", sizes[0]), _positive("pixel_size", sizes[1]))
-        self.bin_width = _positive("bin_width", min(self.pixel_size) if bin_width is None else bin_width)
+        h0, h1 = grid.spacing
+        self.pixel_size = (h0, h1)
+        self.bin_width = check_positive_number("Radon", "bin_width", min(h0, h1) if bin_width is None else bin_width)
+        if self.bin_width < NARROWEST * max(h0, h1):
+            raise ValueError(
+                f"Radon: `bin_width` {self.bin_width} is less than {NARROWEST} of a pixel of sides {self.pixel_size}."
+            )
         if num_bins is None:
             diagonal = hypot(*(n * h for n, h in zip(self.in_shape, self.pixel_size, strict=True)))
             num_bins = ceil(diagonal / self.bin_width * (1 - 1e-12))
-        if isinstance(num_bins, bool) or int(num_bins) != num_bins or num_bins < 1:
-            raise ValueError(f"Radon: `num_bins` must be a positive integer; got {num_bins}.")
-        self.num_bins = int(num_bins)
+        self.num_bins = check_count("Radon", "num_bins", num_bins)
 
     @property
     def out_shape(self) -> tuple[int, ...]:  # type: ignore[override]
@@ -77,7 +82,7 @@ class Radon(LinearOperator):
 
     @property
     def bins(self) -> np.ndarray:
-        """Bin centres on the detector, in length units; 0 is the projection of the image's centre."""
+        """Bin centers on the detector, in length units; 0 is the projection of the image's center."""
         return (np.arange(self.num_bins) - (self.num_bins - 1) / 2) * self.bin_width
 
     def mv(self, x):
@@ -91,12 +96,12 @@ class Radon(LinearOperator):
         def project(angle):
             cos, sin = jnp.cos(angle), jnp.sin(angle)
             narrow, wide = jnp.sort(jnp.abs(jnp.stack([h0 / w * cos, h1 / w * sin])))
-            centre = x0 * cos + x1 * sin + self.num_bins / 2  # in bins from the detector's end
-            first = jnp.floor(centre - (narrow + wide) / 2)
+            center = x0 * cos + x1 * sin + self.num_bins / 2  # in bins from the detector's end
+            first = jnp.floor(center - (narrow + wide) / 2)
             # One value of `first` for the weights and for the indices: recomputed within two fused loops it may be
             # rounded to either side of an integer, and a pixel's shadow would land a whole bin away from its weights.
-            centre, first = jax.lax.optimization_barrier((centre, first))
-            shares = [_shadow_before(first + k - centre, narrow, wide) for k in range(1, touched)]
+            center, first = jax.lax.optimization_barrier((center, first))
+            shares = [_shadow_before(first + k - center, narrow, wide) for k in range(1, touched)]
             start = jnp.clip(first.astype(int) + touched, 0, self.num_bins + touched)
             projection = jnp.zeros(self.num_bins + 2 * touched, x.dtype)  # the ends catch what misses the detector
             for k, (before, until) in enumerate(zip([0.0, *shares], [*shares, 1.0], strict=True)):
@@ -115,15 +120,9 @@ class Radon(LinearOperator):
 
 
 def _shadow_before(t: Array, narrow: Array, wide: Array) -> Array:
-    """The share of a unit pixel's trapezoidal shadow, centred at 0, that lies below ``t``."""
+    """The share of a unit pixel's trapezoidal shadow, centerd at 0, that lies below ``t``."""
     distance = jnp.abs(t)
     on_ramp = jnp.clip((narrow + wide) / 2 - distance, 0, narrow)
     on_plateau = jnp.maximum((wide - narrow) / 2 - distance, 0)
     beyond = on_ramp**2 / (2 * wide * jnp.maximum(narrow, jnp.finfo(t.dtype).tiny)) + on_plateau / wide
     return jnp.where(t >= 0, 1 - beyond, beyond)
-
-
-def _positive(name: str, value: float) -> float:
-    if not (np.isfinite(value) and value > 0):
-        raise ValueError(f"Radon: `{name}` must be positive and finite; got {value}.")
-    return float(value)

@@ -7,9 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from numpyro_inverse._checks import check_nonnegative_number, check_real, describe, is_traced, show
 from numpyro_inverse.operators._boundary import check_boundary, source
-from numpyro_inverse.operators._inputs import finite_real, grid_shape, is_traced, per_axis
+from numpyro_inverse.operators._inputs import RegularGrid, check_grid, finite_real, grid_shape, per_axis
 from numpyro_inverse.operators._kronecker import Kronecker
+
+REACH = 5  # where a Gaussian is cut off, in standard deviations
+WIDEST = 100  # of a Gaussian, in lengths of the domain
 
 
 class SeparableConvolution(Kronecker):
@@ -22,59 +26,93 @@ class SeparableConvolution(Kronecker):
     ``docs/operators.md``, with the alternatives).
 
     Args:
-        kernels: one real vector per axis, centre at index ``size // 2``. May be traced.
+        kernels: one real vector per axis, center at index ``size // 2``. May be traced.
         shape: the shape of the array acted on.
-        boundary: ``"circular"``, ``"reflect"`` or ``"zero"``, as for ``Convolution``.
+        boundary: ``"periodic"``, ``"neumann"``, ``"dirichlet"`` or ``"zero"``, as for ``Convolution``; one for all axes
+            or one each.
 
     Raises:
-        ValueError: a kernel that is empty, not a vector, complex or not finite; a number of kernels other than that
-            of axes; an unknown ``boundary``.
+        TypeError: a kernel that is not of real numbers.
+        ValueError: a kernel that is empty, not a vector or not finite; a number of kernels other than that of axes; an
+            unknown ``boundary``.
     """
 
-    def __init__(self, kernels: Sequence[Float[Array, " m"]], shape: int | Sequence[int], boundary: str = "circular"):
+    def __init__(
+        self,
+        kernels: Sequence[Float[Array, " m"]],
+        shape: int | Sequence[int],
+        boundary: str | Sequence[str] = "periodic",
+    ):
         shape = grid_shape("SeparableConvolution", shape)
-        check_boundary("SeparableConvolution", boundary)
+        boundaries = check_boundary("SeparableConvolution", boundary, len(shape))
+        if isinstance(kernels, str) or not hasattr(kernels, "__iter__"):
+            raise TypeError(f"SeparableConvolution: `kernels` must be a list of vectors; got {describe(kernels)}.")
         kernels = [finite_real("SeparableConvolution", "kernels", k) for k in kernels]
         if len(kernels) != len(shape) or any(k.ndim != 1 or k.size == 0 for k in kernels):
             raise ValueError(
                 f"SeparableConvolution: `kernels` must be {len(shape)} non-empty vectors, one per axis of `shape` "
                 f"{shape}; got shapes {[k.shape for k in kernels]}."
             )
-        self.factors = tuple(_toeplitz(k, n, boundary) for k, n in zip(kernels, shape, strict=True))
+        self.factors = tuple(_toeplitz(k, n, b) for k, n, b in zip(kernels, shape, boundaries, strict=True))
 
     @classmethod
     def gaussian(
         cls,
+        grid: RegularGrid,
         width: Any,
-        shape: int | Sequence[int],
-        boundary: str = "circular",
-        radius: int | Sequence[int] | None = None,
+        *,
+        boundary: str | Sequence[str] | None = None,
+        radius: float | Sequence[float] | None = None,
     ) -> "SeparableConvolution":
         """A Gaussian blur; see :meth:`numpyro_inverse.operators.Convolution.gaussian`."""
-        shape = grid_shape("Convolution.gaussian", shape)
-        widths = per_axis("Convolution.gaussian", "width", width, len(shape))
-        if radius is None:
-            if is_traced(*widths):
-                raise ValueError("Convolution.gaussian: `width` is traced; say where the kernel ends with `radius=`.")
-            if not all(np.isfinite(w) and w >= 0 for w in widths):
-                raise ValueError(f"Convolution.gaussian: `width` must be finite and not negative; got {width}.")
-            radius = [int(np.ceil(5 * w)) for w in widths]
-        radii = per_axis("Convolution.gaussian", "radius", radius, len(shape))
-        if any(int(r) != r or r < 0 for r in radii):
-            raise ValueError(f"Convolution.gaussian: `radius` must be non-negative integers; got {radius}.")
-        return cls([_gaussian(w, int(r)) for w, r in zip(widths, radii, strict=True)], shape, boundary)
+        here = "Convolution.gaussian"
+        shape = check_grid(here, grid).shape
+        widths = per_axis(here, "width", width, len(shape))
+        if radius is None and is_traced(*widths):
+            raise ValueError(f"{here}: `width` is traced; say where the kernel ends with `radius=`.")
+        widths = tuple(check_real(here, "width", w) if is_traced(w) else _length(here, "width", w) for w in widths)
+        radii = [REACH * w for w in widths] if radius is None else per_axis(here, "radius", radius, len(shape))
+        kernels = []
+        for w, r, n, h in zip(widths, radii, shape, grid.spacing, strict=True):
+            cells = _length(here, "radius", r) / h
+            if cells > REACH * WIDEST * n:
+                raise ValueError(
+                    f"{here}: `width` {show(width)} is over {WIDEST} times an axis of {n} cells of {h}, or `radius` "
+                    f"over {REACH * WIDEST} times; nothing but a mean would be left."
+                )
+            kernels.append(_gaussian(w / h, int(np.ceil(cells - 1e-9))))
+        return cls(kernels, shape, grid.boundary if boundary is None else boundary)
 
 
-def _gaussian(width: Any, radius: int) -> Array:
+def _length(where: str, argument: str, value: Any) -> float:
+    return check_nonnegative_number(where, argument, value)
+
+
+def _gaussian(cells: Any, radius: int) -> Array:
     if radius == 0:
         return jnp.ones(1)
-    j = jnp.arange(-radius, radius + 1)
-    weights = jnp.exp(-0.5 * (j / width) ** 2)
+    if is_traced(cells):
+        cells = jnp.where(cells >= 0, cells, jnp.nan)
+    j = np.arange(-radius, radius + 1)
+    weights = jnp.where(j == 0, 1.0, jnp.exp(-0.5 * (jnp.asarray(j) / cells) ** 2))  # also for a width of 0
     return weights / jnp.sum(weights)
 
 
 def _toeplitz(kernel: Array, n: int, boundary: str) -> Array:
     """Row ``i`` holds the weights of ``sum_j kernel[j] x[i - (j - size // 2)]``, positions folded into ``0..n-1``."""
+    kernel = _folded(kernel, n, boundary)
     i, j = np.mgrid[:n, : kernel.size]
-    column, shown = source(boundary, i - j + kernel.size // 2, n)
-    return jnp.zeros((n, n), kernel.dtype).at[i, column].add(jnp.where(shown, kernel, 0))
+    column, sign = source(boundary, i - j + kernel.size // 2, n)
+    return jnp.zeros((n, n), kernel.dtype).at[i, column].add(kernel * jnp.asarray(sign, kernel.dtype))
+
+
+def _folded(kernel: Array, n: int, boundary: str) -> Array:
+    """A kernel longer than two arrays, in the 2 n offsets that differ: the continued array has that period, or ends."""
+    period = 2 * n
+    if kernel.size <= period:
+        return kernel
+    middle = kernel.size // 2
+    if boundary == "zero":
+        return kernel[middle - n : middle + n]
+    offset = (np.arange(kernel.size) - middle + n) % period
+    return jnp.zeros(period, kernel.dtype).at[offset].add(kernel)

@@ -35,8 +35,8 @@ def field(
     the mean's colours. A field of one axis is drawn as mean, 89 % equal-tailed band and truth, above its standard
     deviation and the diagnostic.
 
-    >>> figure = field(to_arviz(mcmc, domain={"field": grid}), "field", truth=truth)  # doctest: +SKIP
-    >>> figure.savefig("field.png")  # doctest: +SKIP
+    >>> figure = field(to_arviz(mcmc, domain={"field": grid}), "field", truth=truth)
+    >>> figure.savefig("field.png")
 
     Args:
         tree: samples, as :func:`~numpyro_inverse.infer.to_arviz` returns them.

@@ -31,6 +31,7 @@ class Case(NamedTuple):
     fields: tuple[str, ...] = ("accept_prob", "step_size", "potential_energy", "num_grads")
     bias: float = 0.0
     gaussian_only: bool = False  # then the model has its scale fixed to 1
+    shown: tuple[str, ...] = ("step_size", "mean_accept_prob")  # by the progress bar
     whole: bool = False  # it samples the scale and the white noise together or not at all
 
 
@@ -62,9 +63,12 @@ KERNELS = {
     "ExactGibbs": Case(
         lambda model: ExactGibbs(model, MALA, sites=["white"]),
         fields=("accept_prob", "step_size", "potential_energy", "error"),
+        shown=("step_size",),
         whole=True,
     ),
-    "ExactGaussian": Case(ExactGaussian, fields=("accept_prob", "error"), bias=0.02, gaussian_only=True),
+    "ExactGaussian": Case(
+        ExactGaussian, fields=("accept_prob", "error"), shown=("num_steps", "error"), bias=0.02, gaussian_only=True
+    ),
 }
 
 

@@ -5,7 +5,15 @@ import numpy as np
 import pytest
 
 from numpyro_inverse.domains import Grid, _transforms
-from numpyro_inverse.domains._transforms import BOUNDARIES, analysis, basis, basis_at, synthesis, variance_synthesis
+from numpyro_inverse.domains._transforms import (
+    BOUNDARIES,
+    analysis,
+    basis,
+    basis_at,
+    cardinal,
+    synthesis,
+    variance_synthesis,
+)
 
 SIZES = (1, 2, 3, 8, 9)
 
@@ -52,6 +60,31 @@ def test_transforms_are_the_basis(path, boundary, n, x64):
 
 @pytest.mark.parametrize("boundary", BOUNDARIES)
 @pytest.mark.parametrize("n", SIZES)
+def test_cardinal_functions(path, boundary, n):
+    """The series through given values: on the centers the values themselves, elsewhere as the basis says."""
+    t = np.append((np.arange(n) + 0.5) / n, [0.0, 0.123, 0.777, 1.0])
+    weights = cardinal(boundary, n, t)
+    np.testing.assert_allclose(weights[:n], np.eye(n), atol=1e-13)
+    np.testing.assert_allclose(weights, basis_at(boundary, n, t) @ basis(boundary, n).T, atol=1e-13)
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.int64, bool, np.float16, jnp.bfloat16, complex])
+def test_transform_of_other_dtypes(dtype):
+    """Integers are numbers (once they gave zeros), half precision is single, complex parts are transformed each."""
+    grid = Grid((3, 4), boundary=("neumann", "periodic"))
+    x = np.random.default_rng(0).integers(0, 2, size=(3, 4)).astype(dtype)
+    parts = [
+        np.asarray(p, np.float32) for p in ((x.real, x.imag) if dtype is complex else (x, 0 * np.asarray(x, float)))
+    ]
+    expected = np.asarray(grid.transform(parts[0])) + 1j * np.asarray(grid.transform(parts[1]))
+    found = grid.transform(x)
+    assert found.dtype == (jnp.complex64 if dtype is complex else jnp.float32)
+    np.testing.assert_allclose(found, expected if dtype is complex else expected.real, atol=1e-6)
+    assert np.abs(found).max() > 0.1
+
+
+@pytest.mark.parametrize("boundary", BOUNDARIES)
+@pytest.mark.parametrize("n", SIZES)
 def test_variance_synthesis_is_the_squared_basis(path, boundary, n, x64):
     v = np.random.default_rng(n).uniform(size=(2, n, 3))
     expected = np.einsum("ink,jn->ijk", v, basis(boundary, n) ** 2)
@@ -80,5 +113,7 @@ def test_grid_transform_acts_on_the_trailing_axes(x64):
 
 @pytest.mark.parametrize("name", ["transform", "inverse_transform"])
 def test_grid_transform_of_a_wrong_shape(name):
-    with pytest.raises(ValueError, match=rf"Grid.{name}: trailing axes must be \(3, 4\); got shape \(4, 3\)"):
+    with pytest.raises(
+        ValueError, match=rf"Grid.{name}: the trailing axes of `x` must be \(3, 4\); got shape \(4, 3\)"
+    ):
         getattr(Grid((3, 4)), name)(jnp.zeros((4, 3)))

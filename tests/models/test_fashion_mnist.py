@@ -1,6 +1,7 @@
 """Images of clothes: the reader, the three problems under the four priors, and the shipped weights."""
 
 import gzip
+import zlib
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ from models import fashion_mnist
 from numpyro_inverse.distributions import Flow
 from numpyro_inverse.nn import dequantize, load_metadata
 from numpyro_inverse.nn.pretrained import load_pretrained, pretrained_about
+from training import patch_flow
 
 PROBLEMS = (fashion_mnist.blur, fashion_mnist.inpainting, fashion_mnist.compressed_sensing)
 
@@ -60,12 +62,19 @@ def test_the_shipped_autoencoder_has_its_score(key):
     assert abs(error.mean() - about["test_reconstruction_rms"] ** 2) < 5 * error.std() / 10
 
 
-def test_the_patch_flow_beats_a_gaussian(key):
-    about = pretrained_about("patch_flow")
-    assert about["test_bits_per_dimension"] < about["gaussian_test_bits_per_dimension"]
+def test_the_shipped_patch_flow_has_its_score(key):
+    """Bits per dimension of 1,000 patches of the held-out photograph, against the score of 20,000 others; 5 standard
+    errors. No Gaussian can do as well: not even the one with the mean and covariance of those very patches.
+    """
+    drawn = np.random.default_rng(zlib.crc32(b"patches"))
+    patches = patch_flow.patches(patch_flow.HELD_OUT, 1000, drawn)
+    x = np.asarray(dequantize(patches, key), float)
     flow = Flow(load_pretrained("patch_flow"))
-    patches = flow.sample(key, (50,))
-    assert np.all(np.isfinite(flow.log_prob(patches)))
+    bits = 8 - np.asarray(jax.jit(flow.log_prob)(jnp.asarray(x, jnp.float32)), float) / 64 / np.log(2)
+    error = bits.std() * (1 / 1000 + 1 / 20_000) ** 0.5
+    assert abs(bits.mean() - pretrained_about("patch_flow")["test_bits_per_dimension"]) < 5 * error
+    entropy = 0.5 * np.linalg.slogdet(2 * np.pi * np.e * np.cov(x, rowvar=False, bias=True))[1]
+    assert bits.mean() + 5 * error < 8 + entropy / 64 / np.log(2)
 
 
 def test_names_that_are_not_there():

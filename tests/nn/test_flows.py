@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from numpyro_inverse.nn import AutoregressiveFlow, CouplingFlow, MultiscaleFlow, fit_flow, flow_log_prob
-from numpyro_inverse.nn._coupling_flow import spline
+from numpyro_inverse.nn._bijectors import spline
 from numpyro_inverse.nn._networks import _convolve
 
 ROOT = np.array([[1.0, 0, 0], [0.9, 0.4, 0], [-0.5, 0.3, 0.2]])

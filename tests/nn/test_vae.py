@@ -9,7 +9,8 @@ import pytest
 
 from numpyro_inverse.distributions import Pushforward
 from numpyro_inverse.nn import VAE, fit_vae
-from numpyro_inverse.nn._vae import _cut, _join, _Neighbourhoods, kl_to_white
+from numpyro_inverse.nn._square_networks import Neighborhoods, cut, join
+from numpyro_inverse.nn._vae import kl_to_white
 
 SIZE, LATENT, ROWS = 5, 2, 4000
 
@@ -101,9 +102,9 @@ def test_images_and_generator_prior(key):
 def test_squares_of_pixels_and_their_convolution(key):
     """Squares are neighbours in the image and come back; the layer over them is Equinox's convolution."""
     image = jnp.arange(96.0).reshape(8, 12)
-    np.testing.assert_array_equal(_cut(image)[1, 2].reshape(4, 4), image[4:, 8:])
-    np.testing.assert_array_equal(_join(_cut(image)), image)
-    layer, theirs = _Neighbourhoods(2, 3, key=key), eqx.nn.Conv2d(2, 3, 3, padding=1, key=key)
+    np.testing.assert_array_equal(cut(image)[1, 2].reshape(4, 4), image[4:, 8:])
+    np.testing.assert_array_equal(join(cut(image)), image)
+    layer, theirs = Neighborhoods(2, 3, key=key), eqx.nn.Conv2d(2, 3, 3, padding=1, key=key)
     weight = layer.linear.weight.reshape(3, 3, 3, 2).transpose(0, 3, 1, 2)
     theirs = eqx.tree_at(lambda c: (c.weight, c.bias), theirs, (weight, layer.linear.bias[:, None, None]))
     x = jax.random.normal(key, (4, 5, 2))

@@ -12,6 +12,11 @@ from numpyro_inverse.operators import Radon
 ANGLES = np.array([0.0, 0.3, np.pi / 4, 1.2, np.pi / 2, 2.5, -0.9])
 
 
+def pixels(*shape):
+    """Pixels with sides of 1."""
+    return Grid(shape, extent=shape)
+
+
 def _strip_means(antiderivative, a):
     """Means over each bin of a projection with the given antiderivative in s; one row per angle."""
     edges = np.append(a.bins - a.bin_width / 2, a.bins[-1] + a.bin_width / 2)
@@ -20,7 +25,7 @@ def _strip_means(antiderivative, a):
 
 def test_pixels_shadow_by_brute_force(x64):
     """One rectangular pixel at a time, cut into 400 x 400 points, each dropped into its bin."""
-    a = Radon((3, 2), ANGLES, pixel_size=(0.7, 1.1), bin_width=0.4)
+    a = Radon(Grid((3, 2), (2.1, 2.2)), ANGLES, bin_width=0.4)
     fine = (np.arange(400) + 0.5) / 400 - 0.5
     for i, j in ((0, 0), (1, 1), (2, 0)):
         x0, x1 = np.meshgrid((i - 1 + fine) * 0.7, (j - 0.5 + fine) * 1.1, indexing="ij")
@@ -31,16 +36,16 @@ def test_pixels_shadow_by_brute_force(x64):
 
 
 def test_disc(x64):
-    """An off-centre disc of radius r: chords 2 sqrt(r^2 - (s - c)^2), c = centre . n. The error falls with h."""
-    r, centre = 0.3, np.array([0.12, -0.07])
-    c = centre @ np.stack([np.cos(ANGLES), np.sin(ANGLES)])
+    """An off-center disc of radius r: chords 2 sqrt(r^2 - (s - c)^2), c = center . n. The error falls with h."""
+    r, center = 0.3, np.array([0.12, -0.07])
+    c = center @ np.stack([np.cos(ANGLES), np.sin(ANGLES)])
     errors = []
     for n in (32, 128):
         grid = Grid((n, n))
         sub = np.stack(np.meshgrid(*[(np.arange(8 * n) + 0.5) / (8 * n) - 0.5] * 2, indexing="ij"), -1)
-        inside = np.sum((sub - centre) ** 2, -1) <= r**2
+        inside = np.sum((sub - center) ** 2, -1) <= r**2
         image = inside.reshape(n, 8, n, 8).mean((1, 3))
-        a = Radon(grid.shape, ANGLES, pixel_size=grid.spacing)
+        a = Radon(grid, ANGLES)
 
         def area(s):
             t = np.clip((s - c[:, None]) / r, -1, 1)
@@ -60,7 +65,7 @@ def test_gaussian_converges_at_second_order(x64):
         grid = Grid((n, n))
         edges = np.arange(n + 1) / n - 0.5
         means = [np.diff(0.5 * erf(edges / (s * np.sqrt(2)))) * n for s in scales]
-        a = Radon(grid.shape, ANGLES, pixel_size=grid.spacing)
+        a = Radon(grid, ANGLES)
         expected = _strip_means(lambda s: 0.5 * erf(s / np.sqrt(2 * variance[:, None])), a)
         errors.append(np.max(np.abs(a(np.outer(*means)) - expected)))
     assert errors[1] < 0.002 * expected.max()
@@ -87,7 +92,7 @@ def test_no_shadow_is_misplaced_when_compiled(precision):
     x = np.random.default_rng(0).normal(size=(64, 64))
     angles = np.linspace(0, np.pi, 12, endpoint=False)
     with jax.enable_x64(precision is np.float64):
-        a = Radon(x.shape, angles)
+        a = Radon(pixels(*x.shape), angles)
         y = np.asarray(jax.jit(lambda a, x: a(x))(a, x.astype(precision)), float)
     np.testing.assert_allclose(y, _dense(x.shape, angles, a.bins) @ x.ravel(), rtol=0, atol=1e-3)
     np.testing.assert_allclose(y.sum(1), x.sum(), rtol=0, atol=100 * np.finfo(precision).eps * np.abs(x).sum())
@@ -95,26 +100,26 @@ def test_no_shadow_is_misplaced_when_compiled(precision):
 
 def test_angle_zero_sums_over_axis_one(x64):
     x = np.random.default_rng(1).normal(size=(4, 4))
-    y = Radon((4, 4), [0.0, np.pi / 2, np.pi], num_bins=4)(x)
+    y = Radon(pixels(4, 4), [0.0, np.pi / 2, np.pi], num_bins=4)(x)
     np.testing.assert_allclose(y, [x.sum(1), x.sum(0), x.sum(1)[::-1]], atol=1e-13)
 
 
 def test_short_detector_misses_what_lies_beside_it(x64):
     x, angles = np.random.default_rng(2).normal(size=(6, 7)), [0.2, 1.0]
-    whole = Radon((6, 7), angles, num_bins=11)(x)
-    np.testing.assert_allclose(Radon((6, 7), angles, num_bins=5)(x), whole[:, 3:8], atol=1e-13)
+    whole = Radon(pixels(6, 7), angles, num_bins=11)(x)
+    np.testing.assert_allclose(Radon(pixels(6, 7), angles, num_bins=5)(x), whole[:, 3:8], atol=1e-13)
 
 
 def test_angles_can_be_inferred(x64):
     x = jnp.asarray(np.random.default_rng(3).normal(size=(6, 5)))
-    project = jax.jit(lambda t: Radon((6, 5), t[None])(x))
+    project = jax.jit(lambda t: Radon(pixels(6, 5), t[None])(x))
     numerical = (project(0.7 + 1e-6) - project(0.7 - 1e-6)) / 2e-6
     np.testing.assert_allclose(jax.jvp(project, (0.7,), (1.0,))[1], numerical, atol=1e-6)
 
 
 def test_real_size_needs_no_memory_for_weights():
     """256 x 256 pixels, 90 angles: forward and adjoint in the memory of a few images, not one for each angle."""
-    a = Radon((256, 256), np.linspace(0, np.pi, 90, endpoint=False))
+    a = Radon(pixels(256, 256), np.linspace(0, np.pi, 90, endpoint=False))
     gradient = jax.jit(jax.grad(lambda x: jnp.sum(a(x) ** 2)))
     memory = gradient.lower(jax.ShapeDtypeStruct((256, 256), jnp.float32)).compile().memory_analysis()
     assert memory.temp_size_in_bytes < 20 * 4 * 256**2
@@ -123,12 +128,12 @@ def test_real_size_needs_no_memory_for_weights():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Radon((4, 4, 4), [0.0]), "`shape` must have two axes"),
-        (lambda: Radon((4, 4), []), "`angles` must be a vector of at least one angle"),
-        (lambda: Radon((4, 4), [0.0, np.inf]), "`angles` must be finite; 1 of its 2"),
-        (lambda: Radon((4, 4), [0.0], num_bins=0), "`num_bins` must be a positive integer"),
-        (lambda: Radon((4, 4), [0.0], pixel_size=0.0), "`pixel_size` must be positive"),
-        (lambda: Radon((4, 4), [0.0], bin_width=np.nan), "`bin_width` must be positive"),
+        (lambda: Radon(pixels(4, 4, 4), [0.0]), "`grid` must have two axes"),
+        (lambda: Radon(pixels(4, 4), []), "`angles` must be a vector of at least one angle"),
+        (lambda: Radon(pixels(4, 4), [0.0, np.inf]), "`angles` must be finite; 1 of its 2"),
+        (lambda: Radon(pixels(4, 4), [0.0], num_bins=0), "`num_bins` must be a positive integer"),
+        (lambda: Radon(pixels(4, 4), [0.0], bin_width=1e-12), "`bin_width` 1e-12 is less than 0.01 of a pixel"),
+        (lambda: Radon(pixels(4, 4), [0.0], bin_width=np.nan), "`bin_width` must be positive"),
     ],
 )
 def test_bad_input(make, message):

@@ -5,7 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from numpyro_inverse.domains import Grid
 from numpyro_inverse.operators import BlockAverage, Fourier, Kronecker, Mask, Matrix, PointObservation
+
+CELLS = Grid((4, 6), extent=(4.0, 6.0))
 
 
 def _norm(operator):
@@ -21,17 +24,35 @@ def test_mask():
 
 
 def test_point_observation(x64):
-    x = np.random.default_rng(0).normal(size=(4, 5))
+    """At cell centers it is the cells' values; elsewhere the series'; a point may come again."""
+    grid, x = Grid((4, 5), extent=(2.0, 2.5)), np.random.default_rng(0).normal(size=(4, 5))
     index = np.array([[3, 4], [0, 2], [3, 4], [3, 4]])
-    a = PointObservation(index, (4, 5))
-    np.testing.assert_array_equal(a(x), x[tuple(index.T)])
-    np.testing.assert_array_equal(PointObservation([2, 0], 4)(x[:, 0]), x[[2, 0], 0])
+    a = PointObservation(grid, (index + 0.5) * 0.5)
+    np.testing.assert_allclose(a(x), x[tuple(index.T)], atol=1e-14)
     assert a.norm_bound() == pytest.approx(_norm(a)) == pytest.approx(np.sqrt(3))
+    np.testing.assert_allclose(PointObservation(Grid(4), [0.625, 0.125])(x[:, 0]), x[[2, 0], 0], atol=1e-14)
+    points = np.array([[0.3, 2.2], [1.9, 0.0]])
+    coefficients = np.asarray(grid.transform(x))
+    cosines = [np.cos(np.pi * np.multiply.outer(points[:, a] / n / 0.5, np.arange(n))) for a, n in enumerate((4, 5))]
+    for c, n in zip(cosines, (4, 5), strict=True):
+        c *= np.sqrt(np.where(np.arange(n) == 0, 1, 2) / n)
+    expected = np.einsum("ij,mi,mj->m", coefficients, *cosines)
+    np.testing.assert_allclose(PointObservation(grid, points)(x), expected, atol=1e-13)
 
 
-def test_downsample(x64):
+def test_point_observation_of_a_domain_of_ones_own():
+    """Whatever has the method ``interpolation`` is a domain."""
+
+    class Nodes:
+        def interpolation(self, points):
+            return Matrix(np.asarray(points))
+
+    np.testing.assert_allclose(PointObservation(Nodes(), [[0.5, 0.5, 0.0]])(np.array([1.0, 3.0, 9.0])), [2.0])
+
+
+def test_block_average(x64):
     x = np.arange(24.0).reshape(4, 6)
-    a = BlockAverage((4, 6), (2, 3))
+    a = BlockAverage(Grid((4, 6), extent=(0.4, 0.6)), (0.2, 0.3))
     np.testing.assert_allclose(a(x), [[x[i : i + 2, j : j + 3].mean() for j in (0, 3)] for i in (0, 2)])
     assert a.norm_bound() == pytest.approx(_norm(a)) == pytest.approx(6**-0.5)
 
@@ -74,13 +95,12 @@ def test_integers_are_not_truncated():
         (lambda: jax.jit(lambda m: Mask(m)(jnp.ones(2)))(np.ones(2, bool)), "known outside `jit`"),
         (lambda: Fourier(np.ones((2, 2))), "Fourier: `mask` must be boolean; got dtype float64"),
         (lambda: Fourier(np.ones((1,) * 4, bool)), "one to three axes"),
-        (lambda: PointObservation([[0, 5], [1, 1]], (4, 5)), r"1 of 2 rows .* index\[0\] = \[0, 5\]"),
-        (lambda: PointObservation([[-1, 0]], (4, 5)), "outside the shape"),
-        (lambda: PointObservation([0, 1], (4, 5)), r"shape \(m, 2\)"),
-        (lambda: PointObservation([[0.0, 1.0]], (4, 5)), "got dtype float64"),
-        (lambda: BlockAverage((4, 6), 4), "does not divide the shape"),
-        (lambda: BlockAverage((4, 6), 0.5), "`factor` must be positive integers"),
-        (lambda: BlockAverage((4, 6), (2, 3, 1)), "one value or one per axis"),
+        (lambda: PointObservation(CELLS, [[0, 7], [1, 1]]), r"1 of 2 `points` .* points\[0\] = \[0.0, 7.0\]"),
+        (lambda: PointObservation(CELLS, [0, 1]), r"shape \(m, 2\)"),
+        (lambda: PointObservation(CELLS, np.zeros((0, 2))), "m >= 1"),
+        (lambda: BlockAverage(CELLS, 4), "does not divide the shape"),
+        (lambda: BlockAverage(CELLS, 0.5), "`width` must be whole cells"),
+        (lambda: BlockAverage(CELLS, (2, 3, 1)), "one value or one per axis"),
         (lambda: Matrix(np.ones(3)), "`matrix` must be a matrix"),
         (lambda: Matrix([[np.nan]]), "`matrix` must be finite"),
         (lambda: Matrix(np.ones((2, 4)), in_shape=(3,)), "`in_shape` .* but the matrix wants 4"),

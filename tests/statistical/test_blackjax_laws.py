@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from numpyro.infer import MCMC
 from scipy import stats
-from tests.infer._laws import TARGETS, assert_agree, chain_z, run
 
 from numpyro_inverse.infer import BlackJAX
+from tests.infer._laws import TARGETS, assert_agree, chain_z, run
 
 EXACT = {
     "nuts": partial(BlackJAX, algorithm=blackjax.nuts),

@@ -86,7 +86,7 @@ def compare(
     mean of the latter over all elements of a site, with the mean of their errors, an upper bound whatever their
     correlation; and the same along principal axes of all sites' scores together, which see correlations.
 
-    >>> print(compare(mcmc, exact.linear_gaussian(model, model_kwargs={"data": y})).table)  # doctest: +SKIP
+    >>> print(compare(mcmc, exact.linear_gaussian(model, model_kwargs={"data": y})).table)
 
     Args:
         posterior: a finished ``MCMC``, or draws by site, draws first (chains one after the other).

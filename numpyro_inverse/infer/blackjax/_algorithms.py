@@ -18,7 +18,7 @@ from blackjax.mcmc.adjusted_mclmc_dynamic import make_random_trajectory_length_f
 from jaxtyping import Array, Float
 
 from numpyro_inverse.infer.blackjax import _smc as smc
-from numpyro_inverse.infer.laplace._reference import Reference
+from numpyro_inverse.infer.laplace import Reference
 
 HERE = "BlackJAX"
 MICROCANONICAL = (blackjax.mclmc, blackjax.adjusted_mclmc, blackjax.adjusted_mclmc_dynamic)

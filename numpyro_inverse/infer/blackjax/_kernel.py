@@ -13,16 +13,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int, PyTree
-from numpyro import handlers
 from numpyro.infer.gibbs import GIBBS_SITES_KWARG
 from numpyro.infer.initialization import init_to_uniform
-from numpyro.infer.util import potential_energy
 from numpyro.util import is_prng_key
 
+from numpyro_inverse._model import Trace
 from numpyro_inverse.infer.blackjax import _algorithms as bridge
-from numpyro_inverse.infer.kernels._base import GradientKernel, KernelState, Move, Point
+from numpyro_inverse.infer.kernels._base import GradientKernel, KernelState, Move, Point, seeded_potential
 from numpyro_inverse.infer.kernels._unadjusted import raise_if
-from numpyro_inverse.infer.laplace._reference import Reference, prior_reference
+from numpyro_inverse.infer.laplace import Reference, prior_reference
 
 
 class BlackJAXState(NamedTuple):
@@ -64,9 +63,9 @@ class BlackJAXState(NamedTuple):
 class BlackJAX(GradientKernel):
     r"""A BlackJAX sampling algorithm on a NumPyro model, with BlackJAX's own adaptation in the warm-up.
 
-    >>> kernel = BlackJAX(model, algorithm=blackjax.mclmc)  # doctest: +SKIP
-    >>> kernel = BlackJAX(model, algorithm=blackjax.nuts, warmup=blackjax.pathfinder_adaptation)  # doctest: +SKIP
-    >>> kernel = BlackJAX(model, algorithm=blackjax.mala, step_size=0.01)  # doctest: +SKIP
+    >>> kernel = BlackJAX(model, algorithm=blackjax.mclmc)
+    >>> kernel = BlackJAX(model, algorithm=blackjax.nuts, warmup=blackjax.pathfinder_adaptation)
+    >>> kernel = BlackJAX(model, algorithm=blackjax.mala, step_size=0.01)
 
     The algorithm sees a flat unconstrained vector; constrained and deterministic sites come back as in the model.
 
@@ -184,9 +183,21 @@ class BlackJAX(GradientKernel):
             )
         return warmup
 
+    @property
+    def needs_density(self) -> bool:  # type: ignore[override]
+        """Whether the draws depend on the value of the log density: not for ``sgld``, nor for ``mclmc`` with its
+        parameters given, which is not adjusted; its tuning does look at energies.
+        """
+        gradient_only = self._algorithm is blackjax.sgld or (
+            self._algorithm is blackjax.mclmc
+            and self._warmup is None
+            and np.isinf(self._given.get("desired_energy_var_max_ratio", np.inf))
+        )
+        return not gradient_only
+
     # What the algorithm sees.
 
-    def _constants(self, trace: dict[str, Any], z: PyTree, *_: Any) -> Reference:
+    def _constants(self, trace: Trace, z: PyTree, *_: Any) -> Reference:
         return prior_reference(trace, z)
 
     def _adaptation(self, point: Point) -> tuple:
@@ -195,14 +206,14 @@ class BlackJAX(GradientKernel):
     def _step_size(self, adapt_state: Any) -> Float[Array, ""]:
         return jnp.zeros(())
 
-    def _check_batches(self, trace: dict[str, Any]) -> None:
+    def _check_batches(self, trace: Trace) -> None:
         if self._algorithm is not blackjax.sgld:
             super()._check_batches(trace)
 
     def _potential(self, args: tuple, kwargs: dict[str, Any], key: Array) -> Callable:
         if self._model is None or self._algorithm is not blackjax.sgld:
             return super()._potential(args, kwargs, key)
-        return partial(potential_energy, handlers.seed(self._model, key), args, kwargs)
+        return seeded_potential(self._model, args, kwargs, key)
 
     def _view(self, reference: Reference, unravel: Callable, args: tuple, kwargs: Any) -> bridge.Target:
         key = jax.random.key(0)
@@ -218,7 +229,7 @@ class BlackJAX(GradientKernel):
     def init(
         self, rng_key: Array, num_warmup: int, init_params: Any, model_args: tuple, model_kwargs: dict[str, Any] | None
     ) -> Any:
-        """The first :class:`BlackJAXState`; ``init_params`` are unconstrained values, some sites or all.
+        """The first state; ``init_params`` are unconstrained values, some sites or all.
 
         Raises:
             ValueError: as the class says.

@@ -14,7 +14,7 @@ from blackjax.base import SamplingAlgorithm
 from blackjax.smc.resampling import systematic
 from jaxtyping import Array, Float, Int
 
-from numpyro_inverse.infer.laplace._reference import Reference
+from numpyro_inverse.infer.laplace import Reference
 
 SMC = (blackjax.adaptive_tempered_smc, blackjax.tempered_smc)
 SETTLING = 2  # moves at the posterior's own temperature, the first of which resamples

@@ -10,8 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from numpyro_inverse._model import Trace, abstract_trace, latent_sites, not_finite, observed_sites, sample_sites, trace_at
-from numpyro_inverse.infer.exact._gaussian_site import describe, gaussian_site, is_gaussian, is_masked, size
+from numpyro_inverse._model import (
+    Trace,
+    abstract_trace,
+    latent_sites,
+    observed_sites,
+    trace_at,
+)
+from numpyro_inverse.infer.exact._gaussian_site import describe, gaussian_site, is_gaussian, size
+from numpyro_inverse.infer.exact._requirements import require_gaussian_sites, with_improper_at_zero
 
 
 class Affine(NamedTuple):
@@ -57,51 +64,14 @@ class AffineModel:
 
     def __init__(self, model: Callable, args: tuple, kwargs: dict[str, Any] | None, caller: str = "ExactGaussian"):
         self.model, self.args, self.kwargs, self.caller = model, args, kwargs or {}, caller
-        latent, observed = self._inspect()
+        trace = abstract_trace(with_improper_at_zero(self.model), self.args, self.kwargs)
+        require_gaussian_sites(trace, caller)
+        latent, observed = latent_sites(trace), observed_sites(trace)
         self.shapes = {name: tuple(site["fn"].shape()) for name, site in latent.items()}
         self.size = size(self.shapes)
         self.data = [name for name, site in observed.items() if is_gaussian(site["fn"])]
         self.constants = {name: describe(site["fn"]) for name, site in observed.items() if name not in self.data}
         self.dtype = jnp.result_type(float)
-
-    def _inspect(self) -> tuple[Trace, Trace]:
-        """The latent and the observed sites, checked; nothing is computed."""
-        here = self.caller
-        trace = abstract_trace(self.model, self.args, self.kwargs)
-        sites, latent, observed = sample_sites(trace), latent_sites(trace), observed_sites(trace)
-        if not sites:
-            raise ValueError(
-                f"{here}: `model` has no sample site. It must be a NumPyro model, not a potential function: the affine "
-                "map and the covariances are read off its sites."
-            )
-        if not latent:
-            raise ValueError(f"{here}: `model` has no latent site.")
-        if not observed:
-            raise ValueError(f"{here}: `model` has no observed site; call it with the data (`obs=...`).")
-        for name, site in latent.items():
-            if site["fn"].support.is_discrete:
-                raise ValueError(f"{here}: latent site {name!r} is discrete ({describe(site['fn'])}).")
-            if not is_gaussian(site["fn"]):
-                raise ValueError(
-                    f"{here}: latent site {name!r} is {describe(site['fn'])}, not Gaussian. Fix it "
-                    f'(`numpyro.handlers.condition(model, {{"{name}": value}})`), or use NUTS, or `ExactGibbs` with the '
-                    "Gaussian sites alone in `sites`."
-                )
-            if is_masked(site["fn"]):
-                raise ValueError(f"{here}: latent site {name!r} is masked, so it has no proper prior.")
-        for name, site in sites.items():
-            if site["scale"] is not None:
-                raise ValueError(
-                    f"{here}: the log density of site {name!r} is scaled (a subsampling plate or `handlers.scale`); "
-                    "the result would not be this model's posterior."
-                )
-        for name, site in observed.items():
-            if bad := not_finite(site):
-                raise ValueError(
-                    f"{here}: {bad} of the {np.size(site['value'])} data at site {name!r} are not finite; leave missing "
-                    "values out with `operators.Mask`."
-                )
-        return latent, observed
 
     def trace_at(self, noise: Float[Array, " n"]) -> Trace:
         """The model's sites when the latent sites are made of ``noise``."""
@@ -116,7 +86,14 @@ class AffineModel:
                 return None
             return gaussian_site(site["fn"]).from_white(pieces[site["name"]])
 
-        return trace_at(self.model, self.args, self.kwargs, substitute_fn=value)
+        trace = trace_at(self.model, self.args, self.kwargs, substitute_fn=value)
+        for name in (*self.shapes, *self.data, *self.constants):
+            if name not in trace:
+                raise ValueError(
+                    f"{self.caller}: site {name!r} is in one run of the model and not in another; sites must not "
+                    "change from call to call."
+                )
+        return trace
 
     def latents(self, noise: Float[Array, " n"]) -> dict[str, Array]:
         """Values of the latent sites."""
@@ -137,7 +114,10 @@ class AffineModel:
         """Whitened data residuals of the Gaussian observed sites, raveled."""
         trace = self.trace_at(noise)
         return {
-            name: gaussian_site(trace[name]["fn"]).to_white(trace[name]["value"]).ravel().astype(self.dtype)
+            name: gaussian_site(trace[name]["fn"], trace[name]["value"])
+            .to_white(trace[name]["value"])
+            .ravel()
+            .astype(self.dtype)
             for name in self.data
         }
 
@@ -182,12 +162,12 @@ class AffineModel:
         trace = self.trace_at(noise)
         return {name: jnp.sum(trace[name]["fn"].log_prob(trace[name]["value"])) for name in self.constants}
 
-    def log_normaliser(self) -> Float[Array, ""]:
+    def log_normalizer(self) -> Float[Array, ""]:
         r""":math:`-\tfrac{m}{2} \log 2\pi - \log |S|`, plus the log density of the observed sites that are constant."""
         origin = jnp.zeros(self.size, self.dtype)
         trace = self.trace_at(origin)
-        sites = [gaussian_site(trace[name]["fn"]) for name in self.data]
-        total = sum(-0.5 * np.log(2 * np.pi) * jnp.sum(s.counts) - s.log_scale for s in sites)
+        sites = [gaussian_site(trace[name]["fn"], trace[name]["value"]) for name in self.data]
+        total = sum(-0.5 * np.log(2 * np.pi) * s.num_counting - s.log_scale for s in sites)
         return total + sum(self._constants(origin).values())
 
     def is_affine(self, checks: Checks, tolerance: float) -> Array:

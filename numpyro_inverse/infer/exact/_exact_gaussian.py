@@ -23,7 +23,7 @@ from numpyro_inverse.infer.exact._gaussian_posterior import Factored, GaussianPo
 from numpyro_inverse.infer.whitening._whiten import whiten
 
 HERE = "ExactGaussian"
-DENSE_LIMIT = 2048  # latent numbers up to which the covariance's root is dense
+DENSE_LIMIT = 2048  # latent numbers, or data if they are fewer, up to which the covariance's root is dense
 SUMMARY_LIMIT = 4096  # the same for covariances and evidences, which are asked for once
 
 STALE = f"{HERE}: this state was made with other model arguments; start a new run instead of continuing it."
@@ -55,10 +55,11 @@ class ExactGaussian(MCMCKernel):
 
     and each draw is independent of the one before: the effective sample size is the number of draws, no warm-up is
     needed (``num_warmup=0``; what there is makes independent draws too), and ``init_params`` have no effect. The map is
-    taken by :func:`jax.linearize`. One of three ways to draw is chosen when a run starts:
+    taken by :func:`jax.linearize`. One of these ways to draw is chosen when a run starts:
 
     - :math:`H` is diagonal, as for a field under a convolution with the grid's own boundary: one product with its root;
-    - up to 2048 latent numbers: a dense root from a QR factorisation of :math:`(\tilde A; I)`;
+    - up to 2048 latent numbers or data: a dense root in the smaller of the two spaces, from a QR factorisation of
+      :math:`(\tilde A; I)` or of :math:`(\tilde A^T; I)`, so that few data cost the same on any grid;
     - else perturb-then-optimise, matrix-free: solve
       :math:`H x = \tilde A^T (r_0 + \epsilon_1) + \epsilon_2` by conjugate gradients preconditioned by an estimate of
       the diagonal of :math:`H`.
@@ -68,21 +69,24 @@ class ExactGaussian(MCMCKernel):
     covariance and the error of the mean, both measured with the forward map itself). It excludes the rounding of the
     forward map, of order machine epsilon times signal-to-noise.
 
-    >>> mcmc = MCMC(ExactGaussian(model), num_warmup=0, num_samples=1000)  # doctest: +SKIP
-    >>> mcmc.run(jax.random.key(0), data=y, extra_fields=("error", "residual", "num_steps"))  # doctest: +SKIP
+    >>> mcmc = MCMC(ExactGaussian(model), num_warmup=0, num_samples=1000)
+    >>> mcmc.run(jax.random.key(0), data=y, extra_fields=("error", "residual", "num_steps"))
 
     Args:
         model: a NumPyro model. Latent sites are fields, ``Normal``, ``MultivariateNormal`` or
             ``LowRankMultivariateNormal`` of any shape, whose locations may be affine in other latents and whose scales
-            may not depend on them; so are the observed sites, whatever their number. Hyperparameters are fixed, by
-            ``numpyro.handlers.condition`` if need be (a conditioned site may have any distribution).
+            may not depend on them; so are the observed sites, whatever their number, or :class:`ComplexNormal`. Data
+            may have leading axes that their distribution lacks (replicates), as in NumPyro. Hyperparameters are fixed,
+            by ``numpyro.handlers.condition`` if need be (a conditioned site may have any distribution).
         tolerance: largest ``error`` of a draw. Default: 1e-2 in single, 1e-6 in double precision.
         max_steps: conjugate gradient iterations a solve may take.
 
     Raises:
         ValueError: at the start of a run, naming the site: no sample, latent or observed site; a latent that is
-            discrete, masked or not Gaussian; a likelihood that is not Gaussian; a mean that is not affine; a scale that
-            depends on latents; data that are not finite; a scaled density; a dense posterior spoilt by rounding. Also
+            discrete, masked, improper, complex or not Gaussian; a likelihood that is not Gaussian; a mean that is not
+            affine; a scale that depends on latents; data that are not finite, complex under a real distribution, of a
+            shape that does not fit or would be broadcast against that of the distribution; a scaled density; an
+            ``obs_mask``; a dense posterior spoilt by rounding. Also
             for ``model`` not callable, and ``tolerance`` or ``max_steps`` not positive.
         RuntimeError: a draw misses ``tolerance`` within ``max_steps``, or a state made with other model arguments is
             continued. It is raised inside compiled code (``equinox.error_if``; JAX shows it as ``JaxRuntimeError`` or
@@ -286,18 +290,19 @@ class ExactGaussian(MCMCKernel):
             **kwargs: the model's keyword arguments, with the data.
 
         Raises:
-            ValueError: more than 4096 latent numbers unless :math:`H` is diagonal; and as the class says.
+            ValueError: more than 4096 latent numbers and as many data unless :math:`H` is diagonal; and as the class
+                says.
         """
         model = self._white(args, kwargs)
         posterior = self._posterior(args, kwargs, dense_limit=SUMMARY_LIMIT)
         if not isinstance(posterior, Factored):
             raise ValueError(
-                f"{HERE}.log_evidence: the determinant needs a dense factorisation of {model.size} latent numbers; "
-                f"the limit is {SUMMARY_LIMIT}. Compare models on a coarser grid (`grid.coarsened()`), or make the "
-                "prior and the operator share a transform (a field under a convolution with its grid's boundary)."
+                f"{HERE}.log_evidence: the determinant needs a dense factorisation of {model.size} latent numbers, or "
+                f"of the data; the limit is {SUMMARY_LIMIT}. Compare models on a coarser grid (`grid.coarsened()`), or make "
+                "the prior and the operator share a transform (a field under a convolution with its grid's boundary)."
             )
 
-        return jax.jit(lambda: posterior.log_evidence(model.affine()) + model.log_normaliser())()
+        return jax.jit(lambda: posterior.log_evidence(model.affine()) + model.log_normalizer())()
 
     def _affine_sites(self, model: AffineModel) -> dict[str, tuple[int, ...]]:
         """Shapes of the latent and real deterministic sites that are affine in the latents."""

@@ -24,13 +24,14 @@ from numpyro_inverse.distributions._reparametrized import domain_of
 from numpyro_inverse.infer.exact._affine import AffineModel
 from numpyro_inverse.infer.exact._exact_gaussian import DENSE_LIMIT, is_traced
 from numpyro_inverse.infer.exact._gaussian_posterior import (
-    DenseRoot,
     DiagonalRoot,
     Factored,
+    Root,
     exact_diagonal,
     gaussian_posterior,
     quadratic_log_evidence,
 )
+from numpyro_inverse.infer.exact._requirements import with_improper_at_zero
 from numpyro_inverse.infer.whitening._whiten import whiten
 
 HERE = "ExactGibbs"
@@ -100,10 +101,11 @@ class ExactGibbs(MCMCKernel):
 
     all of them functions of :math:`\theta`. Where :math:`H = I + \tilde A^T \tilde A` is diagonal (a field under a
     convolution with its grid's boundary) it costs three products with the forward map, else a QR factorisation of
-    at most 2048 columns; that the diagonal is one is verified at every draw.
+    at most 2048 columns, one for each latent number or each datum, whichever are fewer; that the diagonal is one is
+    verified at every draw.
 
-    >>> mcmc = MCMC(ExactGibbs(model), num_warmup=300, num_samples=1000)  # doctest: +SKIP
-    >>> mcmc.run(jax.random.key(0), data=y, extra_fields=("accept_prob", "num_steps", "error"))  # doctest: +SKIP
+    >>> mcmc = MCMC(ExactGibbs(model), num_warmup=300, num_samples=1000)
+    >>> mcmc.run(jax.random.key(0), data=y, extra_fields=("accept_prob", "num_steps", "error"))
 
     Extra fields: ``accept_prob``, ``num_steps``, ``step_size``, ``potential_energy`` and ``diverging`` of the
     hyperparameters' kernel, ``hyper.name`` for any other of its fields, and ``error`` of the field's draw.
@@ -118,7 +120,7 @@ class ExactGibbs(MCMCKernel):
     Raises:
         ValueError: at the start of a run, naming the site: no field and no ``sites``; one that the model does not have;
             no hyperparameter left; a discrete hyperparameter; what :class:`ExactGaussian` refuses at the first
-            hyperparameters; more than 2048 latent numbers without a diagonal :math:`H`.
+            hyperparameters; more than 2048 latent numbers and data without a diagonal :math:`H`.
         RuntimeError: a draw of the field misses ``tolerance``; raised inside compiled code as for
             :class:`ExactGaussian`.
 
@@ -204,8 +206,8 @@ class ExactGibbs(MCMCKernel):
 
     def _inspect(self, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Array], list[str]]:
         """The names of the marginalised sites, whitened; hyperparameters from the prior; all other names."""
-        latent = latent_sites(abstract_trace(self._model, args, kwargs))
-        white = trace_at(whiten(self._model), args, kwargs)
+        latent = latent_sites(abstract_trace(with_improper_at_zero(self._model), args, kwargs))
+        white = trace_at(with_improper_at_zero(whiten(self._model)), args, kwargs)
         if not latent:
             raise ValueError(f"{HERE}: the model has no latent site; there is nothing to sample.")
         chosen = self._sites
@@ -233,9 +235,9 @@ class ExactGibbs(MCMCKernel):
         found = gaussian_posterior(model, self.tolerance, 1, DENSE_LIMIT, is_traced(args, kwargs))
         if not isinstance(found, Factored):
             raise ValueError(
-                f"{HERE}: the determinant in the evidence needs a dense factorisation of {model.size} latent numbers; "
-                f"the limit is {DENSE_LIMIT}. Use a coarser grid, or let prior and operator share a transform (a field "
-                "under a convolution with its grid's boundary), or NUTS on `whiten(model)`."
+                f"{HERE}: the determinant in the evidence needs a dense factorisation of {model.size} latent numbers, or "
+                f"of the data; the limit is {DENSE_LIMIT}. Use a coarser grid, or let prior and operator share a transform "
+                "(a field under a convolution with its grid's boundary), or NUTS on `whiten(model)`."
             )
         return found
 
@@ -335,12 +337,12 @@ def log_evidence(model: AffineModel, fixed: AffineModel, template: Factored) -> 
         template: tells whether the Hessian is diagonal.
     """
     affine, held = model.affine(), fixed.affine()
-    root: DiagonalRoot | DenseRoot
+    root: Root
     if isinstance(template.root, DiagonalRoot):
         held_diagonal = exact_diagonal(held, 1 / template.root.scale**2, jax.random.key(1))
         root = DiagonalRoot(1 / jnp.sqrt(exact_diagonal(affine, held_diagonal, jax.random.key(1))))
-        held_root: DiagonalRoot | DenseRoot = DiagonalRoot(1 / jnp.sqrt(held_diagonal))
+        held_root: Root = DiagonalRoot(1 / jnp.sqrt(held_diagonal))
     else:
-        root, held_root = DenseRoot(affine, model.size), DenseRoot(held, model.size)
+        root, held_root = template.root.refreshed(affine), template.root.refreshed(held)
     mean = Factored(held, held_root, jax.random.key(2)).mean
-    return quadratic_log_evidence(affine, mean, root.log_det) + model.log_normaliser()
+    return quadratic_log_evidence(affine, mean, root.log_det) + model.log_normalizer()

@@ -1,6 +1,7 @@
 r"""Draws from :math:`N(H^{-1} b, H^{-1})` with :math:`H = I + \tilde A^T \tilde A`: three ways, and the choice.
 
-By a root of the covariance, dense or diagonal, or matrix-free by perturb-then-optimise.
+By a root of the covariance (diagonal, dense, or the identity up to as many directions as there are data), or
+matrix-free by perturb-then-optimise.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from lineax.internal import two_norm
 
 from numpyro_inverse.infer.exact._affine import Affine, AffineModel
 
+DATA_ENTRIES = 2**27  # numbers in the matrix of the data-space root, at most
 PROBES = 32  # random data vectors from which the diagonal of H is estimated; relative error sqrt(2 / PROBES)
 POWER_STEPS = 8  # of the power iteration that measures how far a root is from the exact one
 REFINEMENTS = 3
@@ -83,6 +85,46 @@ class DenseRoot(eqx.Module):
         return jnp.matmul(x, self.matrix, precision="highest")
 
 
+class DataRoot(eqx.Module):
+    r""":math:`I - \tilde A^T R^{-1} (R^T + I)^{-1} \tilde A` with few data, :math:`R^T R = I + \tilde A \tilde A^T`.
+
+    A root of :math:`H^{-1} = I - \tilde A^T (R^T R)^{-1} \tilde A` (Andrews, AIAA J. 6, 1968) that needs triangular
+    matrices of the data's size only; :math:`\log |H| = \log |R^T R|`. R comes from a QR factorisation of
+    :math:`(\tilde A^T; I)`, for the reason given in :class:`DenseRoot`.
+    """
+
+    rows: Float[Array, "m n"]
+    factor: Float[Array, "m m"]
+
+    def __init__(self, affine: Affine):
+        eye = jnp.eye(affine.offset.size, dtype=affine.offset.dtype)
+        self.rows = jax.lax.map(affine.adjoint, eye, batch_size=128)
+        r = jnp.linalg.qr(jnp.concatenate([self.rows.T, eye]), mode="r")
+        self.factor = jnp.sign(jnp.diagonal(r))[:, None] * r  # a positive diagonal: R^T + I is regular
+
+    def __call__(self, x: Float[Array, " n"]) -> Float[Array, " n"]:
+        y = self._solve(self.factor.T, jnp.matmul(self.rows, x, precision="highest"), shift=1.0, lower=True)
+        return x - jnp.matmul(self._solve(self.factor, y, lower=False), self.rows, precision="highest")
+
+    def transpose(self, x: Float[Array, " n"]) -> Float[Array, " n"]:
+        y = self._solve(self.factor.T, jnp.matmul(self.rows, x, precision="highest"), lower=True)
+        return x - jnp.matmul(self._solve(self.factor, y, shift=1.0, lower=False), self.rows, precision="highest")
+
+    def _solve(self, matrix: Array, y: Array, *, shift: float = 0.0, lower: bool) -> Array:
+        return jax.scipy.linalg.solve_triangular(matrix + shift * jnp.eye(len(matrix)), y, lower=lower)
+
+    @property
+    def log_det(self) -> Float[Array, ""]:
+        return -jnp.sum(jnp.log(jnp.diagonal(self.factor)))
+
+    def refreshed(self, affine: Affine) -> DataRoot:
+        """The root for another map."""
+        return DataRoot(affine)
+
+
+Root = DiagonalRoot | DenseRoot | DataRoot
+
+
 class Factored(eqx.Module):
     r"""Draws :math:`\mu + R^{-1} \epsilon`: one product with the root each.
 
@@ -91,11 +133,11 @@ class Factored(eqx.Module):
     """
 
     mean: Float[Array, " n"]
-    root: DiagonalRoot | DenseRoot
+    root: Root
     error: Float[Array, ""]
     residual: Float[Array, ""]
 
-    def __init__(self, affine: Affine, root: DiagonalRoot | DenseRoot, key: Array):
+    def __init__(self, affine: Affine, root: Root, key: Array):
         defect = _defect(affine, root, key)
         self.root = root
         self.mean, error, self.residual = _mean(affine, root)
@@ -115,7 +157,7 @@ class Factored(eqx.Module):
         return Factored(affine, self.root, jax.random.key(2))
 
     def log_evidence(self, affine: Affine) -> Float[Array, ""]:
-        r""":math:`-\tfrac12 (\|r_0 - \tilde A \mu\|^2 + \|\mu\|^2 + \log |H|)`: add :meth:`AffineModel.log_normaliser`."""
+        """As :func:`quadratic_log_evidence`; :meth:`AffineModel.log_normalizer` is to be added."""
         return quadratic_log_evidence(affine, self.mean, self.root.log_det)
 
 
@@ -240,7 +282,7 @@ def _orthonormal(rows: Float[Array, "k n"]) -> Float[Array, "k n"]:
     return jax.lax.fori_loop(0, 3, improve, rows)
 
 
-def _mean(affine: Affine, root: DiagonalRoot | DenseRoot) -> tuple[Array, Array, Array]:
+def _mean(affine: Affine, root: Root) -> tuple[Array, Array, Array]:
     """The posterior mean by iterative refinement, its error in posterior standard deviations, its relative residual."""
 
     def improve(x, _):
@@ -253,7 +295,7 @@ def _mean(affine: Affine, root: DiagonalRoot | DenseRoot) -> tuple[Array, Array,
     return mean, jnp.linalg.norm(root.transpose(gradient)), residual
 
 
-def _defect(affine: Affine, root: DiagonalRoot | DenseRoot, key: Array) -> Float[Array, ""]:
+def _defect(affine: Affine, root: Root, key: Array) -> Float[Array, ""]:
     r""":math:`\|R^{-T} H R^{-1} - I\|_2` by power iteration from a random start.
 
     With :math:`q` steps it is underestimated by more than a factor :math:`4 n^{1/2q}` with probability below
@@ -296,7 +338,8 @@ def exact_diagonal(affine: Affine, estimate: Float[Array, " n"], key: Array) -> 
 def gaussian_posterior(
     model: AffineModel, tolerance: float, max_steps: int, dense_limit: int, traced: bool
 ) -> GaussianPosterior:
-    """The one place where a strategy is chosen: diagonal if that is verified, dense if small, else matrix-free.
+    """The one place where a strategy is chosen: diagonal if that is verified, dense in the smaller of the latents' and
+    the data's spaces up to ``dense_limit``, else matrix-free.
 
     The analysis is compiled and run at once, even while a chain method (``vmap``, ``pmap``) traces the caller. Only
     with model arguments that are themselves traced it is left to the caller's program, and the choice is by size.
@@ -313,9 +356,14 @@ def gaussian_posterior(
         scale = 1 / jnp.sqrt(exact_diagonal(affine, estimate, jax.random.key(1)))
         return Factored(affine, DiagonalRoot(scale), jax.random.key(2))
 
+    data = jax.eval_shape(lambda: model.affine().offset).size
+    few_data = data < model.size and data <= dense_limit and data * model.size <= DATA_ENTRIES
+    direct = few_data or model.size <= dense_limit
+
     def dense():
         affine = model.affine()
-        return Factored(affine, DenseRoot(affine, model.size), jax.random.key(2))
+        root = DataRoot(affine) if few_data else DenseRoot(affine, model.size)
+        return Factored(affine, root, jax.random.key(2))
 
     def matrix_free(estimate):
         affine = model.affine()
@@ -326,7 +374,7 @@ def gaussian_posterior(
         return model.check(jax.random.key(3))
 
     if traced:
-        found = dense() if model.size <= dense_limit else matrix_free(estimate())
+        found = dense() if direct else matrix_free(estimate())
         return eqx.error_if(found, ~model.is_affine(check(), tolerance), not_affine(model.caller))
     with jax.core.eval_context():
         checks, precision = jax.jit(lambda: (check(), estimate()))()
@@ -334,7 +382,7 @@ def gaussian_posterior(
         found = jax.jit(diagonal)(precision)
         if found.error <= tolerance:
             return found
-        if model.size > dense_limit:
+        if not direct:
             return jax.jit(matrix_free)(precision)
         found = jax.jit(dense)()
         if not found.error <= tolerance:
@@ -353,8 +401,8 @@ def quadratic_log_evidence(
 def not_affine(caller: str) -> str:
     """What is known inside compiled code."""
     return (
-        f"{caller}: a model with traced arguments is not Gaussian with an affine mean, or its data are not finite; call "
-        "the kernel outside `jit` to learn which site."
+        f"{caller}: a model with traced arguments is not Gaussian with an affine mean, or its data are not finite; "
+        "call the kernel outside `jit` to learn which site."
     )
 
 

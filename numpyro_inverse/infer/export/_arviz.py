@@ -59,9 +59,9 @@ def to_arviz(
     A ``numpyro.factor`` is not data and is in none of them. Observations that are masked out have no log-likelihood:
     those of such a site are in one row, without them, for ``loo`` to count what there is.
 
-    >>> mcmc.run(key, data=y, extra_fields=("accept_prob", "num_steps", "potential_energy"))  # doctest: +SKIP
-    >>> tree = to_arviz(mcmc)  # doctest: +SKIP
-    >>> tree.posterior["field"].sel(x=0.3, y=0.1, method="nearest")  # doctest: +SKIP
+    >>> mcmc.run(key, data=y, extra_fields=("accept_prob", "num_steps", "potential_energy"))
+    >>> tree = to_arviz(mcmc)
+    >>> tree.posterior["field"].sel(x=0.3, y=0.1, method="nearest")
 
     Args:
         posterior: an ``MCMC`` that has run, or a dict of samples of shape ``(chain, draw, ...)``; with ``num_chains``,

@@ -15,12 +15,23 @@ import numpyro
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int, PyTree
 from numpyro import handlers
-from numpyro.distributions import biject_to
 from numpyro.infer.gibbs import GIBBS_SITES_KWARG
 from numpyro.infer.initialization import init_to_uniform
 from numpyro.infer.mcmc import MCMCKernel
-from numpyro.infer.util import initialize_model, transform_fn
+from numpyro.infer.util import initialize_model, potential_energy, transform_fn
 from numpyro.util import identity, is_prng_key
+
+from numpyro_inverse._model import (
+    Trace,
+    discrete_latents,
+    latent_sites,
+    log_probs,
+    sample_sites,
+    subsampling_plates,
+    trace_at,
+    transforms,
+    unconstrained_trace,
+)
 
 NOWHERE = "the first point of a chain has a density or a gradient that is not finite; give other `init_params`."
 
@@ -82,9 +93,15 @@ class GradientKernel(MCMCKernel):
         model: a NumPyro model.
         potential_fn: instead of ``model``, a potential energy on any pytree; ``init_params`` are then needed.
         init_strategy: NumPyro's, for the first point.
+
+    Attributes:
+        needs_density: whether the draws depend on the potential's *value*, as an acceptance probability or an energy
+            does. A kernel for which it is false uses gradients alone, so that a factor of the model may have a right
+            gradient and no value.
     """
 
     sample_field = "z"
+    needs_density: bool = True
 
     def __init__(
         self,
@@ -122,7 +139,7 @@ class GradientKernel(MCMCKernel):
     def _move(self, key: Array, here: Point, state: KernelState, target: Callable) -> Move:
         """One transition from ``here``; ``target(x, key)`` is the :class:`Point` at ``x``."""
 
-    def _constants(self, trace: dict[str, Any], z: PyTree, args: tuple, kwargs: dict[str, Any]) -> Any:
+    def _constants(self, trace: Trace, z: PyTree, args: tuple, kwargs: dict[str, Any]) -> Any:
         """What is fixed at the start: from a trace of the model (or {}), the first chain's point, the arguments."""
         return ()
 
@@ -138,26 +155,23 @@ class GradientKernel(MCMCKernel):
         """What of a point the state remembers; kernels that do not use the last gradient drop it."""
         return point
 
-    def _check_trace(self, trace: dict[str, Any]) -> None:
+    def _check_trace(self, trace: Trace) -> None:
         """Refuse models that the kernel cannot sample."""
-        latents = {k: v for k, v in trace.items() if v["type"] == "sample" and not v["is_observed"]}
-        discrete = [name for name, site in latents.items() if site["fn"].support.is_discrete]
-        if discrete:
+        for name in discrete_latents(trace):
             raise ValueError(
-                f"{self._name}: latent site {discrete[0]!r} is discrete. Sum it out in the model, or sample it with "
+                f"{self._name}: latent site {name!r} is discrete. Sum it out in the model, or sample it with "
                 "`DiscreteGibbs` in a `Gibbs` kernel."
             )
-        if not latents:
+        if not latent_sites(trace):
             raise ValueError(f"{self._name}: the model has no latent site; there is nothing to sample.")
 
-    def _check_batches(self, trace: dict[str, Any]) -> None:
+    def _check_batches(self, trace: Trace) -> None:
         """Refuse subsampling: the potential would be that of one batch for ever."""
-        for name, site in trace.items():
-            if site["type"] == "plate" and site["args"][1] is not None and site["args"][0] > site["args"][1]:
-                raise ValueError(
-                    f"{self._name}: plate {name!r} subsamples, but this kernel needs all the data. Leave out "
-                    "`subsample_size`, or use `TemperedSGLD`."
-                )
+        for name in subsampling_plates(trace):
+            raise ValueError(
+                f"{self._name}: plate {name!r} subsamples, but this kernel needs all the data. Leave out "
+                "`subsample_size`, or use `TemperedSGLD`."
+            )
 
     # The interface of MCMCKernel.
 
@@ -238,14 +252,10 @@ class GradientKernel(MCMCKernel):
             if given is None:
                 raise ValueError(f"{self._name}: `potential_fn` needs `init_params`.")
             return jax.tree.map(lambda v: jnp.asarray(v, jnp.result_type(float)), given), {}
-        seeded = handlers.seed(self._model, _one(key))
-        started = handlers.substitute(seeded, substitute_fn=self._init_strategy())
-        with handlers.block():
-            trace = handlers.trace(started).get_trace(*args, **kwargs)
+        trace = trace_at(self._model, args, kwargs, substitute_fn=self._init_strategy(), rng_key=_one(key))
         self._check_trace(trace)
         self._check_batches(trace)
-        latents = [k for k, v in trace.items() if v["type"] == "sample" and not v["is_observed"]]
-        self._transforms = {k: biject_to(trace[k]["fn"].support) for k in latents}
+        self._transforms = transforms(trace)
         try:
             found, self._potential_gen, self._postprocess, _ = initialize_model(
                 model_key,
@@ -256,7 +266,8 @@ class GradientKernel(MCMCKernel):
                 model_kwargs=kwargs,
             )
         except RuntimeError as error:
-            values = transform_fn(self._transforms, {k: trace[k]["value"] for k in latents}, invert=True)
+            first = {name: site["value"] for name, site in latent_sites(trace).items()}
+            values = transform_fn(self._transforms, first, invert=True)
             raise ValueError(f"{self._name}: {self._blame(values, True, args, kwargs)}") from error
         z = dict(found.z)
         if given is not None:
@@ -272,18 +283,16 @@ class GradientKernel(MCMCKernel):
         """The site at which the log density, or its gradient, is not finite."""
         if not isinstance(z, dict) or self._model is None:
             return NOWHERE
+        model = self._model
         chains = [z] if single else [jax.tree.map(lambda v: v[c], z) for c in range(len(jax.tree.leaves(z)[0]))]
         for values in chains:
 
-            def log_probs(values):
-                constrained = transform_fn(self._transforms, values)
-                model = handlers.substitute(handlers.seed(self._model, jax.random.key(0)), data=constrained)
-                sites = handlers.trace(model).get_trace(*args, **kwargs).items()
-                return {k: jnp.sum(s["fn"].log_prob(s["value"])) for k, s in sites if s["type"] == "sample"}
+            def densities(values: PyTree) -> dict[str, Array]:
+                return log_probs(sample_sites(unconstrained_trace(model, args, kwargs, values)))
 
-            with handlers.block(), numpyro.validation_enabled(False):
-                found = log_probs(values)
-                slopes = jax.grad(lambda v: sum(log_probs(v).values()))(values)
+            with numpyro.validation_enabled(False):
+                found = densities(values)
+                slopes = jax.grad(lambda v: sum(densities(v).values()))(values)
             for name, value in found.items():
                 if not jnp.isfinite(value):
                     return f"site {name!r} has log density {float(value)} at the first point; give other `init_params`."
@@ -366,11 +375,9 @@ class GradientKernel(MCMCKernel):
         return self.__dict__ | built
 
 
-def positive(where: str, name: str, value: float) -> float:
-    """The value, or a ValueError."""
-    if not 0 < value < float("inf"):
-        raise ValueError(f"{where}: `{name}` must be positive; got {value}.")
-    return value
+def seeded_potential(model: Callable, args: tuple, kwargs: dict[str, Any], rng_key: Array) -> Callable:
+    """The potential energy of a pytree of unconstrained latents; batches are those that ``rng_key`` draws."""
+    return partial(potential_energy, handlers.seed(model, rng_key), args, kwargs)
 
 
 def _one(key: Array) -> Array:

@@ -8,13 +8,19 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
-from numpyro import handlers
-from numpyro.infer.hmc_util import warmup_adapter
 from numpyro.infer.initialization import init_to_uniform
-from numpyro.infer.util import potential_energy
-from numpyro.util import identity
 
-from numpyro_inverse.infer.kernels._base import GradientKernel, KernelState, Move, Point, positive
+from numpyro_inverse._checks import (
+    check_callable,
+    check_count,
+    check_fraction,
+    check_positive_number,
+    check_probability,
+)
+from numpyro_inverse._model import Trace, abstract_trace, latent_sites
+from numpyro_inverse.infer.kernels._base import GradientKernel, KernelState, Move, Point, seeded_potential
+from numpyro_inverse.infer.kernels._metropolis import accept_or_reject, probability
+from numpyro_inverse.infer.kernels._warmup import WarmUp
 
 LOCAL_STEPS = 4  # a local move has 1 to 4 leapfrog steps, equally often
 
@@ -91,32 +97,20 @@ class DelayedAcceptance(GradientKernel):
         init_strategy: Callable = init_to_uniform,
     ):
         super().__init__(model, potential_fn, init_strategy=init_strategy)
-        if not callable(approximation):
-            raise TypeError(
-                f"{self._name}: `approximation` must be a model, as a function; got {type(approximation).__name__}."
-            )
-        self._approximation = approximation
-        self._first_step_size = positive(self._name, "step_size", step_size)
-        if not 0 < target_accept_prob < 1:
-            raise ValueError(f"{self._name}: `target_accept_prob` must be in (0, 1); got {target_accept_prob}.")
-        self._target_accept_prob = target_accept_prob
-        if max_tree_depth < 1:
-            raise ValueError(f"{self._name}: `max_tree_depth` must be at least 1; got {max_tree_depth}.")
-        self._max_tree_depth = max_tree_depth
-        if not 0 <= local_moves <= 1:
-            raise ValueError(f"{self._name}: `local_moves` must be a probability; got {local_moves}.")
-        self._local_moves = local_moves
+        self._approximation = check_callable(self._name, "approximation", approximation, "a model, as a function")
+        self._first_step_size = check_positive_number(self._name, "step_size", step_size)
+        self._target_accept_prob = check_fraction(self._name, "target_accept_prob", target_accept_prob)
+        self._max_tree_depth = check_count(self._name, "max_tree_depth", max_tree_depth)
+        self._local_moves = check_probability(self._name, "local_moves", local_moves)
 
     def _evaluate(self, potential: Callable, x: Float[Array, "n"]) -> Point:
         return Point(x, potential(x), x[:0])
 
-    def _constants(self, trace: dict[str, Any], z: PyTree, args: tuple, kwargs: dict[str, Any]) -> tuple:
+    def _constants(self, trace: Trace, z: PyTree, args: tuple, kwargs: dict[str, Any]) -> tuple:
         if self._model is not None:
-            seeded = handlers.seed(self._approximation, jax.random.key(0))
-            with handlers.block():
-                found = handlers.trace(seeded).get_trace(*args, **kwargs)
+            found = abstract_trace(self._approximation, args, kwargs)
             self._check_batches(found)
-            ours, theirs = _latents(trace), _latents(found)
+            ours, theirs = _shapes(trace), _shapes(found)
             if ours != theirs:
                 name = sorted(ours.items() ^ theirs.items())[0][0]
                 raise ValueError(
@@ -129,8 +123,7 @@ class DelayedAcceptance(GradientKernel):
         def approximate(x: Float[Array, "n"]) -> Float[Array, ""]:
             if self._model is None:
                 return -self._approximation(unravel(x))
-            seeded = handlers.seed(self._approximation, jax.random.key(0))
-            return -potential_energy(seeded, args, kwargs or {}, unravel(x))
+            return -seeded_potential(self._approximation, args, kwargs or {}, jax.random.key(0))(unravel(x))
 
         return _Targets(super()._target(args, kwargs, unravel), approximate)  # type: ignore[return-value]
 
@@ -140,15 +133,12 @@ class DelayedAcceptance(GradientKernel):
         kernel._approximation = wrapper(self._approximation)  # type: ignore[attr-defined]
         return kernel
 
-    def _adapter(self) -> tuple[Callable, Callable]:
-        return warmup_adapter(self._num_warmup, target_accept_prob=self._target_accept_prob)
+    @property
+    def _warmup(self) -> WarmUp:
+        return WarmUp(self._num_warmup, self._target_accept_prob)
 
     def _adaptation(self, point: Point) -> Any:
-        x = point.x
-        begin, _ = self._adapter()
-        step_size = jnp.asarray(self._first_step_size, x.dtype)
-        state = begin((x,), jax.random.key(0), step_size, jnp.ones_like(x), mass_matrix_size=x.size)
-        return state._replace(rng_key=None)
+        return self._warmup.begin(point.x, self._first_step_size, jnp.ones_like(point.x))
 
     def _step_size(self, adapt_state: Any) -> Float[Array, ""]:
         return adapt_state.step_size
@@ -157,8 +147,7 @@ class DelayedAcceptance(GradientKernel):
         import blackjax  # importing BlackJAX starts JAX's backends
 
         key_kind, key_steps, key_move, key_target, key_accept = jax.random.split(key, 5)
-        adapt_state = state.adapt_state
-        step_size, inverse_mass = adapt_state.step_size, adapt_state.inverse_mass_matrix
+        step_size, inverse_mass = state.adapt_state.step_size, state.adapt_state.inverse_mass_matrix
         approximate = target.approximate  # type: ignore[attr-defined]
         start = blackjax.nuts.init(here.x, approximate)
 
@@ -177,23 +166,13 @@ class DelayedAcceptance(GradientKernel):
 
         there = target(end.position, key_target)
         log_ratio = here.potential_energy - there.potential_energy + start.logdensity - end.logdensity
-        log_ratio = jnp.where(jnp.isfinite(there.potential_energy) & ~jnp.isnan(log_ratio), log_ratio, -jnp.inf)
-        accepted = jnp.log(jax.random.uniform(key_accept, dtype=here.x.dtype)) < log_ratio
-        point = jax.tree.map(lambda new, old: jnp.where(accepted, new, old), there, here)
-        if self._num_warmup > 0:
-            _, update = self._adapter()
-            # Local moves say nothing about trajectories; they count as if on target.
-            rate = jnp.where(is_local, self._target_accept_prob, jnp.minimum(along, 1)).astype(here.x.dtype)
-            adapt_state = jax.lax.cond(
-                state.i < self._num_warmup,
-                lambda old: update(state.i, rate, (point.x,), old),
-                identity,
-                adapt_state,
-            )
-        return Move(point, jnp.exp(jnp.minimum(log_ratio, 0)), diverging, 0, adapt_state)
+        point, log_ratio = accept_or_reject(key_accept, here, there, log_ratio)
+        # Local moves say nothing about trajectories; they count as if on target.
+        rate = jnp.where(is_local, self._target_accept_prob, jnp.minimum(along, 1)).astype(here.x.dtype)
+        adapt_state = self._warmup.update(state.i, rate, point.x, state.adapt_state)
+        return Move(point, probability(log_ratio), diverging, 0, adapt_state)
 
 
-def _latents(trace: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+def _shapes(trace: Trace) -> dict[str, tuple[int, ...]]:
     """Shapes of the latent sites."""
-    sites = trace.items()
-    return {k: jnp.shape(s["value"]) for k, s in sites if s["type"] == "sample" and not s["is_observed"]}
+    return {name: jnp.shape(site["value"]) for name, site in latent_sites(trace).items()}

@@ -8,9 +8,11 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
+from numpyro_inverse._checks import check_fraction
+from numpyro_inverse._model import Trace
 from numpyro_inverse.infer.kernels._adjusted import AdjustedKernel
 from numpyro_inverse.infer.kernels._base import KernelState, Point
-from numpyro_inverse.infer.laplace._reference import LaplaceReference, Reference, prior_reference
+from numpyro_inverse.infer.laplace import LaplaceReference, Reference, prior_reference
 
 
 class FunctionSpaceKernel(AdjustedKernel):
@@ -21,8 +23,7 @@ class FunctionSpaceKernel(AdjustedKernel):
     """
 
     def __init__(self, model, potential_fn, *, step_size: float, target_accept_prob: float, init_strategy: Callable):
-        if not 0 < step_size < 1:
-            raise ValueError(f"{self._name}: `step_size` must be in (0, 1); got {step_size}.")
+        step_size = check_fraction(self._name, "step_size", step_size)
         super().__init__(
             model,
             potential_fn,
@@ -31,7 +32,7 @@ class FunctionSpaceKernel(AdjustedKernel):
             init_strategy=init_strategy,
         )
 
-    def _constants(self, trace: dict[str, Any], z: PyTree, args: tuple, kwargs: dict[str, Any]) -> Any:
+    def _constants(self, trace: Trace, z: PyTree, args: tuple, kwargs: dict[str, Any]) -> Any:
         return prior_reference(trace, z)
 
     def _step_size(self, adapt_state: Any) -> Float[Array, ""]:

@@ -10,7 +10,7 @@ from numpyro.infer.initialization import init_to_uniform
 
 from numpyro_inverse.infer.kernels._base import KernelState, Point
 from numpyro_inverse.infer.kernels._function_space import FunctionSpaceKernel, misfit
-from numpyro_inverse.infer.laplace._reference import LaplaceReference, Reference
+from numpyro_inverse.infer.laplace import LaplaceReference, Reference
 
 
 class InfMALA(FunctionSpaceKernel):

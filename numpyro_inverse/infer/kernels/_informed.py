@@ -7,9 +7,9 @@ from typing import Any
 import jax
 from jaxtyping import Array, Float, PyTree
 
+from numpyro_inverse._model import Trace
 from numpyro_inverse.infer.kernels._base import GradientKernel
-from numpyro_inverse.infer.laplace._gauss_newton import informed_reference
-from numpyro_inverse.infer.laplace._reference import LaplaceReference
+from numpyro_inverse.infer.laplace import LaplaceReference, informed_reference
 
 
 class InformedKernel(GradientKernel):
@@ -17,16 +17,9 @@ class InformedKernel(GradientKernel):
 
     _rank: int
 
-    def _constants(self, trace: dict[str, Any], z: PyTree, args: tuple, kwargs: dict[str, Any]) -> LaplaceReference:
+    def _constants(self, trace: Trace, z: PyTree, args: tuple, kwargs: dict[str, Any]) -> LaplaceReference:
         potential = self._potential(args, kwargs, jax.random.key(0))
         return informed_reference(self._model, potential, trace, z, args, kwargs, self._rank)
 
     def _start(self, x: Float[Array, "n"], constants: LaplaceReference, key: Array) -> Float[Array, "n"]:
         return constants.value(jax.random.normal(key, x.shape, x.dtype))
-
-
-def positive_rank(where: str, rank: int) -> int:
-    """The rank, or a ValueError."""
-    if rank < 1:
-        raise ValueError(f"{where}: `rank` must be at least 1; got {rank}.")
-    return rank

@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 from numpyro.infer.initialization import init_to_uniform
 
+from numpyro_inverse._checks import check_count
 from numpyro_inverse.infer.kernels._inf_mala import InfMALA
-from numpyro_inverse.infer.kernels._informed import InformedKernel, positive_rank
+from numpyro_inverse.infer.kernels._informed import InformedKernel
 
 
 class InformedMALA(InformedKernel, InfMALA):
@@ -62,4 +63,4 @@ class InformedMALA(InformedKernel, InfMALA):
             target_accept_prob=target_accept_prob,
             init_strategy=init_strategy,
         )
-        self._rank = positive_rank(self._name, rank)
+        self._rank = check_count(self._name, "rank", rank)

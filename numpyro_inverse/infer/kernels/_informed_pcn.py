@@ -9,9 +9,10 @@ import jax.numpy as jnp
 from jaxtyping import Array
 from numpyro.infer.initialization import init_to_uniform
 
+from numpyro_inverse._checks import check_count
 from numpyro_inverse.infer.kernels._base import KernelState, Point
 from numpyro_inverse.infer.kernels._function_space import misfit
-from numpyro_inverse.infer.kernels._informed import InformedKernel, positive_rank
+from numpyro_inverse.infer.kernels._informed import InformedKernel
 from numpyro_inverse.infer.kernels._pcn import PCN
 
 
@@ -28,7 +29,7 @@ class InformedPCN(InformedKernel, PCN):
     direction the data know best. The proposal is reversible for the reference whatever V and :math:`\Lambda` are: the
     law is exact, the acceptance does not fall as the grid is refined, and no gradient is needed but for the
     eigenpairs. Those are found when a run starts, at the mode nearest to the first chain's first point
-    (:func:`~numpyro_inverse.infer.laplace.laplace_reference`); they cost some 4 (rank + 10) forward and adjoint
+    (``infer.laplace.laplace_reference``); they cost some 4 (rank + 10) forward and adjoint
     products each and up to 200 iterations of L-BFGS. All chains share them, and each starts from
     a draw of the Laplace approximation unless ``init_params`` are given.
 
@@ -68,7 +69,7 @@ class InformedPCN(InformedKernel, PCN):
             target_accept_prob=target_accept_prob,
             init_strategy=init_strategy,
         )
-        self._rank = positive_rank(self._name, rank)
+        self._rank = check_count(self._name, "rank", rank)
 
     def _propose(self, key: Array, here: Point, state: KernelState, target: Callable) -> tuple[Point, Array, int]:
         key_noise, key_target = jax.random.split(key)

@@ -10,15 +10,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
-from numpyro.infer.hmc_util import warmup_adapter
 from numpyro.infer.initialization import init_to_uniform
-from numpyro.util import identity
 
-from numpyro_inverse.infer.kernels._base import KernelState, Move, Point, positive
-from numpyro_inverse.infer.kernels._informed import InformedKernel, positive_rank
-from numpyro_inverse.infer.laplace._reference import LaplaceReference
+from numpyro_inverse._checks import check_count, check_flag, check_fraction, check_positive_number
+from numpyro_inverse.infer._trajectory import TURN
+from numpyro_inverse.infer.kernels._base import KernelState, Move, Point
+from numpyro_inverse.infer.kernels._informed import InformedKernel
+from numpyro_inverse.infer.kernels._warmup import WarmUp
+from numpyro_inverse.infer.laplace import LaplaceReference
 
-TURN = 1.2 * np.pi  # a trajectory in a Gaussian has turned
 MAX_TURN = 1.5 * np.pi  # beyond 2 pi it would be back
 
 
@@ -87,30 +87,20 @@ class LowRankNUTS(InformedKernel):
         init_strategy: Callable = init_to_uniform,
     ):
         super().__init__(model, potential_fn, init_strategy=init_strategy)
-        self._first_step_size = positive(self._name, "step_size", step_size)
-        if not 0 < target_accept_prob < 1:
-            raise ValueError(f"{self._name}: `target_accept_prob` must be in (0, 1); got {target_accept_prob}.")
-        self._target_accept_prob = target_accept_prob
-        self._rank = positive_rank(self._name, rank)
-        if max_tree_depth < 1:
-            raise ValueError(f"{self._name}: `max_tree_depth` must be at least 1; got {max_tree_depth}.")
-        self._max_tree_depth = max_tree_depth
-        self._adapt_mass_matrix = adapt_mass_matrix
+        self._first_step_size = check_positive_number(self._name, "step_size", step_size)
+        self._target_accept_prob = check_fraction(self._name, "target_accept_prob", target_accept_prob)
+        self._rank = check_count(self._name, "rank", rank)
+        self._max_tree_depth = check_count(self._name, "max_tree_depth", max_tree_depth)
+        self._adapt_mass_matrix = check_flag(self._name, "adapt_mass_matrix", adapt_mass_matrix)
 
-    def _adapter(self) -> tuple[Callable, Callable]:
-        return warmup_adapter(
-            self._num_warmup,
-            adapt_mass_matrix=self._adapt_mass_matrix,
-            dense_mass=True,
-            target_accept_prob=self._target_accept_prob,
-        )
+    @property
+    def _warmup(self) -> WarmUp:
+        return WarmUp(self._num_warmup, self._target_accept_prob, self._adapt_mass_matrix, dense=True)
 
     def _adaptation(self, point: Point) -> Any:
         rank, dtype = min(self._rank, point.x.size), point.x.dtype
-        begin, _ = self._adapter()
-        values, step_size = jnp.zeros(rank, dtype), jnp.asarray(self._first_step_size, dtype)
-        state = begin((values,), jax.random.key(0), step_size, jnp.eye(rank, dtype=dtype), mass_matrix_size=rank)
-        return _with_prior(state._replace(rng_key=None), values)
+        values = jnp.zeros(rank, dtype)
+        return _with_prior(self._warmup.begin(values, self._first_step_size, jnp.eye(rank, dtype=dtype)), values)
 
     def _step_size(self, adapt_state: Any) -> Float[Array, ""]:
         epsilon = adapt_state.step_size
@@ -148,16 +138,10 @@ class LowRankNUTS(InformedKernel):
         end, info = nuts(key_move, start, lambda _: None, epsilon, jnp.ones_like(here.x), self._max_tree_depth)
         point = Point(reference.value(end.position), -end.logdensity, reference.push(-end.logdensity_grad))
         accept_prob = jnp.minimum(info.acceptance_rate, 1)  # rounding
-        adapt_state = state.adapt_state
-        if self._num_warmup > 0:
-            _, update = self._adapter()
-            values = laplace.directions.components(laplace.noise(point.x))
-            adapt_state = jax.lax.cond(
-                state.i < self._num_warmup,
-                lambda old: _with_prior(update(state.i, accept_prob, (values,), old), values),
-                identity,
-                adapt_state,
-            )
+        values = laplace.directions.components(laplace.noise(point.x))
+        adapt_state = self._warmup.update(
+            state.i, accept_prob, values, state.adapt_state, then=partial(_with_prior, values=values)
+        )
         return Move(point, accept_prob, info.is_divergent, info.num_integration_steps, adapt_state)
 
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 from numpyro.infer.initialization import init_to_uniform
 
-from numpyro_inverse.infer.kernels._base import Point, positive
+from numpyro_inverse._checks import check_callable, check_positive_number
+from numpyro_inverse.infer.kernels._base import Point
 from numpyro_inverse.infer.kernels._ula import ULA
+from numpyro_inverse.infer.kernels._unadjusted import GaussianLaw
 
 
 class MoreauYosidaULA(ULA):
@@ -26,14 +29,15 @@ class MoreauYosidaULA(ULA):
     :math:`1/\lambda`-Lipschitz. **Biased** twice: by :math:`\lambda`, which smooths the prior (usually
     :math:`\lambda \sim 1/L_f`, :math:`L_f` the Lipschitz constant of :math:`\nabla f`), and by :math:`\delta`, stable
     below :math:`2 / (L_f + 1/\lambda)` and usually at most half of that. For a Gaussian g of covariance C and f of
-    precision H, it is ULA on the precision :math:`H + (C + \lambda I)^{-1}`.
+    precision H, it is ULA on the precision :math:`H + (C + \lambda I)^{-1}`
+    (:meth:`gaussian_law`).
 
-    >>> def model(y):  # doctest: +SKIP
+    >>> def model(y):
     ...     x = numpyro.sample("x", dist.ImproperUniform(dist.constraints.real, (), (64,)))
     ...     numpyro.sample("y", dist.Normal(blur(x), 0.1).to_event(1), obs=y)
-    >>> def prox(z, smoothing):  # of 3 |x|_1  # doctest: +SKIP
+    >>> def prox(z, smoothing):  # of 3 |x|_1
     ...     return {"x": jnp.sign(z["x"]) * jnp.maximum(jnp.abs(z["x"]) - 3 * smoothing, 0)}
-    >>> kernel = MoreauYosidaULA(model, prox=prox, smoothing=1e-2, step_size=5e-3)  # doctest: +SKIP
+    >>> kernel = MoreauYosidaULA(model, prox=prox, smoothing=1e-2, step_size=5e-3)
 
     Args:
         model: a NumPyro model of f: everything but g.
@@ -47,7 +51,8 @@ class MoreauYosidaULA(ULA):
     The extra field ``potential_energy`` is f alone: g itself is not known.
 
     Raises:
-        ValueError: ``prox`` not callable, ``smoothing`` not positive; and as :class:`ULA`.
+        TypeError: ``prox`` cannot be called.
+        ValueError: ``smoothing`` not positive; and as :class:`ULA`.
         RuntimeError: as :class:`ULA`.
 
     References:
@@ -65,10 +70,21 @@ class MoreauYosidaULA(ULA):
         init_strategy: Callable = init_to_uniform,
     ):
         super().__init__(model, potential_fn, step_size=step_size, init_strategy=init_strategy)
-        if not callable(prox):
-            raise ValueError(f"MoreauYosidaULA: `prox` must be a function; got {type(prox).__name__}.")
-        self._prox = prox
-        self._smoothing = positive("MoreauYosidaULA", "smoothing", smoothing)
+        self._prox = check_callable(self._name, "prox", prox)
+        self._smoothing = check_positive_number(self._name, "smoothing", smoothing)
+
+    def gaussian_law(self, curvature: Float[Array | np.ndarray, "..."] | float) -> GaussianLaw:
+        r"""Stationary variance :math:`h^{-1} (1 - \delta h / 2)^{-1}` and lag-1 correlation :math:`1 - \delta h` of a
+        mode with :math:`f + g^\lambda = h x^2 / 2`.
+
+        Args:
+            curvature: h, of any shape: the precision of f **plus the envelope's**, which is
+                :math:`(c + \lambda)^{-1}` for a Gaussian g of variance c.
+
+        Raises:
+            ValueError: :math:`\delta h` not in (0, 2), where there is no stationary law.
+        """
+        return super().gaussian_law(curvature)
 
     def _target(self, args: tuple, kwargs: dict[str, Any] | None, unravel: Callable) -> Callable:
         smooth = super()._target(args, kwargs, unravel)

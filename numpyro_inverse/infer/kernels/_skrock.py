@@ -11,8 +11,9 @@ from jaxtyping import Array, Float
 from numpy.polynomial import chebyshev
 from numpyro.infer.initialization import init_to_uniform
 
-from numpyro_inverse.infer.kernels._base import Point, positive
-from numpyro_inverse.infer.kernels._unadjusted import UnadjustedKernel
+from numpyro_inverse._checks import check_count, check_positive_number, check_real
+from numpyro_inverse.infer.kernels._base import Point
+from numpyro_inverse.infer.kernels._unadjusted import GaussianLaw, UnadjustedKernel
 
 
 class SKROCK(UnadjustedKernel):
@@ -32,7 +33,7 @@ class SKROCK(UnadjustedKernel):
     :math:`\delta \le l_s / L` (:meth:`max_step_size`), :math:`l_s = (s - \tfrac12)^2 (2 - \tfrac43 \eta) - \tfrac32`,
     so that s gradients go as far as about :math:`s^2` steps of :class:`ULA`.
 
-    **Biased**, as every unadjusted kernel: :meth:`linear_law` is its exact law for a Gaussian. Nothing is adapted.
+    **Biased**, as every unadjusted kernel: :meth:`gaussian_law` is its exact law for a Gaussian. Nothing is adapted.
     Extra fields: ``potential_energy``, ``step_size``, ``num_grads`` (``stages`` a draw), ``accept_prob`` (1).
 
     Args:
@@ -64,21 +65,20 @@ class SKROCK(UnadjustedKernel):
         init_strategy: Callable = init_to_uniform,
     ):
         super().__init__(model, potential_fn, step_size=step_size, init_strategy=init_strategy)
-        if int(stages) != stages or stages < 2:
-            raise ValueError(f"SKROCK: `stages` must be an integer of 2 or more; got {stages}.")
-        if not 0 < damping < 1.5:
-            raise ValueError(f"SKROCK: `damping` must be in (0, 1.5); got {damping}.")
-        self._stages, self._damping = int(stages), float(damping)
+        self._stages = check_count(self._name, "stages", stages, least=2)
+        self._damping = check_positive_number(self._name, "damping", damping)
+        if not self._damping < 1.5:
+            raise ValueError(f"{self._name}: `damping` must be in (0, 1.5); got {damping}.")
         self._omega_0 = 1 + self._damping / self._stages**2
         last = chebyshev.Chebyshev.basis(self._stages)
         self._omega_1 = float(last(self._omega_0) / last.deriv()(self._omega_0))
 
     def max_step_size(self, lipschitz: float) -> float:
         r""":math:`l_s / L`, the largest stable :math:`\delta` for a gradient with Lipschitz constant L."""
-        s = self._stages
-        return ((s - 0.5) ** 2 * (2 - 4 * self._damping / 3) - 1.5) / positive("SKROCK", "lipschitz", lipschitz)
+        s, largest = self._stages, check_positive_number(self._name, "lipschitz", lipschitz)
+        return ((s - 0.5) ** 2 * (2 - 4 * self._damping / 3) - 1.5) / largest
 
-    def linear_law(self, curvature: Float[Array | np.ndarray, "..."] | float) -> tuple[np.ndarray, np.ndarray]:
+    def gaussian_law(self, curvature: Float[Array | np.ndarray, "..."] | float) -> GaussianLaw:
         r"""Stationary variance and lag-1 correlation of a mode with :math:`U = h x^2 / 2`.
 
         With :math:`p = \omega_0 - \omega_1 \delta h` the kernel is :math:`x^+ = A x + B Q`,
@@ -88,13 +88,21 @@ class SKROCK(UnadjustedKernel):
 
         Args:
             curvature: :math:`h`, of any shape.
+
+        Raises:
+            ValueError: h not positive, or :math:`|A| \ge 1`: there is no stationary law.
         """
-        h = np.asarray(curvature, float)
+        h = np.asarray(check_real(self._name, "curvature", curvature), float)
         first, second = chebyshev.Chebyshev.basis(self._stages), chebyshev.Chebyshev.basis(self._stages).deriv()
         p = self._omega_0 - self._omega_1 * self._delta * h
         a = first(p) / first(self._omega_0)
         b = second(p) / second(self._omega_0) * (1 - self._omega_1 * self._delta * h / 2)
-        return 2 * self._delta * b**2 / (1 - a**2), a
+        if not np.all((h > 0) & (np.abs(a) < 1)):
+            raise ValueError(
+                f"{self._name}: no stationary law: `curvature` must be positive and at most "
+                f"max_step_size(1) / step_size = {self.max_step_size(1.0) / self._delta:.3g}."
+            )
+        return GaussianLaw(2 * self._delta * b**2 / (1 - a**2), a)
 
     def _next(self, key: Array, here: Point, target: Callable) -> tuple[Point, int]:
         key_noise, key_target = jax.random.split(key)

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
 from jaxtyping import Array, Float
-from numpyro import handlers
 from numpyro.infer.initialization import init_to_uniform
-from numpyro.infer.util import potential_energy
 
-from numpyro_inverse.infer.kernels._base import Point, positive
-from numpyro_inverse.infer.kernels._unadjusted import UnadjustedKernel
+from numpyro_inverse._checks import check_positive_number
+from numpyro_inverse._model import Trace
+from numpyro_inverse.infer.kernels._base import Point, seeded_potential
+from numpyro_inverse.infer.kernels._unadjusted import GaussianLaw, UnadjustedKernel, euler_law
 
 
 class TemperedSGLD(UnadjustedKernel):
@@ -30,7 +29,7 @@ class TemperedSGLD(UnadjustedKernel):
     NumPyro scales its log density to that of all the data.
 
     **Biased**: on a quadratic with curvature h a mode is at the temperature :math:`\tau / (1 - \eta h / 2)`
-    (:meth:`quadratic_temperature`); batches add heat of their own, for gradient noise of covariance S the solution of
+    (:meth:`gaussian_law`); batches add heat of their own, for gradient noise of covariance S the solution of
     :math:`H \Sigma + \Sigma H - \eta H \Sigma H = 2 \tau I + \eta S`. Stable for :math:`\eta < 2/L`.
 
     Nothing is adapted. Extra fields: ``potential_energy`` (of the batch), ``step_size``, ``num_grads`` (per draw).
@@ -61,7 +60,7 @@ class TemperedSGLD(UnadjustedKernel):
         init_strategy: Callable = init_to_uniform,
     ):
         super().__init__(model, potential_fn, step_size=step_size, init_strategy=init_strategy)
-        self._temperature = positive("TemperedSGLD", "temperature", temperature)
+        self._temperature = check_positive_number(self._name, "temperature", temperature)
 
     @property
     def temperature(self) -> float:
@@ -73,43 +72,27 @@ class TemperedSGLD(UnadjustedKernel):
         r""":math:`s = \sqrt{2 \eta \tau}`."""
         return float(np.sqrt(2 * self._delta * self._temperature))
 
-    def quadratic_temperature(self, curvature: Float[Array | np.ndarray, "..."] | float) -> np.ndarray:
-        r"""The exact temperature :math:`\tau / (1 - \eta h / 2)` of a mode with :math:`f = h x^2 / 2`.
+    def gaussian_law(self, curvature: Float[Array | np.ndarray, "..."] | float) -> GaussianLaw:
+        r"""Stationary variance :math:`\tau h^{-1} (1 - \eta h / 2)^{-1}` and lag-1 correlation :math:`1 - \eta h` of a
+        mode with :math:`f = h x^2 / 2`, with gradients of all the data.
 
-        Gradients are of all the data. The variance of the mode is this over h.
+        The mode's temperature is h times the variance.
 
         Args:
             curvature: h, of any shape.
 
         Raises:
-            ValueError: :math:`\eta h \ge 2`, where there is no stationary law; or h not positive.
+            ValueError: :math:`\eta h` not in (0, 2), where there is no stationary law.
         """
-        h = np.asarray(curvature, float)
-        if not np.all((h > 0) & (self._delta * h < 2)):
-            raise ValueError(
-                f"TemperedSGLD: no stationary law: curvatures must be in (0, 2 / step_size = {2 / self._delta:.3g})."
-            )
-        return self._temperature / (1 - self._delta * h / 2)
+        return euler_law(self._name, curvature, self._delta, self._temperature)
 
-    def quadratic_covariance(self, hessian: Float[Array | np.ndarray, "n n"]) -> np.ndarray:
-        r"""The exact covariance :math:`\tau H^{-1} (I - \eta H / 2)^{-1}` on a quadratic with full gradients.
-
-        Args:
-            hessian: H, symmetric and positive definite.
-
-        Raises:
-            ValueError: as :meth:`quadratic_temperature`, for the eigenvalues of H.
-        """
-        h, axes = np.linalg.eigh(np.asarray(hessian, float))
-        return (axes * self.quadratic_temperature(h) / h) @ axes.T
-
-    def _check_batches(self, trace: dict[str, Any]) -> None:
+    def _check_batches(self, trace: Trace) -> None:
         """Batches are welcome."""
 
     def _potential(self, args: tuple, kwargs: dict[str, Any], key: Array) -> Callable:
         if self._model is None:
             return super()._potential(args, kwargs, key)
-        return partial(potential_energy, handlers.seed(self._model, key), args, kwargs)
+        return seeded_potential(self._model, args, kwargs, key)
 
     def _next(self, key: Array, here: Point, target: Callable) -> tuple[Point, int]:
         key_noise, key_batch = jax.random.split(key)

@@ -7,11 +7,11 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, Float
 from numpyro.infer.initialization import init_to_uniform
 
 from numpyro_inverse.infer.kernels._base import Point
-from numpyro_inverse.infer.kernels._unadjusted import UnadjustedKernel
+from numpyro_inverse.infer.kernels._unadjusted import GaussianLaw, UnadjustedKernel, euler_law
 
 
 class ULA(UnadjustedKernel):
@@ -25,7 +25,7 @@ class ULA(UnadjustedKernel):
     **Biased**: it samples :math:`e^{-U}` only as :math:`\delta \to 0`. For a Gaussian of precision H the mean is exact
     and the covariance is :math:`H^{-1} (I - \delta H / 2)^{-1}`; the chain is stable for :math:`\delta < 2/L`, L the
     largest eigenvalue of H, and :func:`suggest_step_size` measures it. Mode by mode the lag-1 correlation is
-    :math:`1 - \delta h`.
+    :math:`1 - \delta h` (:meth:`gaussian_law`).
 
     Nothing is adapted: warm-up only forgets the starting point. Extra fields: ``potential_energy``, ``step_size``,
     ``num_grads`` (per draw), ``accept_prob`` (1).
@@ -56,6 +56,18 @@ class ULA(UnadjustedKernel):
         init_strategy: Callable = init_to_uniform,
     ):
         super().__init__(model, potential_fn, step_size=step_size, init_strategy=init_strategy)
+
+    def gaussian_law(self, curvature: Float[Array | np.ndarray, "..."] | float) -> GaussianLaw:
+        r"""Stationary variance :math:`h^{-1} (1 - \delta h / 2)^{-1}` and lag-1 correlation :math:`1 - \delta h` of a
+        mode with :math:`U = h x^2 / 2`.
+
+        Args:
+            curvature: h, of any shape.
+
+        Raises:
+            ValueError: :math:`\delta h` not in (0, 2), where there is no stationary law.
+        """
+        return euler_law(self._name, curvature, self._delta)
 
     def _next(self, key: Array, here: Point, target: Callable) -> tuple[Point, int]:
         key_noise, key_target = jax.random.split(key)

@@ -1,6 +1,6 @@
 """Emulators of forward maps, and their training where the posterior is."""
 
+from numpyro_inverse.infer.surrogates._emulate import emulate as emulate
 from numpyro_inverse.infer.surrogates._fit_surrogate import SurrogateFit as SurrogateFit
 from numpyro_inverse.infer.surrogates._fit_surrogate import fit_surrogate as fit_surrogate
 from numpyro_inverse.infer.surrogates._surrogate import Surrogate as Surrogate
-from numpyro_inverse.infer.surrogates._surrogate import emulate as emulate

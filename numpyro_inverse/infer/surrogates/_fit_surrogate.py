@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -16,12 +16,21 @@ from numpyro import handlers
 from numpyro.distributions import biject_to
 from numpyro.infer import MCMC, NUTS
 
-from numpyro_inverse._model import observed_sites, real_parameters, simulated_data, unconstrained_trace
-from numpyro_inverse.infer.laplace._reference import Reference, prior_reference
-from numpyro_inverse.infer.surrogates._surrogate import Surrogate, emulate, unravel
+from numpyro_inverse._model import (
+    Trace,
+    log_probs,
+    observed_sites,
+    real_parameters,
+    simulated_data,
+    trace_at,
+    unconstrained_trace,
+)
+from numpyro_inverse.infer.laplace import Reference, prior_reference
+from numpyro_inverse.infer.surrogates._emulate import emulate
+from numpyro_inverse.infer.surrogates._surrogate import Surrogate, model_arguments, unravel
 
 if TYPE_CHECKING:
-    from numpyro_inverse.nn._training import TrainingSettings
+    from numpyro_inverse.nn import TrainingSettings
 
 HERE = "fit_surrogate"
 TEMPERATURES = (1.0, 1.5)  # of the surrogate's posterior, at which new points are drawn: the tails matter too
@@ -55,8 +64,10 @@ class SurrogateFit(NamedTuple):
 def fit_surrogate(
     model: Callable,
     draws: dict[str, Array],
-    *args: Any,
-    key: PRNGKeyArray,
+    *,
+    rng_key: PRNGKeyArray,
+    model_args: tuple = (),
+    model_kwargs: Mapping[str, Any] | None = None,
     num_simulations: int = 8000,
     derivatives: int = 8,
     rounds: int = 1,
@@ -64,7 +75,6 @@ def fit_surrogate(
     depth: int = 3,
     settings: TrainingSettings | None = None,
     progress_bar: bool = True,
-    **kwargs: Any,
 ) -> SurrogateFit:
     r"""Train a :class:`Surrogate` on simulations of the model, where its posterior is.
 
@@ -81,18 +91,19 @@ def fit_surrogate(
     information; the noise of normal data), so that an error of 1 is one of the size of the noise, and :math:`a_i` is 1
     within the posterior and falls where the likelihood is small.
 
-    >>> mcmc = MCMC(NUTS(model), num_warmup=200, num_samples=300)  # doctest: +SKIP
-    >>> mcmc.run(key, y)  # doctest: +SKIP
-    >>> fit = fit_surrogate(model, mcmc.get_samples(), y, key=key)  # doctest: +SKIP
-    >>> kernel = DelayedAcceptance(model, approximation=emulate(model, fit.surrogate))  # doctest: +SKIP
+    >>> mcmc = MCMC(NUTS(model), num_warmup=200, num_samples=300)
+    >>> mcmc.run(key, y)
+    >>> fit = fit_surrogate(model, mcmc.get_samples(), model_args=(y,), rng_key=key)
+    >>> kernel = DelayedAcceptance(model, approximation=emulate(model, fit.surrogate))
 
     For up to a few hundred latents; the price of a simulation must be well above that of the network (20 microseconds).
 
     Args:
         model: a NumPyro model; whiten fields. Its forward map must allow forward-mode derivatives.
         draws: of its posterior, as ``MCMC.get_samples()`` gives them: some hundred, from a short run.
-        *args: the model's arguments, with the data.
-        key: a key.
+        rng_key: a key.
+        model_args: the model's arguments, with the data.
+        model_kwargs: its keyword arguments, likewise.
         num_simulations: runs of the model in all.
         derivatives: directions for each.
         rounds: of simulations at the surrogate's own posterior.
@@ -100,7 +111,6 @@ def fit_surrogate(
         depth: their number.
         settings: of the last training; the others have half the epochs. Default: 120 epochs at a rate of 0.008.
         progress_bar: whether to show progress.
-        **kwargs: the model's keyword arguments.
 
     Raises:
         ValueError: as :class:`Surrogate`; ``draws`` without a latent or not finite; a number out of range; simulations
@@ -110,7 +120,7 @@ def fit_surrogate(
         O'Leary-Roseberry, Chen, Villa & Ghattas, J. Comput. Phys. 496 (2024) 112555 (derivative-informed training);
         Cleary, Garbuno-Inigo, Lan, Schneider & Stuart, J. Comput. Phys. 424 (2021) 109716 (emulate where one samples).
     """
-    from numpyro_inverse.nn._training import TrainingSettings, fit_module
+    from numpyro_inverse.nn import TrainingSettings, fit_module
 
     for name, value, least in (("derivatives", derivatives, 1), ("rounds", rounds, 0)):
         if value < least:
@@ -118,11 +128,12 @@ def fit_surrogate(
     if settings is None:
         settings = TrainingSettings(max_epochs=120, learning_rate=8e-3, gradient_norm=100.0, patience=120)
     settings = settings._replace(progress_bar=progress_bar)
-    key_net, key_design, key = jax.random.split(key, 3)
-    surrogate = Surrogate(model, *args, width=width, depth=depth, key=key_net, **kwargs)
+    args, kwargs = model_arguments(HERE, model, model_args, model_kwargs)
+    key_net, key_design, key = jax.random.split(rng_key, 3)
+    surrogate = Surrogate(model, model_args=args, model_kwargs=kwargs, width=width, depth=depth, key=key_net)
     known = _vectors(model, surrogate.latents, draws, args, kwargs)
     part = num_simulations // (rounds + 1)
-    if part < settings.batch_size * 2:
+    if settings.batch_size is not None and part < settings.batch_size * 2:
         raise ValueError(
             f"{HERE}: {num_simulations} simulations in {rounds + 1} parts are too few; each must have two batches of "
             f"{settings.batch_size} at least."
@@ -168,7 +179,7 @@ def fit_surrogate(
             one = partial(_loss, surrogate, n=n, m=m, derivatives=derivatives)
             return jnp.mean(jax.vmap(one)(batch, jax.random.split(key, len(batch))))
 
-        return fit_module(surrogate, loss, rows, key, settings, HERE)
+        return fit_module(surrogate, loss, rows, key=key, settings=settings, name=HERE)
 
     for r in range(rounds):
         keys = jax.random.split(jax.random.fold_in(key, r + 1), 3)
@@ -215,7 +226,7 @@ class _Simulator:
 
         def parameters(x: Array) -> tuple[Array, Array]:
             sites = observed_sites(unconstrained_trace(model, args, kwargs, unravel(surrogate.latents, x)))
-            return _outputs(sites, surrogate.places), _site_log_likelihood(sites)
+            return _outputs(sites, surrogate.places), _log_likelihood(sites)
 
         def one(pair: tuple[Array, Array]) -> tuple[Array, Array, Array]:
             x, v = pair
@@ -276,8 +287,7 @@ def _design(
 
 def _prior(model: Callable, args: tuple, kwargs: dict[str, Any], latents: tuple) -> Reference:
     """Of the latents, one after the other."""
-    with handlers.block():
-        trace = handlers.trace(handlers.seed(model, jax.random.key(0))).get_trace(*args, **kwargs)
+    trace = trace_at(model, args, kwargs)
     parts = [prior_reference(trace, {name: jnp.zeros(shape)}) for name, shape in latents]
     return Reference(*(jnp.concatenate(column) for column in zip(*parts, strict=True)))
 
@@ -286,8 +296,7 @@ def _vectors(
     model: Callable, latents: tuple, draws: dict[str, Array], args: tuple, kwargs: dict[str, Any]
 ) -> Float[Array, "d n"]:
     """Draws of the sites, one row each, in unconstrained space."""
-    with handlers.block():
-        trace = handlers.trace(handlers.seed(model, jax.random.key(0))).get_trace(*args, **kwargs)
+    trace = trace_at(model, args, kwargs)
     columns = []
     for name, _ in latents:
         if name not in draws:
@@ -315,17 +324,13 @@ def _covariance_root(x: Float[Array, "d n"]) -> Float[Array, "n n"]:
     return jnp.linalg.cholesky(share * covariance + (1 - share) * diagonal)
 
 
-def _outputs(sites: dict[str, Any], places: tuple) -> Float[Array, "m"]:
+def _outputs(sites: Trace, places: tuple) -> Float[Array, "m"]:
     values = {name: real_parameters(sites[name]["fn"])[0] for name in {name for name, *_ in places}}
     return jnp.concatenate([jnp.ravel(values[name][which]) for name, which, _ in places])
 
 
-def _site_log_likelihood(sites: dict[str, Any], data: dict[str, Array] | None = None) -> Array:
-    total = jnp.zeros(())
-    for name, site in sites.items():
-        scale = 1.0 if site["scale"] is None else site["scale"]
-        total += scale * jnp.sum(site["fn"].log_prob(site["value"] if data is None else data[name]))
-    return total
+def _log_likelihood(sites: Trace) -> Array:
+    return sum(log_probs(sites).values(), jnp.zeros(()))
 
 
 def _log_likelihoods(
@@ -334,7 +339,7 @@ def _log_likelihoods(
     """Of the data, at each row; one at a time, as memory may not hold many runs of a model."""
 
     def one(x: Array) -> Array:
-        return _site_log_likelihood(observed_sites(unconstrained_trace(model, args, kwargs, unravel(latents, x))))
+        return _log_likelihood(observed_sites(unconstrained_trace(model, args, kwargs, unravel(latents, x))))
 
     return jax.jit(partial(jax.lax.map, one))(x)
 
@@ -354,8 +359,11 @@ def _likelihood_scale(
         data = simulated_data(sites, key, FISHER_DATA)
 
         def log_prob(theta: dict[str, list[Array]], k: Array) -> Array:
-            fresh = {name: site | {"fn": values[name][1](theta[name])} for name, site in sites.items()}
-            return _site_log_likelihood(fresh, {name: y[k % len(y)] for name, y in data.items()})
+            fresh = {
+                name: site | {"fn": values[name][1](theta[name]), "value": data[name][k % len(data[name])]}
+                for name, site in sites.items()
+            }
+            return _log_likelihood(fresh)
 
         theta = {name: found for name, (found, _) in values.items()}
         scores = jax.vmap(lambda k: jax.grad(log_prob)(theta, k))(jnp.arange(FISHER_DATA))

@@ -1,9 +1,9 @@
-"""Emulators of a model's forward map, and the effect handler that puts one in its place."""
+"""A network from a model's latents to the parameters of its observed distributions."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import equinox as eqx
@@ -12,11 +12,16 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 from jaxtyping import Array, Float, PRNGKeyArray
-from numpyro import handlers
 from numpyro.distributions import biject_to
-from numpyro.primitives import Messenger
 
-from numpyro_inverse._model import observed_sites, real_parameters, unconstrained_trace
+from numpyro_inverse._model import (
+    abstract_trace,
+    discrete_latents,
+    observed_sites,
+    real_parameters,
+    sample_sites,
+    unconstrained_trace,
+)
 
 SATURATION = 5.0  # of an input, in posterior standard deviations
 
@@ -31,18 +36,19 @@ class Surrogate(eqx.Module):
     :math:`\sigma(t) = t / (1 + e^{-t})`, x the latents in unconstrained space, one after the other. Inputs saturate
     beyond five standard deviations: a network would extrapolate without bound, and a chain on it would never see the
     tails of the posterior. Only those parameters are emulated that depend on the latents. It is a pytree: ``nn.save``
-    writes it and ``nn.load(path, like=Surrogate(model, *args, key=key))`` reads it.
+    writes it and ``nn.load(path, like=Surrogate(model, model_args=(y,), key=key))`` reads it.
 
     Args:
         model: a NumPyro model; no latent may come after an observed site.
-        *args: its arguments, with the data.
+        model_args: its arguments, with the data.
+        model_kwargs: its keyword arguments, likewise.
         width: of a layer.
         depth: number of layers.
         key: of the first weights.
-        **kwargs: the model's keyword arguments.
 
     Raises:
         ValueError: a discrete latent, no latent, no observed site that depends on one, or one before a latent: named.
+        TypeError: ``model`` is not callable, ``model_args`` not a tuple, ``model_kwargs`` not a dictionary.
     """
 
     layers: tuple[eqx.nn.Linear, ...]
@@ -55,9 +61,19 @@ class Surrogate(eqx.Module):
     latents: tuple[tuple[str, tuple[int, ...]], ...] = eqx.field(static=True)  # name, unconstrained shape
     places: tuple[tuple[str, int, tuple[int, ...]], ...] = eqx.field(static=True)  # site, which real number, shape
 
-    def __init__(self, model: Callable, *args: Any, width: int = 256, depth: int = 3, key: PRNGKeyArray, **kwargs: Any):
+    def __init__(
+        self,
+        model: Callable,
+        *,
+        model_args: tuple = (),
+        model_kwargs: Mapping[str, Any] | None = None,
+        width: int = 256,
+        depth: int = 3,
+        key: PRNGKeyArray,
+    ):
         if width < 1 or depth < 1:
             raise ValueError(f"Surrogate: `width` and `depth` must be at least 1; got {width} and {depth}.")
+        args, kwargs = model_arguments("Surrogate", model, model_args, model_kwargs)
         self.latents = latent_shapes(model, args, kwargs)
         self.places = _places(model, self.latents, args, kwargs)
         inputs = sum(math.prod(shape) for _, shape in self.latents)
@@ -81,88 +97,38 @@ class Surrogate(eqx.Module):
         return fixed(self.output_location) + fixed(self.output_scale) * (self.last(h) + self.linear @ z)
 
 
-class emulate(Messenger):
-    """Effect handler: the observed sites' distributions get the parameters that a surrogate predicts.
-
-    ``emulate(model, surrogate)`` is a NumPyro model with the same sites, priors and data. The forward map is still
-    written in it, but nothing depends on its result, and compilation leaves it out. Its posterior is that of the
-    surrogate; :class:`DelayedAcceptance` makes it that of the model.
-
-    Args:
-        fn: the model that the surrogate was made for.
-        surrogate: the surrogate.
-
-    Raises:
-        ValueError: when the model runs: another order, other shapes or other sites than the surrogate's.
-    """
-
-    def __init__(self, fn: Callable | None = None, surrogate: Surrogate | None = None):
-        if not isinstance(surrogate, Surrogate):
-            raise TypeError(f"emulate: `surrogate` must be a Surrogate; got {type(surrogate).__name__}.")
-        self.surrogate = surrogate
-        self._values: dict[str, Array] = {}
-        self._parameters: Array | None = None
-        super().__init__(fn)
-
-    def __enter__(self) -> emulate:
-        self._values, self._parameters = {}, None
-        return super().__enter__()
-
-    def process_message(self, msg: dict[str, Any]) -> None:
-        """Put the predicted parameters into the distribution of an emulated site."""
-        name = msg["name"]
-        places = [(k, p) for k, p in enumerate(self.surrogate.places) if p[0] == name]
-        if msg["type"] != "sample" or not places:
-            return
-        if self._parameters is None:
-            self._parameters = self.surrogate(self._vector(name))
-        ends = np.cumsum([math.prod(shape) for *_, shape in self.surrogate.places])
-        values, rebuild = real_parameters(msg["fn"])
-        for k, (_, which, shape) in places:
-            if which >= len(values) or values[which].shape != shape:
-                raise ValueError(
-                    f"emulate: site {name!r} is not as it was when the surrogate was made; make a new one."
-                )
-            part = self._parameters[ends[k] - math.prod(shape) : ends[k]]
-            values[which] = part.reshape(shape).astype(values[which].dtype)
-        msg["fn"] = rebuild(values)
-
-    def postprocess_message(self, msg: dict[str, Any]) -> None:
-        """Remember the latents, in unconstrained space."""
-        if msg["type"] == "sample" and msg["name"] in dict(self.surrogate.latents):
-            self._values[msg["name"]] = biject_to(msg["fn"].support).inv(msg["value"])
-
-    def _vector(self, site: str) -> Array:
-        parts = []
-        for name, shape in self.surrogate.latents:
-            if name not in self._values or self._values[name].shape != shape:
-                raise ValueError(
-                    f"emulate: before site {site!r} the model must sample the latent {name!r}, of shape {shape} in "
-                    f"unconstrained space; found {self._values[name].shape if name in self._values else 'none'}."
-                )
-            parts.append(jnp.ravel(self._values[name]))
-        return jnp.concatenate(parts)
+def model_arguments(
+    caller: str, model: Callable, args: tuple, kwargs: Mapping[str, Any] | None
+) -> tuple[tuple, dict[str, Any]]:
+    """Both, checked."""
+    if not callable(model):
+        raise TypeError(f"{caller}: `model` must be a NumPyro model; got {type(model).__name__}.")
+    if not isinstance(args, tuple | list):
+        raise TypeError(f"{caller}: `model_args` must be a tuple, such as (y,); got {type(args).__name__}.")
+    if kwargs is not None and not isinstance(kwargs, Mapping):
+        raise TypeError(f"{caller}: `model_kwargs` must be a dictionary; got {type(kwargs).__name__}.")
+    return tuple(args), dict(kwargs or {})
 
 
 def latent_shapes(model: Callable, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple[str, tuple[int, ...]], ...]:
     """Names and unconstrained shapes, in the model's order."""
-    with handlers.block():
-        trace = handlers.trace(handlers.seed(model, jax.random.key(0))).get_trace(*args, **kwargs)
-    sites = [(name, site) for name, site in trace.items() if site["type"] == "sample"]
+    trace = abstract_trace(model, args, kwargs)
+    sites = list(sample_sites(trace).items())
     order = [site["is_observed"] for _, site in sites]
     latents = [(name, site) for name, site in sites if not site["is_observed"]]
     if not latents:
         raise ValueError("Surrogate: the model has no latent site; there is nothing to infer.")
-    for name, site in latents:
-        if site["fn"].support.is_discrete:
-            raise ValueError(f"Surrogate: latent site {name!r} is discrete; sum it out in the model.")
+    for name in discrete_latents(trace):
+        raise ValueError(f"Surrogate: latent site {name!r} is discrete; sum it out in the model.")
     if True in order and False in order[order.index(True) :]:
         early = sites[order.index(True)][0]
         late = next(name for name, site in sites[order.index(True) :] if not site["is_observed"])
         raise ValueError(
             f"Surrogate: observed site {early!r} comes before the latent {late!r}; write all latents first."
         )
-    return tuple((name, jnp.shape(biject_to(site["fn"].support).inv(site["value"]))) for name, site in latents)
+    return tuple(
+        (name, biject_to(site["fn"].support).inverse_shape(jnp.shape(site["value"]))) for name, site in latents
+    )
 
 
 def _places(model: Callable, latents: tuple, args: tuple, kwargs: dict[str, Any]) -> tuple:

@@ -35,14 +35,18 @@ class Coordinates(eqx.Module):
     site).
 
     Attributes:
-        centering: c per coefficient. reference: amplitudes :math:`b_k` at the sketch's center. mode_location: means of
-        :math:`v'`. mode_variance: variances of :math:`v'`. hyper_location: :math:`\hat\eta`. hyper_spread: marginal
-        standard deviations of :math:`\eta`. hyper_covariance: their marginal covariance, sites in alphabetical order.
-        hyper_coupling: C, of shape ``coefficients + site's``. field_coupling: S, by field and earlier field, of the
-        coefficients' shape. step_size: suits NUTS in units of the sketch; NaN if none that was tried does.
+        centering: c per coefficient.
+        reference: amplitudes :math:`b_k` at the sketch's center.
+        mode_location: means of :math:`v'`.
+        mode_variance: variances of :math:`v'`.
+        hyper_location: :math:`\hat\eta`.
+        hyper_spread: marginal standard deviations of :math:`\eta`.
+        hyper_covariance: their marginal covariance, sites in alphabetical order.
+        hyper_coupling: C, of shape ``coefficients + site's``.
+        field_coupling: S, by field and earlier field, of the coefficients' shape.
+        step_size: suits NUTS in units of the sketch; NaN if none that was tried does.
         smallest_curvature: of the averaged potential in units of the sketch, whose own is 1: a value much below 1 means
-        a
-            ridge that the sketch has missed.
+            a ridge that the sketch has missed.
         downstream_sites: latent sites whose prior depends on a field; no field is coupled to them.
     """
 
@@ -80,8 +84,8 @@ class Coordinates(eqx.Module):
         the sketch in the other sites, and 50 iterations do. If no such step is good enough, or the posterior has a
         ridge that the sketch does not know, warm-up adapts step size and mass matrix and needs its usual length.
 
-        >>> coordinates = fit_coordinates(model, data=y)  # doctest: +SKIP
-        >>> kernel = NUTS(whiten(model, coordinates), **coordinates.nuts_settings())  # doctest: +SKIP
+        >>> coordinates = fit_coordinates(model, data=y)
+        >>> kernel = NUTS(whiten(model, coordinates), **coordinates.nuts_settings())
         """
         others = tuple(sorted(self.hyper_location))
         latents = {f"{name}{LATENT}": value for name, value in self.mode_variance.items()}

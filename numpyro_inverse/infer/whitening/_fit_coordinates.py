@@ -22,6 +22,7 @@ from numpyro_inverse._model import (
     latent_sites,
     not_finite,
     real_parameters,
+    resting_value,
     scale_of,
     trace_at,
     unconstrained_trace,
@@ -39,6 +40,7 @@ SIMULATIONS = 32  # simulated data sets per information estimate; its relative e
 MAX_HYPERPARAMETERS = 512
 RELATED = 0.5  # squared correlation of two fields' scores from which their coefficients are coupled; by chance 1e-5
 MAX_STEPS = 200  # of conjugate gradients
+TOLERANCE, LAST_TOLERANCE = 1e-2, 1e-5  # in a round, and at the last point
 
 
 def fit_coordinates(model: Callable, *args: Any, **kwargs: Any) -> Coordinates:
@@ -51,12 +53,12 @@ def fit_coordinates(model: Callable, *args: Any, **kwargs: Any) -> Coordinates:
     simulated from the model at the current point (for any likelihood; Gauss-Newton's diagonal if it is Gaussian) and
     the centering :math:`c_k = b_k^2 I_k / (1 + b_k^2 I_k)`.
 
-    At the last point, with F the Fisher information of all coefficients v (in units of their prior) and :math:`B =
-    \partial_v \partial_\eta` of the averaged potential, the fields follow the other sites as :math:`\partial \hat v /
-    \partial \eta = -(I + F)^{-1} B =: C`, so that the marginal precision of :math:`\eta` is that of the potential along
-    the directions :math:`(1, C)`. Where it is less than half of the precision given the fields (a ridge: an intercept
-    beside a field), the coordinates are sheared by C. Coefficients' variances are those of 32 draws of :math:`N(0, (I +
-    F)^{-1})`.
+    At the last point, with F the Fisher information of all coefficients v (in units of their prior) and
+    :math:`B = \partial_v \partial_\eta` of the averaged potential, the fields follow the other sites as
+    :math:`\partial \hat v / \partial \eta = -(I + F)^{-1} B =: C`, so that the marginal precision of :math:`\eta` is
+    that of the potential along the directions :math:`(1, C)`. Where it is less than half of the precision given the
+    fields (a ridge: an intercept beside a field), the coordinates are sheared by C. The coefficients' variances are
+    those of 32 draws of :math:`N(0, (I + F)^{-1})`.
 
     Args:
         model: a NumPyro model with a field: a site whose distribution has ``amplitudes``, such as ``Matern``.
@@ -67,8 +69,8 @@ def fit_coordinates(model: Callable, *args: Any, **kwargs: Any) -> Coordinates:
         ValueError: traced arguments; no field site; no data; data that are not finite; a latent site that is discrete,
             has an improper prior, or is neither a field nor small enough for a dense matrix; each is named.
 
-    >>> coordinates = fit_coordinates(model, data=photo)  # doctest: +SKIP
-    >>> kernel = NUTS(whiten(model, coordinates), **coordinates.nuts_settings())  # doctest: +SKIP
+    >>> coordinates = fit_coordinates(model, data=photo)
+    >>> kernel = NUTS(whiten(model, coordinates), **coordinates.nuts_settings())
     """
     problem = _Problem(model, args, kwargs)
     key = jax.random.key(0)
@@ -86,7 +88,8 @@ def fit_coordinates(model: Callable, *args: Any, **kwargs: Any) -> Coordinates:
     for i in range(ROUNDS + 1):
         key_information, key_noise = jax.random.split(jax.random.fold_in(key, i + 1))
         modes, mean = renew(x, modes, key_information)
-        sketch = Sketch(programs.value_and_grad, programs.solve, (x[0], mean), modes, key_noise, step, problem.hyper)
+        tolerance = LAST_TOLERANCE if i == ROUNDS else TOLERANCE
+        sketch = Sketch(programs.value_and_grad, programs.solve, (x[0], mean), modes, key_noise, step, tolerance)
         step = 0.5 * sketch.hyper_spread
         if i < ROUNDS:  # the last coordinates are those at the final point
             x = sketch.minimize()
@@ -178,9 +181,11 @@ class _Problem:
 
     def _other_fields(self, key: Array) -> Callable:
         def value(site: dict[str, Any]) -> Any:
-            if site["type"] == "sample" and site["name"] in self.fields:
+            if site["type"] != "sample" or site["is_observed"]:
+                return None
+            if site["name"] in self.fields:
                 return jax.random.normal(key, site["fn"].shape())
-            return None
+            return resting_value(site)
 
         return value
 

@@ -32,8 +32,8 @@ def point_estimate(model: Callable, coordinates: Coordinates, *args: Any, **kwar
     Returns:
         Values of the latent and of the deterministic sites, by name.
 
-    >>> coordinates = fit_coordinates(model, data=y)  # doctest: +SKIP
-    >>> point_estimate(model, coordinates, data=y)["field"]  # doctest: +SKIP
+    >>> coordinates = fit_coordinates(model, data=y)
+    >>> point_estimate(model, coordinates, data=y)["field"]
     """
     if not isinstance(coordinates, Coordinates):
         raise TypeError(

@@ -28,7 +28,7 @@ class BaseReparam(Reparam):
 
     ``whiten(model)`` applies it to every such site; this is for some of them:
 
-    >>> numpyro.handlers.reparam(model, config={"u": BaseReparam()})  # doctest: +SKIP
+    >>> numpyro.handlers.reparam(model, config={"u": BaseReparam()})
 
     Raises:
         ValueError: when the model runs: the site has a value already, a scaled or masked log density, or a handler

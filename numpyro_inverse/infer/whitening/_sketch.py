@@ -37,11 +37,18 @@ class Sketch:
         modes: spreads and couplings.
         key: of the antithetic pair over which the potential is averaged.
         step: of finite differences in eta.
-        hyper: names of the sites in eta.
+        tolerance: of the coefficients' change with eta, relative.
     """
 
     def __init__(
-        self, value_and_grad: Callable, solve: Callable, x: tuple, modes: Any, key: Array, step: np.ndarray, hyper: list
+        self,
+        value_and_grad: Callable,
+        solve: Callable,
+        x: tuple,
+        modes: Any,
+        key: Array,
+        step: np.ndarray,
+        tolerance: float,
     ):
         flat, self.unravel = ravel_pytree(x)
         self.x, self.modes = x, modes
@@ -50,6 +57,7 @@ class Sketch:
         self.mode_spread = np.asarray(ravel_pytree(modes.spread)[0], float)
         self.p = self.size - self.mode_spread.size
         self.value_and_grad = lambda x: value_and_grad(x, modes)
+        self.tolerance = tolerance
         self.solve = lambda rows, tolerance: self._solved(solve, rows, tolerance)
         self.slices = _slices(x[1], {name: np.size(value) for name, value in x[1].items()})
         self.couplings = [
@@ -97,7 +105,7 @@ class Sketch:
         if not len(suspects):
             return given
         shear = np.zeros((p, n))
-        shear[suspects] = -self.solve(cross[suspects], 1e-3)
+        shear[suspects] = -self.solve(cross[suspects], self.tolerance)
         directions = np.concatenate([np.eye(p), shear], axis=1)
         products = whole.copy()
         for i in suspects:

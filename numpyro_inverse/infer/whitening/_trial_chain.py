@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 import numpy as np
 
+from numpyro_inverse.infer._trajectory import step_for_turn
+
 TREE_DEPTHS = (4, 5, 6, 7)  # NUTS trajectories of 2^depth - 1 steps
-ANGLE = 1.2 * np.pi  # of a trajectory in a standard normal
 MIN_ACCEPTANCE = 0.7
 TRIALS = 16
 
@@ -15,21 +16,17 @@ TRIALS = 16
 def trial_step_size(value_and_grad: Callable, size: int) -> float | None:
     r"""The largest step :math:`1.2 \pi / (2^j - 1)`, j = 4, ..., 7, that is accepted often enough, if any.
 
-    On a standard normal a NUTS trajectory doubles until it has turned by more than :math:`\pi`. With these steps it
-    ends at :math:`1.2 \pi`. The next draw comes from the last doubling, at an angle :math:`\theta` that is spread, like
-    a triangle, around half of that, so the autocorrelation of values, :math:`E \cos \theta`, is -0.23 and that of
-    squares, :math:`E \cos^2 \theta`, is 0.40. Trajectories that turn further are better for means but worse for
-    variances.
+    Why that angle: ``numpyro_inverse.infer._trajectory``.
 
     Args:
         value_and_grad: potential and gradient on numpy vectors of length ``size``.
         size: dimension.
     """
     for depth in TREE_DEPTHS:
-        steps = 2**depth - 1
+        step = step_for_turn(depth)
         with np.errstate(over="ignore", invalid="ignore"):  # an unstable step is not accepted
-            if _acceptance(value_and_grad, size, ANGLE / steps, steps) >= MIN_ACCEPTANCE:
-                return ANGLE / steps
+            if _acceptance(value_and_grad, size, step, 2**depth - 1) >= MIN_ACCEPTANCE:
+                return step
     return None
 
 

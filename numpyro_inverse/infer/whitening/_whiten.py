@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 from numpyro.distributions import biject_to
 from numpyro.handlers import block, substitute, trace
 
-from numpyro_inverse._model import Trace
+from numpyro_inverse._model import Trace, resting_value
 from numpyro_inverse.infer.whitening._coordinates import Coordinates
 from numpyro_inverse.infer.whitening._reparam import reparametrize
 
@@ -26,9 +26,9 @@ def whiten(model: Callable, centering: float | Float[Array, "..."] | Coordinates
     deviation :math:`a_k` the latent site is :math:`v_k \sim N(0, (a_k / b_k)^{2 c_k})` and the field's coefficients are
     :math:`v_k a_k^{1-c_k} b_k^{c_k}`; other maps of a base distribution are sampled through their base.
 
-    >>> mcmc = MCMC(NUTS(whiten(model)), num_warmup=500, num_samples=500)  # doctest: +SKIP
-    >>> coordinates = fit_coordinates(model, data=y)  # doctest: +SKIP
-    >>> kernel = NUTS(whiten(model, coordinates), **coordinates.nuts_settings())  # doctest: +SKIP
+    >>> mcmc = MCMC(NUTS(whiten(model)), num_warmup=500, num_samples=500)
+    >>> coordinates = fit_coordinates(model, data=y)
+    >>> kernel = NUTS(whiten(model, coordinates), **coordinates.nuts_settings())
 
     Args:
         model: a NumPyro model.
@@ -42,8 +42,8 @@ def whiten(model: Callable, centering: float | Float[Array, "..."] | Coordinates
 
     Raises:
         ValueError: ``centering`` has numbers outside [0, 1]. When the model runs, naming the site: a field with a
-        scaled
-            or masked log density, or to which a handler around ``whiten`` gives a value; coordinates of another model.
+            scaled or masked log density, or to which a handler around ``whiten`` gives a value; coordinates of another
+            model.
         TypeError: ``model`` cannot be called, or ``centering`` is neither numbers nor coordinates.
     """
     if not callable(model):
@@ -52,7 +52,7 @@ def whiten(model: Callable, centering: float | Float[Array, "..."] | Coordinates
         whitened: Callable = partial(_in_coordinates, model, centering)
     else:
         whitened = reparametrize(model, _numbers(centering))
-    return update_wrapper(whitened, model)
+    return update_wrapper(whitened, model, updated=())  # a handler's own attributes stay its own
 
 
 def _numbers(centering: Any) -> Any:
@@ -90,11 +90,7 @@ def _sampled_ahead(model: Callable, fitted: Coordinates, args: tuple, kwargs: di
     def at_rest(site: dict[str, Any]) -> Any:
         if site["type"] != "sample" or site["is_observed"] or site["name"] in shown:
             return None
-        fn = site["fn"]
-        if fn.support.is_discrete:
-            return jnp.zeros(fn.shape(), int)
-        transform = biject_to(fn.support)
-        return transform(jnp.zeros(transform.inverse_shape(fn.shape())))
+        return resting_value(site)
 
     with block(hide_fn=lambda site: site["name"] not in shown), trace() as sites, substitute(substitute_fn=at_rest):
         model(*args, **kwargs)

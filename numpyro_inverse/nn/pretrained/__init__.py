@@ -1,4 +1,4 @@
-"""Weights that ship with the package, the scripts that made them, and how to load them."""
+"""Weights that ship with the package, and how to load them; the scripts that made them are in ``training/``."""
 
 from __future__ import annotations
 

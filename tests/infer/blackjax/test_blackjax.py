@@ -12,11 +12,11 @@ import numpyro.distributions as dist
 import pytest
 from numpyro.infer import MCMC
 from scipy import stats
-from tests.infer._laws import TARGETS, assert_agree, chain_z, run
 
 from numpyro_inverse import to_arviz
 from numpyro_inverse.infer import BlackJAX
 from numpyro_inverse.infer.blackjax._algorithms import name_of
+from tests.infer._laws import TARGETS, assert_agree, chain_z, run
 
 DATA = np.array([1.0, -0.5, 2.0], np.float32)
 
@@ -131,6 +131,34 @@ def test_any_function_that_makes_a_sampling_algorithm(key):
     mcmc = an_mcmc(BlackJAX(potential_fn=normal, algorithm=walk, scale=0.5))
     mcmc.run(key, init_params=jnp.zeros(2), extra_fields=("accept_prob",))
     assert 0 < float(mcmc.get_extra_fields()["accept_prob"].mean()) < 1
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "needed"),
+    [
+        ("mclmc", {"L": 1.0, "step_size": 0.3}, False),
+        ("mclmc", {}, True),
+        ("mclmc", {"L": 1.0, "step_size": 0.3, "desired_energy_var_max_ratio": 1e3}, True),
+        ("sgld", {"step_size": 0.01}, False),
+        ("mala", {"step_size": 0.3}, True),
+    ],
+)
+def test_what_needs_a_density(name, options, needed, key):
+    # A potential with a right gradient and a wrong value gives the same draws, or not.
+    @jax.custom_vjp
+    def wrong(x):
+        return normal(x) + 3 * jnp.sin(40 * x[0])
+
+    wrong.defvjp(lambda x: (wrong(x), x), lambda x, w: (w * x,))
+    algorithm = getattr(blackjax, name)
+    draws = []
+    for potential in (normal, wrong):
+        kernel = BlackJAX(potential_fn=potential, algorithm=algorithm, **options)
+        assert kernel.needs_density == needed
+        mcmc = an_mcmc(kernel, 4, 10)
+        mcmc.run(key, init_params=jnp.ones(2))
+        draws.append(np.asarray(mcmc.get_samples()))
+    assert np.array_equal(*draws) == (not needed)
 
 
 def test_pickled_kernels_know_their_algorithm():

@@ -20,6 +20,7 @@ from scipy import stats
 
 import numpyro_inverse as ni
 import numpyro_inverse.infer.exact._exact_gaussian as module
+from numpyro_inverse.domains import Grid
 from numpyro_inverse.infer import ExactGaussian
 from numpyro_inverse.infer.exact._affine import AffineModel
 from numpyro_inverse.infer.exact._gaussian_posterior import DenseRoot, DiagonalRoot, PerturbThenOptimise
@@ -45,7 +46,7 @@ def deblurring(n, ndim, width=2.0, sigma=0.01):
     """A Markov random field seen through a periodic blur: prior and operator share no transform."""
     basis, values = sine(n)
     scale = 1 / np.sqrt(30 * (values if ndim == 1 else values[:, None] + values))
-    field, blur = Kronecker([jnp.asarray(basis)] * ndim), Convolution.gaussian(width, (n,) * ndim)
+    field, blur = Kronecker([jnp.asarray(basis)] * ndim), Convolution.gaussian(Grid((n,) * ndim, n, "periodic"), width)
 
     def model(data=None):
         z = numpyro.sample("z", dist.Normal(0, 1).expand([n] * ndim).to_event(ndim))
@@ -66,7 +67,7 @@ def deblurring(n, ndim, width=2.0, sigma=0.01):
 def matern(boundary="periodic", n=8, sigma=0.1, hide=False):
     """A Matern field seen through a periodic blur; on the torus both are diagonal in its transform."""
     grid = ni.domains.Grid((n, n + 1), boundary=boundary)
-    operator = Convolution.gaussian(1.0, grid.shape)
+    operator = Convolution.gaussian(Grid(grid.shape, grid.shape, "periodic"), width=1.0)
     if hide:
         operator = Mask(np.arange(grid.size).reshape(grid.shape) % 3 > 0) @ operator
     prior = ni.distributions.Matern(grid, range=0.4, scale=1.3, smoothness=1.0, mean=0.5)
@@ -165,7 +166,12 @@ def test_the_law_tests_notice_a_broken_sampler(key, what):
     """Their power, on NumPy implementations of the classical mistakes."""
     _, data, mean, covariance = deblurring(32, 1)
     basis, values = sine(32)
-    a = np.asarray(Convolution.gaussian(2.0, (32,)).as_matrix(), float) @ basis / np.sqrt(30 * values) / 0.01
+    a = (
+        np.asarray(Convolution.gaussian(Grid(32, 32, "periodic"), width=2.0).as_matrix(), float)
+        @ basis
+        / np.sqrt(30 * values)
+        / 0.01
+    )
     rng, h = np.random.default_rng(0), np.eye(32) + a.T @ a
     noise, prior = rng.standard_normal((2, 500, 32))
     b = (np.asarray(data).ravel() / 0.01 + noise * (what != "no data perturbation")) @ a

@@ -103,7 +103,7 @@ def test_the_gradient_of_the_evidence(x64):
 def test_fields_under_a_convolution(key, x64):
     # Diagonal: the evidence at each range by ExactGaussian, quadrature over the range.
     grid = Grid((8, 8))
-    blur = Convolution.gaussian(1.0, grid.shape, boundary="reflect")
+    blur = Convolution.gaussian(grid, width=1 / 8)
 
     def model(y=None):
         range_ = numpyro.sample("range", dist.LogNormal(-1.0, 0.5))

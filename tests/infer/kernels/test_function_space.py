@@ -6,11 +6,11 @@ import numpyro
 import numpyro.distributions as dist
 import pytest
 from numpyro.infer import MCMC
-from tests.infer._laws import TARGETS, assert_agree, chain_z, run
 
 from numpyro_inverse.distributions import Matern
 from numpyro_inverse.domains import Grid
 from numpyro_inverse.infer import PCN, InfMALA, whiten
+from tests.infer._laws import TARGETS, assert_agree, chain_z, run
 
 KERNELS = [PCN, InfMALA]
 
@@ -62,7 +62,7 @@ def test_the_drift_of_inf_mala_is_corrected(key, monkeypatch):
 @pytest.mark.parametrize("count", [pytest.param(4, marks=pytest.mark.statistical), 24])
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_the_prior_is_accepted_at_any_step_on_any_grid(kernel, count, key):
-    # Without data Phi is constant; what is left is rounding.
+    # Without data Phi is constant; what is left is rounding of two potentials of about half the number of latents.
     def prior(count):
         numpyro.sample("field", Matern(Grid((count, count)), range=0.4, scale=1.0, smoothness=1.5))
         numpyro.sample("shift", dist.Normal(3.0, 0.2))
@@ -70,7 +70,7 @@ def test_the_prior_is_accepted_at_any_step_on_any_grid(kernel, count, key):
     mcmc = MCMC(kernel(whiten(prior), step_size=0.9), num_warmup=0, num_samples=20, progress_bar=False)
     mcmc.run(key, count, extra_fields=("accept_prob", "step_size", "num_grads"))
     fields = mcmc.get_extra_fields()
-    np.testing.assert_allclose(fields["accept_prob"], 1, atol=2e-3)
+    np.testing.assert_allclose(fields["accept_prob"], 1, atol=8 * np.finfo(np.float32).eps * (count**2 + 1))
     np.testing.assert_allclose(fields["step_size"], 0.9, rtol=1e-6)
     assert np.all(fields["num_grads"] == (1 if kernel is InfMALA else 0))
 

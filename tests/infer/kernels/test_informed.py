@@ -10,12 +10,13 @@ import numpyro.distributions as dist
 import pytest
 from jax.flatten_util import ravel_pytree
 from numpyro.infer import MCMC
-from tests.infer._laws import TARGETS, assert_agree, chain_z, run
 
 from numpyro_inverse.distributions import Matern
 from numpyro_inverse.domains import Grid
 from numpyro_inverse.infer import InformedMALA, InformedPCN, LowRankNUTS, whiten
-from numpyro_inverse.infer.laplace._gauss_newton import SIMULATIONS, eigenpairs, fisher_information
+from numpyro_inverse.infer.laplace import fisher_information
+from numpyro_inverse.infer.laplace._fisher_information import SIMULATIONS
+from tests.infer._laws import TARGETS, assert_agree, chain_z, run
 
 KERNELS = [InformedPCN, InformedMALA, LowRankNUTS]
 # What they share is tested for one of them in the fast suite.
@@ -27,24 +28,6 @@ RNG = np.random.default_rng(0)
 FORWARD = RNG.normal(size=(7, 4)) * np.array([4.0, 2.0, 1.0, 0.2])
 POINT = np.array([0.3, -0.2, 0.5, 1.0])
 DATA = RNG.normal(size=7)
-
-
-def test_eigenpairs_of_a_low_rank_matrix(key, x64):
-    """Exact, descending, orthonormal."""
-    axes = np.linalg.qr(RNG.normal(size=(40, 5)))[0]
-    values = np.array([100.0, 30.0, 10.0, 3.0, -0.5])
-    found = jax.jit(lambda: eigenpairs(lambda v: axes @ (values * (axes.T @ v)), jnp.zeros(40), 5, key))()
-    np.testing.assert_allclose(found.values, values, atol=1e-10)
-    np.testing.assert_allclose(found.vectors.T @ found.vectors, np.eye(5), atol=1e-12)
-    np.testing.assert_allclose((found.vectors * found.values) @ found.vectors.T, (axes * values) @ axes.T, atol=1e-10)
-
-
-def test_eigenpairs_of_a_decaying_matrix(key, x64):
-    """To a percent of themselves where the spectrum falls by a quarter from one to the next."""
-    axes = np.linalg.qr(RNG.normal(size=(60, 60)))[0]
-    values = 1e3 * 0.75 ** np.arange(60)
-    found = eigenpairs(lambda v: axes @ (values * (axes.T @ v)), jnp.zeros(60), 20, key)
-    np.testing.assert_allclose(found.values, values[:20], rtol=1e-2)
 
 
 LIKELIHOODS = {
@@ -194,7 +177,7 @@ def test_a_wrong_energy_is_found_out(key, monkeypatch):
 @pytest.mark.parametrize("count", [pytest.param(4, marks=pytest.mark.statistical), 24])
 @pytest.mark.parametrize("kernel", ONE_OF_THEM)
 def test_the_prior_is_accepted_at_any_step_on_any_grid(kernel, count, key):
-    # Without data Phi is constant; what is left is rounding.
+    # Without data Phi is constant; what is left is rounding of two potentials of about half the number of latents.
     def prior(count):
         numpyro.sample("field", Matern(Grid((count, count)), range=0.4, scale=1.0, smoothness=1.5))
         numpyro.sample("shift", dist.Normal(3.0, 0.2))
@@ -202,7 +185,7 @@ def test_the_prior_is_accepted_at_any_step_on_any_grid(kernel, count, key):
     mcmc = MCMC(kernel(whiten(prior), rank=3, step_size=0.9), num_warmup=0, num_samples=20, progress_bar=False)
     mcmc.run(key, count, extra_fields=("accept_prob", "diverging"))
     fields = mcmc.get_extra_fields()
-    np.testing.assert_allclose(fields["accept_prob"], 1, atol=2e-3)
+    np.testing.assert_allclose(fields["accept_prob"], 1, atol=8 * np.finfo(np.float32).eps * (count**2 + 1))
     assert not np.any(fields["diverging"])
 
 
@@ -239,7 +222,7 @@ def test_flat_draws_have_the_model_s_shapes(key):
 
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_parameters(kernel):
-    with pytest.raises(ValueError, match="`rank` must be at least 1; got 0"):
+    with pytest.raises(ValueError, match="`rank` must be a positive integer; got 0"):
         kernel(potential_fn=jnp.sum, rank=0)
     with pytest.raises(ValueError, match="`target_accept_prob`"):
         kernel(potential_fn=jnp.sum, target_accept_prob=1.0)
@@ -248,5 +231,5 @@ def test_parameters(kernel):
 
 
 def test_depth():
-    with pytest.raises(ValueError, match="`max_tree_depth` must be at least 1; got 0"):
+    with pytest.raises(ValueError, match="`max_tree_depth` must be a positive integer; got 0"):
         LowRankNUTS(potential_fn=jnp.sum, max_tree_depth=0)

@@ -23,7 +23,7 @@ EXACT = np.linalg.eigvalsh(MATRIX.T @ MATRIX / 0.25 + np.eye(8) / 4)[-1]
 
 def test_suggested_step_is_stable_and_a_fraction_of_the_limit(key):
     # 2 / L of a Gaussian posterior, whose L is an eigenvalue.
-    delta = suggest_step_size(model, key, y=jnp.ones(12), safety=0.9, num_warmup=50)
+    delta = suggest_step_size(model, key, model_kwargs={"y": jnp.ones(12)}, safety=0.9, num_warmup=50)
     assert delta == pytest.approx(0.9 * 2 / EXACT, rel=5e-3)
     mcmc = MCMC(ULA(model, step_size=delta), num_warmup=0, num_samples=1000, progress_bar=False)
     mcmc.run(key, y=jnp.ones(12))
@@ -37,6 +37,17 @@ def test_suggested_step_is_stable_and_a_fraction_of_the_limit(key):
 def test_bad_parameters(key):
     for safety in (0.0, 1.0, -1.0):
         with pytest.raises(ValueError, match="`safety`"):
-            suggest_step_size(model, key, jnp.ones(12), safety=safety)
-    with pytest.raises(ValueError, match="`num_points` must be positive"):
-        lipschitz_constant(model, key, jnp.ones(12), num_points=0)
+            suggest_step_size(model, key, model_args=(jnp.ones(12),), safety=safety)
+    with pytest.raises(ValueError, match="`num_points` must be a positive integer"):
+        lipschitz_constant(model, key, model_args=(jnp.ones(12),), num_points=0)
+    with pytest.raises(TypeError, match="`rng_key` must be a random key"):
+        lipschitz_constant(model, 0, model_args=(jnp.ones(12),))
+
+
+def test_a_model_whose_arguments_have_our_names(key):
+    # The model's `num_points` is its own.
+    def named(num_points, safety):
+        numpyro.sample("x", dist.Normal(0, safety).expand([num_points]).to_event(1))
+
+    found = lipschitz_constant(named, key, model_kwargs={"num_points": 3, "safety": 0.5}, num_warmup=20)
+    assert found == pytest.approx(4, rel=1e-4)

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from numpyro_inverse.infer._trajectory import TURN
 from numpyro_inverse.infer.whitening import _trial_chain
-from numpyro_inverse.infer.whitening._trial_chain import ANGLE, trial_step_size
+from numpyro_inverse.infer.whitening._trial_chain import trial_step_size
 
 
 def gaussian(precision):
@@ -14,7 +15,7 @@ def gaussian(precision):
 
 @pytest.mark.parametrize(("size", "steps"), [(10, 15), (500, 15), (60_000, 31)])
 def test_larger_problems_take_smaller_steps(size, steps):
-    assert trial_step_size(gaussian(1.0), size) == ANGLE / steps
+    assert trial_step_size(gaussian(1.0), size) == TURN / steps
 
 
 def test_acceptance_on_a_standard_normal_is_the_closed_form(monkeypatch):
@@ -25,7 +26,7 @@ def test_acceptance_on_a_standard_normal_is_the_closed_form(monkeypatch):
     """
     monkeypatch.setattr(_trial_chain, "TRIALS", 1000)
     n, steps = 20_000, 31
-    h = ANGLE / steps
+    h = TURN / steps
     one = np.array([[1 - h**2 / 2, h], [-h * (1 - h**2 / 4), 1 - h**2 / 2]])
     expected, total = [], np.eye(2)
     for _ in range(steps):

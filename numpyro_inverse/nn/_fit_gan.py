@@ -12,8 +12,12 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 from numpyro.distributions import Distribution
 
-from numpyro_inverse.nn._training import Fit, TrainingSettings, optimizer_of, run, training_rows
-from numpyro_inverse.nn._vae import first_rows, prepared_rows
+from numpyro_inverse._checks import check_key
+from numpyro_inverse.nn._energy_score import energy_score
+from numpyro_inverse.nn._fit_module import optimizer_of
+from numpyro_inverse.nn._networks import check_counts
+from numpyro_inverse.nn._prepare import as_they_are, fault_of, first_rows
+from numpyro_inverse.nn._training import Fit, TrainingSettings, train, training_rows
 
 
 def fit_gan(
@@ -43,39 +47,45 @@ def fit_gan(
     Args:
         generator: G, an Equinox module from one latent to one example.
         critic: D, an Equinox module from one example to a number.
-        data: one example per row: an array, or anything with ``shape`` and slices (memory map, HDF5, zarr).
+        data: rows, as for :func:`~numpyro_inverse.nn.train`: an array of one example per row, or a pytree of arrays of
+            which ``prepare`` makes one.
         base: of the latent, a NumPyro distribution without batch shape; the same as for
             :class:`~numpyro_inverse.distributions.Pushforward`.
         key: of all randomness.
         critic_steps: steps of D per step of G.
         penalty: :math:`\lambda`.
         prepare: what a batch and a key become before the loss, such as :func:`~numpyro_inverse.nn.dequantize`.
-        **settings: of :class:`~numpyro_inverse.nn.TrainingSettings`; the learning rate is that of both.
+        **settings: of :class:`~numpyro_inverse.nn.TrainingSettings`; the learning rate, or the optimizer, is that of
+            both.
 
     Returns:
         The generator with the best held-out score; D's losses, and the scores.
 
     Raises:
-        TypeError: ``data`` is no array, ``base`` no distribution, a network cannot be called.
+        TypeError: ``data`` is no array, ``base`` no distribution, a network cannot be called; ``critic_steps`` is no
+            integer, ``penalty`` no number, ``key`` no random key.
         ValueError: as :func:`~numpyro_inverse.nn.train`; networks and rows whose shapes do not fit; a
             ``critic_steps`` or ``penalty`` that makes no sense.
 
     References:
         Gulrajani, Ahmed, Arjovsky, Dumoulin & Courville, NeurIPS 2017, algorithm 1.
 
-    >>> fit = fit_gan(generator, critic, rows, base=latent, key=jax.random.key(0))  # doctest: +SKIP
+    >>> fit = fit_gan(generator, critic, rows, base=latent, key=jax.random.key(0))
     """
     chosen = TrainingSettings(**settings)
-    prepare = prepared_rows if prepare is None else prepare
-    if critic_steps < 1:
-        raise ValueError(f"fit_gan: `critic_steps` must be 1 or more; got {critic_steps}.")
+    prepare = as_they_are if prepare is None else prepare
+    check_counts("fit_gan", critic_steps=critic_steps)
+    if isinstance(penalty, bool) or not isinstance(penalty, int | float | np.number):
+        raise TypeError(f"fit_gan: `penalty` must be a number; got {penalty!r}.")
     if not 0 <= penalty < np.inf:
         raise ValueError(f"fit_gan: `penalty` must not be negative; got {penalty}.")
     shape = _checked_shape(generator, critic, base)
     rows = training_rows(data, chosen, "fit_gan")
-    if chosen.batch_size < 2:
-        raise ValueError(f"fit_gan: `batch_size` must be 2 or more, for the energy score; got {chosen.batch_size}.")
-    first_rows("fit_gan", data, prepare, shape)
+    check_key("fit_gan", "key", key)
+    size = chosen.batch_size or rows
+    if size < 2:
+        raise ValueError(f"fit_gan: `batch_size` must be 2 or more, for the energy score; got {size}.")
+    first_rows("fit_gan", data, rows, prepare, shape)
     optimizers = tuple(optimizer_of(chosen, rows, every, b1=0.0, b2=0.9) for every in (critic_steps, 1))
 
     def generated(generator: Any, key: PRNGKeyArray, count: int) -> Array:
@@ -98,14 +108,14 @@ def fit_gan(
         prepared, judged, moved = jax.random.split(key, 3)
         x = prepare(batch, prepared)
         value, gradient = eqx.filter_value_and_grad(critic_loss)(critic, generator, x, judged)
-        change, critic_memory = optimizers[1].update(gradient, memories[1])
+        change, critic_memory = optimizers[1].update(gradient, memories[1], eqx.filter(critic, eqx.is_inexact_array))
         critic = eqx.apply_updates(critic, change)
 
         arrays, rest = eqx.partition(generator, eqx.is_inexact_array)
 
         def move(arrays, memory):
             gradient = jax.grad(lambda a: generator_loss(eqx.combine(a, rest), critic, moved, len(x)))(arrays)
-            change, memory = optimizers[0].update(gradient, memory)
+            change, memory = optimizers[0].update(gradient, memory, arrays)
             return eqx.apply_updates(arrays, change), memory
 
         due = (count + 1) % critic_steps == 0
@@ -114,40 +124,13 @@ def fit_gan(
 
     def score(state, batch, key):
         prepared, drawn = jax.random.split(key)
-        return energy_score(generated(state[0], drawn, chosen.batch_size), prepare(batch, prepared))
+        return energy_score(generated(state[0], drawn, size), prepare(batch, prepared))
 
     memories = tuple(
         o.init(eqx.filter(n, eqx.is_inexact_array)) for o, n in zip(optimizers, (generator, critic), strict=True)
     )
     state = (generator, (critic, memories, jnp.zeros((), int)))
-    return run(step, score, state, data, key, chosen, "fit_gan")
-
-
-def energy_score(x: Float[Array, "n *event"], y: Float[Array, "m *event"]) -> Float[Array, ""]:
-    r"""Unbiased estimate of :math:`2 E|x - y| - E|x - x'|` for draws x judged by data y; smallest in mean, and then
-    :math:`E|y - y'|`, exactly if x has the law of y.
-
-    Args:
-        x: two independent draws or more.
-        y: independent rows.
-
-    Raises:
-        ValueError: fewer of them, or events of different shapes.
-
-    References:
-        Gneiting & Raftery, JASA 102 (2007) 359-378, section 4.3; Székely & Rizzo, J. Stat. Plan. Inference 143 (2013).
-    """
-    if jnp.shape(x)[1:] != jnp.shape(y)[1:] or len(x) < 2 or len(y) < 1:
-        raise ValueError(
-            "energy_score: `x` must be two draws or more, and `y` one row or more, of one shape; got shapes "
-            f"{jnp.shape(x)} and {jnp.shape(y)}."
-        )
-    x, y = jnp.reshape(x, (len(x), -1)), jnp.reshape(y, (len(y), -1))
-    return 2 * jnp.mean(_distances(x, y)) - jnp.sum(_distances(x, x)) / (len(x) * (len(x) - 1))
-
-
-def _distances(x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
-    return jax.lax.map(lambda a: jnp.sqrt(jnp.sum((y - a) ** 2, axis=1)), x)
+    return train(step, score, state, data, key=key, settings=chosen, name="fit_gan", fault=fault_of(prepare))
 
 
 def _checked_shape(generator: Any, critic: Any, base: Distribution) -> tuple[int, ...]:

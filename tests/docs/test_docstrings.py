@@ -1,0 +1,62 @@
+"""The examples in docstrings run, in reduced size; what an example says it prints is what it prints."""
+
+import ast
+import doctest
+import importlib
+from pathlib import Path
+
+import pytest
+
+from tests.docs.running import provide, run, smaller
+
+ROOT = Path(__file__).parents[2]
+
+
+# What an example's names are, where the world has others.
+KNOWN = 'model = numpyro.handlers.condition(model, data={"range": 0.3, "scale": 1.0, "noise": 0.1})\n'
+SETUP = {
+    "compare": KNOWN + 'from numpyro_inverse.calibration import exact\nmcmc = {"field": np.zeros((100, 8, 8))}',
+    "ExactGaussian": KNOWN,
+    "fit_gan": "generator, critic = (lambda z: z[:2] ** 2), (lambda u: u[0])\nrows = np.ones((64, 2), np.float32)",
+    "prior_predictive_check": "flow = dist.Normal(0, 1).expand([8, 8]).to_event(2)\n"
+    "test_images = np.asarray(flow.sample(key, (24,)))",
+}
+
+
+def examples():
+    """The docstrings with examples, found without importing anything."""
+    for path in sorted(ROOT.glob("numpyro_inverse/**/*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+                docstring = ast.get_docstring(node)
+                if docstring and ">>> " in docstring:
+                    module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+                    name = getattr(node, "name", "")
+                    yield pytest.param(module, docstring, SETUP.get(name, ""), id=f"{module.split('.')[-1]}.{name}")
+
+
+class Told(doctest.OutputChecker):
+    """Compares what is printed where the example says something."""
+
+    def check_output(self, want, got, optionflags):
+        return not want or super().check_output(want, got, optionflags)
+
+
+@pytest.mark.parametrize(("module", "docstring", "setup"), list(examples()))
+def test_the_examples_of_a_docstring_run(module, docstring, setup, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    test = doctest.DocTestParser().get_doctest(docstring, vars(importlib.import_module(module)), module, None, 0)
+    run(setup, test.globs, module, 0)
+    for example in test.examples:
+        tree = smaller(example.source)
+        example.source = ast.unparse(tree) + "\n"
+        provide(tree, test.globs)
+    runner = doctest.DocTestRunner(Told(), verbose=False, optionflags=doctest.ELLIPSIS)
+    report = []
+    assert runner.run(test, out=report.append).failed == 0, "".join(report)
+
+
+def test_an_example_that_is_skipped_says_why():
+    for param in examples():
+        for line in param.values[1].splitlines():
+            assert "+SKIP" not in line or "  # in docs/" in line, line
