@@ -139,7 +139,7 @@ def test_lc2st(key):
         at = here / 2 + scale * np.sqrt(0.5) * rng.normal(size=(500, 1))
         return lc2st(theta, draws, y, at, here, key, num_permutations=199).p_value
 
-    assert run(1.0) > 1e-3
+    assert run(1.0) > 0.01  # the smallest that 199 permutations allow is 0.005
     assert run(0.7) <= 0.01
     with pytest.raises(ValueError, match="one row each"):
         lc2st(theta, theta[:-1], y, theta, here, key)
@@ -176,7 +176,7 @@ def test_the_null_of_the_covariance_test(x64):
         for power in (1, 2):
             error = np.hypot(np.std(plain**power), np.std(found**power)) / np.sqrt(999)
             assert abs(np.mean(found**power) - np.mean(plain**power)) < 4.5 * error
-    assert mahalanobis(rng.normal(size=(4, 7)), np.zeros((4, 7)), np.eye(7)).p_value > 1e-3
+    assert mahalanobis(rng.normal(size=(4, 7)), np.zeros((4, 7)), np.eye(7)).p_value > 0.01
 
 
 @pytest.mark.parametrize("what", ["asymmetric", "indefinite"])
@@ -219,7 +219,7 @@ def test_ksd_on_a_density_that_does_not_vanish_at_its_end(key):
     with pytest.raises(ValueError, match=r"pile up at the upper end of element 1"):
         ksd(np.stack([np.random.default_rng(1).normal(size=500), -x], 1), lambda v: v, key)
     assert ksd(x, score, key, support=constraints.real).p_value <= 0.01  # what is refused
-    assert ksd(x, score, key, support=constraints.positive).p_value > 1e-3
+    assert ksd(x, score, key, support=constraints.positive).p_value > 0.01  # the smallest is 0.002
     assert ksd(0.8 * x, score, key, support=constraints.positive).p_value <= 0.01
     with pytest.raises(ValueError, match="outside `support`"):
         ksd(-x, score, key, support=constraints.positive)
