@@ -23,7 +23,8 @@ from numpyro_inverse._checks import check_callable, check_positive_number, descr
 from numpyro_inverse._model import Site, abstract_trace, latent_sites, trace_at
 from numpyro_inverse.distributions._reparametrized import domain_of
 from numpyro_inverse.infer.exact._affine import AffineModel
-from numpyro_inverse.infer.exact._exact_gaussian import DENSE_LIMIT, fingerprint
+from numpyro_inverse._fingerprint import fingerprint
+from numpyro_inverse.infer.exact._exact_gaussian import DENSE_LIMIT
 from numpyro_inverse.infer.exact._gaussian_posterior import (
     DiagonalRoot,
     Factored,
