@@ -87,7 +87,7 @@ def sampled(where: str, trace: Trace, draws: Draws, may_lack: tuple[str, ...] = 
     if missing:
         raise ValueError(
             f"{where}: `posterior` lacks {', '.join(map(repr, missing))}, which the model samples. Give all sites, "
-            "those ending in `_latent` for a whitened model too (`keep_latent=True` in `to_arviz`), and the model sampled."
+            "those ending in `_latent` for a whitened model too (`to_arviz(keep_latent=True)`), and the model sampled."
         )
     for name, site in latent.items():
         if site["fn"].shape() != draws[name].shape[2:]:

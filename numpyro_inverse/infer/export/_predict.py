@@ -208,7 +208,7 @@ def _target(place: Domain, points: Any, domain: Any) -> Any:
     return domain
 
 
-def _places(target: Any) -> np.ndarray:
+def _places(target: Any) -> Any:
     """The coordinates of every value of a domain, of shape (size, ndim)."""
     axes = axis_names(target)
     columns = []
