@@ -58,9 +58,16 @@ def draw_profile_data(axis: Axes, data: Data | None) -> None:
     if data is None:
         return
     if data.values is None:
-        axis.plot(data.points[:, 0], np.full(len(data.points), 0.02), "|k", transform=axis.get_xaxis_transform())
+        where = np.full(len(data.points), 0.03)
+        transform = axis.get_xaxis_transform()
+        axis.plot(data.points[:, 0], where, "^", color="C3", markersize=5, transform=transform, label="places of data")
     else:
         axis.plot(data.points[:, 0], data.values, "o", color="k", markersize=3.5, label="data", zorder=3)
+
+
+def legend_above(axis: Axes) -> None:
+    """A legend that hides nothing."""
+    axis.legend(frameon=False, fontsize="small", loc="lower left", bbox_to_anchor=(0, 1), ncols=4, borderaxespad=0.2)
 
 
 def along(values: DataArray, field: Field) -> tuple[np.ndarray, np.ndarray]:
@@ -112,4 +119,5 @@ def _is_even(x: np.ndarray) -> bool:
 def axis_label(values: DataArray, name: str) -> str:
     """The coordinate with its unit."""
     units = values[name].attrs.get("units")
-    return f"{name} ({units})" if units else name
+    plain = name.removesuffix(f"_{values.name}")  # what `to_arviz` appends where the name is taken
+    return f"{plain} ({units})" if units else plain

@@ -16,6 +16,7 @@ from numpyro_inverse.plots._canvas import (
     draw_map,
     draw_profile_data,
     height_over_width,
+    legend_above,
     limits,
     panel_height,
 )
@@ -47,7 +48,7 @@ def draws(
     The draws are evenly spread over chains and iterations, so that they are as independent as the run allows. The mean
     of a posterior is smoother than the field; a draw is as rough as the field may be.
 
-    >>> figure = draws(to_arviz(mcmc, domain={"field": grid}), "field", truth=truth, num=8)
+    >>> figure = draws(to_arviz(mcmc), "field", truth=truth, num=8)
     >>> figure.savefig("draws.png")
 
     Args:
@@ -106,8 +107,11 @@ def _maps(
         axis.set_title(title, fontsize="medium")
     for axis in axes.flat[len(panels) :]:
         axis.set_visible(False)
-    for axis in axes[:-1].flat:
-        axis.set_xlabel("")
+    for number, axis in enumerate(axes.flat):
+        if number + columns < len(panels):
+            axis.set_xlabel("")
+        else:
+            axis.tick_params(labelbottom=True)
     for axis in axes[:, 0]:
         axis.set_ylabel(axis_label(panels[0][1], found.names[0 if image else 1]))
     figure.colorbar(drawn, ax=list(axes.flat), label=label)
@@ -126,5 +130,5 @@ def _lines(
         axis.plot(x, found.truth.values[order], color="k", linewidth=1, linestyle="--", label="truth")
     draw_profile_data(axis, over)
     axis.set(xlabel=axis_label(shown[0][1], found.names[0]), ylabel=label)
-    axis.legend(frameon=False, fontsize="small")
+    legend_above(axis)
     return figure

@@ -16,6 +16,7 @@ from numpyro_inverse.plots._canvas import (
     draw_map,
     draw_profile_data,
     height_over_width,
+    legend_above,
     limits,
     panel_height,
 )
@@ -51,7 +52,7 @@ def field(
     points of a line, is drawn as mean, 89 % equal-tailed band and truth, above its standard deviation and the
     diagnostic. Means and standard deviations are computed in double precision.
 
-    >>> figure = field(to_arviz(mcmc, domain={"field": grid}), "field", truth=truth)
+    >>> figure = field(to_arviz(mcmc), "field", truth=truth)
     >>> figure.savefig("field.png")
 
     Args:
@@ -164,7 +165,7 @@ def _profiles(
         axes[0].plot(x, found.truth.values[order], color="k", linewidth=1, linestyle="--", label="truth")
     draw_profile_data(axes[0], over)
     axes[0].set_ylabel(label)
-    axes[0].legend(frameon=False, fontsize="small")
+    legend_above(axes[0])
     axes[1].plot(x, sd.values[order], color="C1")
     axes[1].set(ylabel="standard\ndeviation", ylim=(0, None))
     where, order = along(quality, found)
