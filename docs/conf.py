@@ -35,7 +35,7 @@ PACKAGES = [path.stem for path in Path(__file__).parent.glob("api/numpyro_invers
 
 
 def public_names() -> dict[str, str]:
-    """The name under which each exported thing is documented, by that under which it is defined, and by its last part."""
+    """The name under which each exported thing is documented, by where it is defined and by its last part."""
     names, short = {}, Counter()
     for package in sorted(PACKAGES):
         module = import_module(package)

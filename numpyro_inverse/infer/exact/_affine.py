@@ -167,7 +167,7 @@ class AffineModel:
         origin = jnp.zeros(self.size, self.dtype)
         trace = self.trace_at(origin)
         sites = [gaussian_site(trace[name]["fn"], trace[name]["value"]) for name in self.data]
-        total = sum(-0.5 * np.log(2 * np.pi) * s.count - s.log_scale for s in sites)
+        total = sum(-0.5 * np.log(2 * np.pi) * s.num_counting - s.log_scale for s in sites)
         return total + sum(self._constants(origin).values())
 
     def is_affine(self, checks: Checks, tolerance: float) -> Array:

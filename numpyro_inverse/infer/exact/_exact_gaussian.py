@@ -76,8 +76,8 @@ class ExactGaussian(MCMCKernel):
         model: a NumPyro model. Latent sites are fields, ``Normal``, ``MultivariateNormal`` or
             ``LowRankMultivariateNormal`` of any shape, whose locations may be affine in other latents and whose scales
             may not depend on them; so are the observed sites, whatever their number, or :class:`ComplexNormal`. Data
-            may have leading axes that their distribution lacks (replicates), as in NumPyro. Hyperparameters are fixed, by
-            ``numpyro.handlers.condition`` if need be (a conditioned site may have any distribution).
+            may have leading axes that their distribution lacks (replicates), as in NumPyro. Hyperparameters are fixed,
+            by ``numpyro.handlers.condition`` if need be (a conditioned site may have any distribution).
         tolerance: largest ``error`` of a draw. Default: 1e-2 in single, 1e-6 in double precision.
         max_steps: conjugate gradient iterations a solve may take.
 
@@ -297,9 +297,9 @@ class ExactGaussian(MCMCKernel):
         posterior = self._posterior(args, kwargs, dense_limit=SUMMARY_LIMIT)
         if not isinstance(posterior, Factored):
             raise ValueError(
-                f"{HERE}.log_evidence: the determinant needs a dense factorisation of {model.size} latent numbers, or of "
-                f"the data; the limit is {SUMMARY_LIMIT}. Compare models on a coarser grid (`grid.coarsened()`), or make the "
-                "prior and the operator share a transform (a field under a convolution with its grid's boundary)."
+                f"{HERE}.log_evidence: the determinant needs a dense factorisation of {model.size} latent numbers, or "
+                f"of the data; the limit is {SUMMARY_LIMIT}. Compare models on a coarser grid (`grid.coarsened()`), or make "
+                "the prior and the operator share a transform (a field under a convolution with its grid's boundary)."
             )
 
         return jax.jit(lambda: posterior.log_evidence(model.affine()) + model.log_normalizer())()

@@ -101,7 +101,8 @@ class ExactGibbs(MCMCKernel):
 
     all of them functions of :math:`\theta`. Where :math:`H = I + \tilde A^T \tilde A` is diagonal (a field under a
     convolution with its grid's boundary) it costs three products with the forward map, else a QR factorisation of
-    at most 2048 columns, one for each latent number or each datum, whichever are fewer; that the diagonal is one is verified at every draw.
+    at most 2048 columns, one for each latent number or each datum, whichever are fewer; that the diagonal is one is
+    verified at every draw.
 
     >>> mcmc = MCMC(ExactGibbs(model), num_warmup=300, num_samples=1000)
     >>> mcmc.run(jax.random.key(0), data=y, extra_fields=("accept_prob", "num_steps", "error"))
@@ -235,8 +236,8 @@ class ExactGibbs(MCMCKernel):
         if not isinstance(found, Factored):
             raise ValueError(
                 f"{HERE}: the determinant in the evidence needs a dense factorisation of {model.size} latent numbers, or "
-                f"of the data; the limit is {DENSE_LIMIT}. Use a coarser grid, or let prior and operator share a transform (a field "
-                "under a convolution with its grid's boundary), or NUTS on `whiten(model)`."
+                f"of the data; the limit is {DENSE_LIMIT}. Use a coarser grid, or let prior and operator share a transform "
+                "(a field under a convolution with its grid's boundary), or NUTS on `whiten(model)`."
             )
         return found
 

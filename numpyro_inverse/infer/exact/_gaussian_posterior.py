@@ -86,7 +86,7 @@ class DenseRoot(eqx.Module):
 
 
 class DataRoot(eqx.Module):
-    r""":math:`I - \tilde A^T R^{-1} (R^T + I)^{-1} \tilde A` with :math:`R^T R = I + \tilde A \tilde A^T`, for few data.
+    r""":math:`I - \tilde A^T R^{-1} (R^T + I)^{-1} \tilde A` with few data, :math:`R^T R = I + \tilde A \tilde A^T`.
 
     A root of :math:`H^{-1} = I - \tilde A^T (R^T R)^{-1} \tilde A` (Andrews, AIAA J. 6, 1968) that needs triangular
     matrices of the data's size only; :math:`\log |H| = \log |R^T R|`. R comes from a QR factorisation of

@@ -58,7 +58,7 @@ class GaussianSite(NamedTuple):
         return 2 if jnp.iscomplexobj(self.loc) else 1
 
     @property
-    def count(self) -> Inexact[Array, ""]:
+    def num_counting(self) -> Inexact[Array, ""]:
         """How many real numbers count in the density."""
         return self.parts * jnp.sum(self._counting)
 

@@ -93,9 +93,9 @@ def _require_data(name: str, site: Site, caller: str) -> None:
         what = "data" if jnp.issubdtype(dtype, jnp.complexfloating) else "mean" if has_complex_mean(fn) else None
         if what is not None:
             raise ValueError(
-                f"{caller}: the {what} of site {name!r} {'are' if what == 'data' else 'is'} complex, but {describe(fn)} "
-                "is a law of real numbers. Use `numpyro_inverse.distributions.ComplexNormal(loc, scale)`, `scale` being "
-                "the standard deviation of each part."
+                f"{caller}: the {what} of site {name!r} {'are' if what == 'data' else 'is'} complex, but "
+                f"{describe(fn)} is a law of real numbers. Use `numpyro_inverse.distributions.ComplexNormal(loc, scale)`, `scale` "
+                "being the standard deviation of each part."
             )
     if is_gaussian(fn):
         law, shape = tuple(fn.shape()), jnp.shape(value)

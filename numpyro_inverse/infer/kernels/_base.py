@@ -283,11 +283,12 @@ class GradientKernel(MCMCKernel):
         """The site at which the log density, or its gradient, is not finite."""
         if not isinstance(z, dict) or self._model is None:
             return NOWHERE
+        model = self._model
         chains = [z] if single else [jax.tree.map(lambda v: v[c], z) for c in range(len(jax.tree.leaves(z)[0]))]
         for values in chains:
 
             def densities(values: PyTree) -> dict[str, Array]:
-                return log_probs(sample_sites(unconstrained_trace(self._model, args, kwargs, values)))
+                return log_probs(sample_sites(unconstrained_trace(model, args, kwargs, values)))
 
             with numpyro.validation_enabled(False):
                 found = densities(values)
