@@ -48,7 +48,7 @@ def draws(
     The draws are evenly spread over chains and iterations, so that they are as independent as the run allows. The mean
     of a posterior is smoother than the field; a draw is as rough as the field may be.
 
-    >>> figure = draws(to_arviz(mcmc), "field", truth=truth, num=8)
+    >>> figure = draws(tree, "field", truth=truth, num=8)
     >>> figure.savefig("draws.png")
 
     Args:
@@ -92,8 +92,8 @@ def _maps(
     plt: Any, found: Field, over: Data | None, shown: list[tuple[str, DataArray]], image: bool, label: str
 ) -> Figure:
     panels = shown if found.truth is None else [("truth", found.truth), *shown]
-    colors = {"cmap": "gray" if image else "viridis"}
-    colors |= limits(*(x for _, x in panels), None if over is None else over.values)
+    scale = limits(*(x for _, x in panels), None if over is None else over.values)
+    colors: dict[str, Any] = {"cmap": "gray" if image else "viridis"} | scale
     columns = min(len(panels), COLUMNS)
     rows = -(-len(panels) // columns)
     height = panel_height(height_over_width(panels[0][1], found, image))

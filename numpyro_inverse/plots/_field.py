@@ -52,7 +52,7 @@ def field(
     points of a line, is drawn as mean, 89 % equal-tailed band and truth, above its standard deviation and the
     diagnostic. Means and standard deviations are computed in double precision.
 
-    >>> figure = field(to_arviz(mcmc), "field", truth=truth)
+    >>> figure = field(tree, "field", truth=truth)
     >>> figure.savefig("field.png")
 
     Args:
