@@ -4,6 +4,8 @@ from typing import TYPE_CHECKING, Any
 
 from numpyro_inverse.infer.exact import ExactGaussian as ExactGaussian
 from numpyro_inverse.infer.exact import ExactGibbs as ExactGibbs
+from numpyro_inverse.infer.export import predict as predict
+from numpyro_inverse.infer.export import predict_data as predict_data
 from numpyro_inverse.infer.export import read_run as read_run
 from numpyro_inverse.infer.export import run_to_disk as run_to_disk
 from numpyro_inverse.infer.export import to_arviz as to_arviz
