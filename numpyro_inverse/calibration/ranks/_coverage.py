@@ -116,6 +116,7 @@ def coverage(
     density :math:`p(\theta, y)`, the posterior's up to a constant. In each case the level at which the truth enters is
     a rank, uniform for exact draws.
 
+    >>> # not run: docs/calibration.md does it
     >>> result = coverage(model, NUTS(model), num_datasets=500, rng_key=jax.random.key(0))  # doctest: +SKIP
     >>> result.empirical("central field", 0.9)  # per pixel  # doctest: +SKIP
 
