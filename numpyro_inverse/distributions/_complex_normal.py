@@ -23,7 +23,7 @@ class ComplexNormal(Distribution):
     :math:`CN(\mu, \Gamma)` has :math:`\Gamma = 2 \sigma^2`. Relations between the parts (real signals' spectra) are not
     described: observe each independent coefficient once.
 
-    >>> numpyro.sample("kspace", ComplexNormal(A @ u, 0.1).to_event(1), obs=y)  # doctest: +SKIP
+    >>> numpyro.sample("kspace", ComplexNormal(A @ u, 0.1).to_event(1), obs=y)
 
     Args:
         loc: :math:`\mu`, real or complex.

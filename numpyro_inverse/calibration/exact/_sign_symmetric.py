@@ -77,7 +77,7 @@ class SignSymmetric:
         return np.exp(-self.a * u**4 - self.b * u**2) / self._integral(0)
 
     def draw(self, rng_key: Key[Array, ""], number: int) -> Float[Array, " n"]:
-        """Independent draws: |u| by inversion of a fine table, and a random sign."""
+        """Independent draws: :math:`|u|` by inversion of a fine table, and a random sign."""
         top = np.sqrt(max(self.y, 0.0) + 10 * self.sigma) + 1
         grid = np.linspace(0, top, CELLS)
         middle = (grid[1:] + grid[:-1]) / 2

@@ -125,6 +125,7 @@ def coverage(
     Regions of single quantities see width; shifts that are small against it, and correlations, only the joint region
     sees, so with ``joint=False`` they pass.
 
+    >>> # not run: docs/calibration.md does it
     >>> result = coverage(model, NUTS(model), num_datasets=500, rng_key=jax.random.key(0))  # doctest: +SKIP
     >>> result.empirical("central field", 0.9)  # per pixel  # doctest: +SKIP
 

@@ -54,6 +54,7 @@ def sbc(
     devices. Correlated draws are thinned to their effective number (without, chains of autocorrelation 0.9 are
     rejected in 63 % of correct studies).
 
+    >>> # not run: docs/calibration.md does it
     >>> mcmc = MCMC(NUTS(model), num_warmup=300, num_samples=500)  # doctest: +SKIP
     >>> study = sbc(model, mcmc, num_datasets=500, rng_key=jax.random.key(0))  # doctest: +SKIP
     >>> print(study.verdict(), study.table)  # doctest: +SKIP
