@@ -20,10 +20,10 @@ from numpyro.infer.util import constrain_fn
 from numpyro.util import is_prng_key
 
 from numpyro_inverse._checks import check_callable, check_positive_number, describe, is_traced
+from numpyro_inverse._fingerprint import fingerprint
 from numpyro_inverse._model import Site, abstract_trace, latent_sites, trace_at
 from numpyro_inverse.distributions._reparametrized import domain_of
 from numpyro_inverse.infer.exact._affine import AffineModel
-from numpyro_inverse._fingerprint import fingerprint
 from numpyro_inverse.infer.exact._exact_gaussian import DENSE_LIMIT
 from numpyro_inverse.infer.exact._gaussian_posterior import (
     DiagonalRoot,
