@@ -19,7 +19,8 @@ SETUP = {
     "ContextEmbedding": "from numpyro_inverse import distributions\nimport equinox as eqx\n"
     "network = eqx.nn.Sequential([eqx.nn.Lambda(jnp.ravel), eqx.nn.Linear(1024, 4, key=key)])\n"
     "images, parameters = np.random.default_rng(0).normal(size=(64, 32, 32)), np.ones((64, 3))\nobserved = images[0]",
-    "fit_module": "import equinox as eqx\nnetwork, x, y = eqx.nn.Linear(2, 1, key=key), np.ones((64, 2)), np.ones((64, 1))",
+    "fit_module": "import equinox as eqx\nnetwork = eqx.nn.Linear(2, 1, key=key)\n"
+    "x, y = np.ones((64, 2)), np.ones((64, 1))",
     "ComplexNormal": "A, u, y = 1j, jnp.ones(3), jnp.ones(3) + 0j",
     "compare": KNOWN + 'from numpyro_inverse.calibration import exact\nmcmc = {"field": np.zeros((100, 8, 8))}',
     "ExactGaussian": KNOWN,
