@@ -1,5 +1,5 @@
 """What becomes of draws: an ArviZ tree with physical coordinates, a store on disk."""
 
 from numpyro_inverse.infer.export._arviz import to_arviz as to_arviz
-from numpyro_inverse.infer.export._run_to_disk import read_run as read_run
+from numpyro_inverse.infer.export._read_run import read_run as read_run
 from numpyro_inverse.infer.export._run_to_disk import run_to_disk as run_to_disk
