@@ -31,8 +31,6 @@ NAMES = ("x", "y", "z")
 LARGEST = 2**26  # cells of a torus that pads a smaller grid
 WIDEST = 100  # padding, in lengths of the grid
 
-NAMES = ("x", "y", "z")  # of the axes
-
 
 @jax.tree_util.register_static
 @dataclass(frozen=True, init=False)
