@@ -103,6 +103,14 @@ def _is_real_scalar(value: Any) -> bool:
     return dtype is not None and np.shape(value) == () and _is_real(dtype)
 
 
+def check_sample_shape(where: str, argument: str, value: Any) -> tuple[int, ...]:
+    """A tuple of integers of 0 or more, as ``sample`` takes it."""
+    check_static(where, argument, value)
+    if not isinstance(value, tuple | list):
+        raise TypeError(f"{where}: `{argument}` must be a tuple of integers; got {describe(value)}.")
+    return tuple(check_count(where, argument, n, 0) for n in value)
+
+
 # Words, functions, objects.
 
 

@@ -49,7 +49,8 @@ class SobolevSequence(ReparametrizedDistribution):
         name = "SobolevSequence"
         self.num_modes = check_count(name, "num_modes", num_modes)
         smoothness, scale = check_positive(name, "smoothness", smoothness), check_positive(name, "scale", scale)
-        check_broadcast(name, smoothness=jnp.shape(smoothness), scale=jnp.shape(scale))
+        if 0 in check_broadcast(name, smoothness=jnp.shape(smoothness), scale=jnp.shape(scale)):
+            raise ValueError(f"{name}: `smoothness` and `scale` must not be empty.")
         dtype = jnp.result_type(float, smoothness, scale)
         self.smoothness, self.scale = jnp.broadcast_arrays(
             *(jnp.where(v > 0, v, jnp.nan) if is_traced(v) else jnp.asarray(v, dtype) for v in (smoothness, scale))

@@ -71,7 +71,8 @@ class SpectralField(ReparametrizedDistribution):
     ):
         name = type(self).__name__
         check_instance(name, "domain", domain, Grid, "a Grid")
-        spectrum = jnp.asarray(check_positive(name, "spectrum", spectrum), jnp.result_type(float, spectrum))
+        spectrum = check_positive(name, "spectrum", spectrum)
+        spectrum = jnp.asarray(spectrum, jnp.result_type(float, spectrum))
         volume, limits = domain.cell_volume, jnp.finfo(spectrum.dtype)
         steps = (volume,) if limits.tiny < volume < limits.max else domain.spacing
         for step in steps:
