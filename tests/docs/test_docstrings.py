@@ -29,7 +29,8 @@ images, parameters = np.random.default_rng(0).normal(size=(64, 32, 32)), np.rand
 observed = images[0]
 """,
     "ExactGaussian": KNOWN,
-    "compare": KNOWN + """
+    "compare": KNOWN
+    + """
 from numpyro_inverse.calibration import exact
 mcmc = {"field": np.random.default_rng(0).normal(size=(100, 8, 8))}
 """,

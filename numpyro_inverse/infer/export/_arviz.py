@@ -70,7 +70,8 @@ def to_arviz(
         domain: where a site's values are, for further sites of the posterior or of the data (a field's own domain is
             taken from the model), or instead of the model's. The trailing axes are then called as the domain calls
             them, with its coordinates: ``x``, ``y``, ``z`` on a grid. Sites on the same domain share them. A name that
-            is taken, by a site or by another domain, gets the site's name behind it: ``y_field``.
+            is taken, by a site or by another domain, gets the site's name behind it: ``y_field``. In all names ``/``
+            (of ``numpyro.handlers.scope``), which separates groups in a tree, becomes ``.``.
         model_args: the model's arguments, data included; default: those that ``MCMC`` ran with.
         model_kwargs: likewise its keyword arguments.
         prior: prior samples of shape ``(draw, ...)``, as ``Predictive`` returns them.
@@ -185,7 +186,13 @@ def _by_chain(samples: Any, num_chains: int | None) -> dict[str, np.ndarray]:
 
 
 def _check_numbers(argument: str, samples: Mapping[str, np.ndarray]) -> None:
+    known: dict[str, str] = {}
     for name, x in samples.items():
+        if known.setdefault(_in_tree(name), name) != name:
+            raise ValueError(
+                f"to_arviz: sites {known[_in_tree(name)]!r} and {name!r} have the same name in a tree, where `/` "
+                "becomes `.`; rename one in the model."
+            )
         if name in SAMPLE_DIMS:
             raise ValueError(f"to_arviz: site {name!r} has the name of an axis of samples; rename it in the model.")
         if x.size == 0:
@@ -308,6 +315,9 @@ def _same(one: Any, other: Any) -> bool:
 def _dataset(data: Mapping[str, Any], sample_dims: tuple[str, ...], dims: Mapping, coords: Mapping) -> Dataset:
     from arviz_base import dict_to_dataset
 
+    data = {_in_tree(site): x for site, x in data.items()}
+    dims = {_in_tree(site): [name and _in_tree(name) for name in names] for site, names in dims.items()}
+    coords = {_in_tree(name): ([_in_tree(axis) for axis in x[0]], *x[1:]) for name, x in coords.items()}
     named: dict[Hashable, Sequence[Hashable]] = {}
     for site, x in data.items():
         n = np.ndim(x) - len(sample_dims)
@@ -317,6 +327,11 @@ def _dataset(data: Mapping[str, Any], sample_dims: tuple[str, ...], dims: Mappin
         dict(data), inference_library=numpyro, sample_dims=list(sample_dims), dims=named, check_conventions=False
     )
     return dataset.assign_coords({name: x for name, x in coords.items() if set(x[0]) <= set(dataset.dims)})
+
+
+def _in_tree(name: str) -> str:
+    """A name without ``/``, which ``numpyro.handlers.scope`` writes and which separates groups in a tree."""
+    return name.replace("/", ".")
 
 
 def _sample_stats(mcmc: MCMC) -> dict[str, np.ndarray]:
