@@ -78,6 +78,7 @@ class CoefficientReparam(Reparam):
         """The replacement of site ``name``: no distribution, and the value computed from the latent site."""
         _check_value(name, obs)
         fn, expand_shape, event_dim = self._unwrap(fn)
+        fn = Departures(fn) if isinstance(fn, Normal) else fn
         log_amplitude = jnp.log(fn.amplitudes)
         base = fn.base_dist
         full = expand_shape + log_amplitude.shape[len(fn.batch_shape) :]
@@ -104,13 +105,29 @@ class CoefficientReparam(Reparam):
         return None, fn.from_coefficients(v * jnp.exp(log_amplitude - log_scale))
 
 
+class Departures:
+    """A normal law as a map of coefficients, which are the departures from its mean: effects of groups."""
+
+    event_dim = 0
+
+    def __init__(self, fn: Normal):
+        self.fn = fn
+        self.batch_shape = fn.batch_shape
+        self.amplitudes = jnp.broadcast_to(fn.scale, fn.batch_shape)
+        self.base_dist = Normal(jnp.zeros_like(self.amplitudes), 1.0)
+
+    def from_coefficients(self, w: Float[Array, "..."]) -> Float[Array, "..."]:
+        """The mean plus the departures."""
+        return self.fn.loc + w
+
+
 def reparametrize(
     model: Callable, centering: Any = 0.0, reference: Any = 1.0, shifts: Mapping[str, Any] | None = None
 ) -> Callable:
     """``model`` with coefficients partially centered, and other maps of a base sampled by their base.
 
-    ``centering`` and ``reference`` are values for all sites or dictionaries by site name; ``shifts`` has a pair of
-    ``shift`` and ``keep`` of :class:`CoefficientReparam` by site name.
+    ``centering`` and ``reference`` are values for all fields, or dictionaries by site name, in which there may be
+    ``Normal`` sites too; ``shifts`` has a pair of ``shift`` and ``keep`` of :class:`CoefficientReparam` by site name.
     """
 
     def of(values: Any, name: str) -> Any:
@@ -126,10 +143,13 @@ def reparametrize(
                     'and observe data given it: `numpyro.sample("data", dist.Normal(u, s).to_event(), obs=...)`.'
                 )
             return None
-        if not has_base(core):
+        effects = isinstance(core, Normal) and isinstance(centering, dict) and name in centering
+        if not (effects or has_base(core)):
             return None
         _check_handlers(site)
         c = of(centering, name)
+        if effects:
+            return CoefficientReparam(c, of(reference, name))
         white = np.ndim(c) == 0 and not isinstance(c, jax.core.Tracer) and c == 0
         if (white and name not in (shifts or {})) or not has_amplitudes(core):
             return BaseReparam()

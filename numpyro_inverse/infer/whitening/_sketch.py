@@ -15,13 +15,18 @@ from jaxtyping import Array, Float
 from scipy.sparse.linalg import LinearOperator, lobpcg
 
 from numpyro_inverse.infer.whitening._coordinates import Coordinates
+from numpyro_inverse.infer.whitening._trial_chain import trial_draws, trial_step_size
 
 STEPS = 30  # L-BFGS iterations a round
 ROWS = 8  # linear systems that are solved together
+PAIRS = 2  # of draws, over which the potential is averaged
+DRAWS_TOLERANCE = 1e-2  # of conjugate gradients, relative
 DRAWS = 32  # for the coefficients' variances; their relative error is sqrt(2 / DRAWS)
 SUSPICION = 1.2  # precision given the fields over its rough marginal value, from which the latter is found exactly
 SHEAR = 2.0  # and the exact ratio from which coordinates are sheared
 CURVATURE_STEPS = 12  # of the search for a ridge
+SETTLINGS = 3  # times that the covariance of the other sites is corrected
+NEAR = 2.0  # ratio of variances that is near enough
 
 
 class Sketch:
@@ -33,22 +38,26 @@ class Sketch:
     Args:
         value_and_grad: of the potential, on flat (eta, v) and ``modes``.
         solve: ``(rows, x, modes, tolerance)`` to the rows' solutions with the information about v.
+        scores: ``(keys, x, modes)`` to draws of a normal law whose covariance is prior precision plus information.
         x: the center, (eta, v).
         modes: spreads and couplings.
         key: of the antithetic pair over which the potential is averaged.
         step: of finite differences in eta.
         tolerance: of the coefficients' change with eta, relative.
+        averaged: which elements of eta the potential is averaged over, the fields following.
     """
 
     def __init__(
         self,
         value_and_grad: Callable,
         solve: Callable,
+        scores: Callable,
         x: tuple,
         modes: Any,
         key: Array,
         step: np.ndarray,
         tolerance: float,
+        averaged: np.ndarray,
     ):
         flat, self.unravel = ravel_pytree(x)
         self.x, self.modes = x, modes
@@ -66,12 +75,21 @@ class Sketch:
             for i, factor in modes.coupling[j].items()
             if np.any(factor)
         ]
-        noise = np.asarray(jax.random.normal(key, self.mode_spread.shape), float)
-        self.noise = np.concatenate([np.zeros(self.p), self._coupled(self.mode_spread * noise)])
+        self.scores = scores
+        key_hyper, key_modes = jax.random.split(key)
+        self.noise = np.concatenate([np.zeros((PAIRS, self.p)), self._draws(key_modes, ROWS)[:PAIRS]], axis=1)
         self.shear = np.zeros((self.p, self.mode_spread.size))
         precision = self._marginal_precision(step)
+        if np.any(averaged):
+            self._average_over(averaged, precision, key_hyper)
+            precision = self._marginal_precision(step)
         self.hyper_root = _inverse_root(precision)
-        self.hyper_spread = np.sqrt(np.sum(self.hyper_root**2, axis=1))
+        self.spread_given_rest = self._unravel_hyper(1 / np.sqrt(np.abs(np.diag(precision))))
+
+    @property
+    def hyper_spread(self) -> np.ndarray:
+        """Marginal standard deviations of eta."""
+        return np.sqrt(np.sum(self.hyper_root**2, axis=1))
 
     # The potential.
 
@@ -80,9 +98,9 @@ class Sketch:
         return float(value), np.asarray(gradient, float)
 
     def _smoothed(self, point: np.ndarray) -> tuple[float, np.ndarray]:
-        """The potential averaged over an antithetic pair of the modes' spread."""
-        up, down = self._potential(point + self.noise), self._potential(point - self.noise)
-        return (up[0] + down[0]) / 2, (up[1] + down[1]) / 2
+        """The potential averaged over antithetic pairs of draws of the coefficients given eta."""
+        found = [self._potential(point + sign * noise) for noise in self.noise for sign in (1, -1)]
+        return float(np.mean([value for value, _ in found])), np.mean([gradient for _, gradient in found], axis=0)
 
     def _curved(self, direction: np.ndarray) -> np.ndarray:
         """The Hessian of the smoothed potential times a direction, by central differences over it."""
@@ -118,6 +136,18 @@ class Sketch:
         directions = np.concatenate([np.eye(p), self.shear], axis=1)
         products = np.where(kept[:, None], products, whole)
         return directions @ products.T
+
+    def _average_over(self, chosen: np.ndarray, precision: np.ndarray, key: Array) -> None:
+        """Let the noise move chosen elements of eta by their spread given the others, and the fields along."""
+        root = _inverse_root(precision[np.ix_(chosen, chosen)])
+        z = np.asarray(jax.random.normal(key, (PAIRS, len(root))), float)
+        z *= np.sqrt(np.size(z)) / np.linalg.norm(z)  # of mean square one, for few they are
+        moved = np.zeros((PAIRS, self.p))
+        moved[:, chosen] = z @ root.T
+        self.noise += np.concatenate([moved, moved @ self.shear], axis=1)
+
+    def _unravel_hyper(self, flat: np.ndarray) -> dict[str, Array]:
+        return ravel_pytree(self.x[0])[1](jnp.asarray(flat, self.dtype))
 
     def _whole_sites(self, chosen: np.ndarray) -> np.ndarray:
         """All elements of each site of which one is chosen."""
@@ -183,16 +213,37 @@ class Sketch:
         found = scipy.optimize.minimize(objective, np.zeros(self.size), jac=True, method="L-BFGS-B", options=options)
         return self.unravel(jnp.asarray(self._at(found.x), self.dtype))
 
-    def measure_variances(self, scores: Callable, key: Array) -> None:
+    def _draws(self, key: Array, count: int) -> np.ndarray:
+        """Draws of the coefficients given eta, less their mean: of :math:`N(0, (I + F)^{-1})`."""
+        keys = jax.random.split(key, count)
+        rows = [np.asarray(self.scores(keys[i : i + ROWS], self.x, self.modes)) for i in range(0, count, ROWS)]
+        return self.solve(np.concatenate(rows), DRAWS_TOLERANCE)
+
+    def measure_variances(self, key: Array) -> None:
         """Spreads from draws of the coefficients' posterior: the data's information need not be diagonal."""
-        keys = jax.random.split(key, DRAWS)
-        rows = np.concatenate(
-            [np.asarray(scores(keys[i : i + ROWS], self.x, self.modes)) for i in range(0, DRAWS, ROWS)]
-        )
-        draws = np.asarray(self.solve(rows, 1e-2), float)
+        draws = self._draws(key, DRAWS)
         for later, earlier, factor in reversed(self.couplings):
             draws[:, later] -= factor * draws[:, earlier]
         self.mode_spread = np.maximum(np.sqrt(np.mean(draws**2, axis=0)), self.mode_spread)
+
+    def settle(self) -> float | None:
+        r"""Give eta the covariance that a short chain sees, where that is another one, and find a step size.
+
+        A potential that is averaged over fixed spreads leaves out that the fields' spreads change with eta: its
+        precision is too large by :math:`\tfrac12 \operatorname{tr}(S \partial H\, S \partial H)`, most of it if the
+        data hardly tell noise from field.
+        """
+        for _ in range(SETTLINGS):
+            step_size = trial_step_size(self.standardized, self.size)
+            if step_size is None or self.p == 0:
+                return step_size
+            u = trial_draws(self.standardized, self.size, step_size, self.p)
+            change = _shrunk_covariance(u)
+            values, vectors = np.linalg.eigh(change)
+            if values[0] > 1 / NEAR and values[-1] < NEAR:
+                return step_size
+            self.hyper_root = self.hyper_root @ (vectors * np.sqrt(values))
+        return trial_step_size(self.standardized, self.size)
 
     def smallest_curvature(self) -> float:
         """Of the smoothed potential in units of the sketch, by a few steps of a conjugate gradient eigensolver."""
@@ -213,7 +264,6 @@ class Sketch:
     def coordinates(self, downstream: tuple[str, ...], step_size: float | None) -> Coordinates:
         """As fitted coordinates."""
         eta, v = self.x
-        unravel_hyper = ravel_pytree(eta)[1]
         unravel_modes = ravel_pytree(v)[1]
         hyper = _slices(eta, {name: np.size(value) for name, value in eta.items()})
         coupled = {
@@ -241,7 +291,7 @@ class Sketch:
             mode_location=location,
             mode_variance=as_modes(self.mode_spread**2),
             hyper_location=eta,
-            hyper_spread=unravel_hyper(jnp.asarray(self.hyper_spread, self.dtype)),
+            hyper_spread=self._unravel_hyper(self.hyper_spread),
             hyper_covariance=jnp.asarray(self.hyper_root @ self.hyper_root.T, self.dtype),
             hyper_coupling=coupled,
             field_coupling=field_coupling,
@@ -255,6 +305,13 @@ def _slices(tree: dict[str, Any], sizes: dict[str, int]) -> dict[str, slice]:
     """Where the values of each site are in the flat vector: in alphabetical order."""
     ends = np.cumsum([sizes[name] for name in sorted(tree)])
     return {name: slice(int(end) - sizes[name], int(end)) for name, end in zip(sorted(tree), ends, strict=True)}
+
+
+def _shrunk_covariance(u: Float[np.ndarray, "draws p"]) -> Float[np.ndarray, "p p"]:
+    """The covariance of draws; its off-diagonal elements weigh less where the draws are few for their number."""
+    n, p = u.shape
+    covariance = np.cov(u, rowvar=False).reshape(p, p)
+    return (n * covariance + p * np.diag(np.diag(covariance))) / (n + p)
 
 
 def _inverse_root(precision: Float[np.ndarray, "p p"]) -> Float[np.ndarray, "p p"]:

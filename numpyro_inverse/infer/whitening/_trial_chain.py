@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import islice
 
 import numpy as np
+from jaxtyping import Float
 
-from numpyro_inverse.infer._trajectory import step_for_turn
+from numpyro_inverse.infer._trajectory import TURN, step_for_turn
 
 TREE_DEPTHS = (4, 5, 6, 7)  # NUTS trajectories of 2^depth - 1 steps
 MIN_ACCEPTANCE = 0.7
 TRIALS = 16
+DRAWS = 64
 
 
 def trial_step_size(value_and_grad: Callable, size: int) -> float | None:
@@ -30,13 +33,25 @@ def trial_step_size(value_and_grad: Callable, size: int) -> float | None:
     return None
 
 
+def trial_draws(value_and_grad: Callable, size: int, step: float, keep: int) -> Float[np.ndarray, "draws keep"]:
+    """The first ``keep`` coordinates of a short chain's draws, 64 and four more for each of them."""
+    draws = DRAWS + 4 * keep
+    chain = _trajectories(value_and_grad, size, step, round(TURN / step))
+    return np.stack([u[:keep] for u, _ in islice(chain, TRIALS // 2, TRIALS // 2 + draws)])
+
+
 def _acceptance(value_and_grad: Callable, size: int, step: float, steps: int) -> float:
     """Mean acceptance along the trajectories of the second half of a short chain from a standard normal draw."""
+    chain = _trajectories(value_and_grad, size, step, steps)
+    return float(np.mean([accepted for _, accepted in islice(chain, TRIALS // 2, TRIALS)]))
+
+
+def _trajectories(value_and_grad: Callable, size: int, step: float, steps: int) -> Iterator[tuple[np.ndarray, float]]:
+    """Draws of Hamiltonian Monte Carlo, and the mean acceptance along the trajectory to each."""
     rng = np.random.default_rng(0)
     u = rng.standard_normal(size)
     energy, force = value_and_grad(u)
-    means = []
-    for _ in range(TRIALS):
+    while True:
         p = rng.standard_normal(size)
         start = energy + p @ p / 2
         here, energy_here, force_here, accepted = u, energy, force, []
@@ -49,5 +64,4 @@ def _acceptance(value_and_grad: Callable, size: int, step: float, steps: int) ->
             accepted.append(np.exp(-max(change, 0.0)) if np.isfinite(change) else 0.0)
         if rng.uniform() < accepted[-1]:
             u, energy, force = here, energy_here, force_here
-        means.append(np.mean(accepted))
-    return float(np.mean(means[TRIALS // 2 :]))
+        yield u, float(np.mean(accepted))

@@ -92,8 +92,9 @@ def _sampled_ahead(model: Callable, fitted: Coordinates, args: tuple, kwargs: di
             return None
         return resting_value(site)
 
+    white = reparametrize(model, fitted.centering, fitted.reference)
     with block(hide_fn=lambda site: site["name"] not in shown), trace() as sites, substitute(substitute_fn=at_rest):
-        model(*args, **kwargs)
+        white(*args, **kwargs)
     missing = [name for name in fitted.coupled_sites if name not in sites]
     if missing:
         raise ValueError(f"whiten: the coordinates are of another model: this one has no site {missing[0]!r}.")
