@@ -15,6 +15,7 @@ from jaxtyping import Array, Float
 from numpyro.distributions import Normal, biject_to
 from numpyro.infer.util import potential_energy
 
+from numpyro_inverse._linalg import randomized_eigenpairs
 from numpyro_inverse._model import (
     Trace,
     abstract_trace,
@@ -31,12 +32,14 @@ from numpyro_inverse.distributions._reparametrized import has_amplitudes, has_ba
 from numpyro_inverse.infer.laplace import fisher_information
 from numpyro_inverse.infer.whitening._coordinates import Coordinates
 from numpyro_inverse.infer.whitening._reparam import LATENT, reparametrize
+from numpyro_inverse.infer.whitening._settle import settled
 from numpyro_inverse.infer.whitening._sketch import Sketch
 
 HERE = "fit_coordinates"
 ROUNDS = 4  # of: information, then optimization
 SIMULATIONS = 32  # simulated data sets per information estimate; its relative error is sqrt(2 / SIMULATIONS)
 MAX_HYPERPARAMETERS = 512
+FEW = 512  # data, for which the directions they inform are found one by one
 RELATED = 0.5  # squared correlation of two fields' scores from which their coefficients are coupled; by chance 1e-5
 MAX_STEPS = 200  # of conjugate gradients
 TOLERANCE, LAST_TOLERANCE = 1e-2, 1e-5  # in a round, and at the last point
@@ -89,13 +92,20 @@ def fit_coordinates(model: Callable, *args: Any, **kwargs: Any) -> Coordinates:
         modes, x = renew(x, modes, doubt, key_information)
         tolerance = LAST_TOLERANCE if i == ROUNDS else TOLERANCE
         averaged = problem.averaged(x[0])
-        sketch = Sketch(*programs, x, modes, key_noise, step, tolerance, averaged)
+        sketch = Sketch(*programs, x, modes, key_noise, step, tolerance, averaged, problem.fields)
         step, doubt = 0.5 * sketch.hyper_spread, problem.of_effects(sketch.spread_given_rest)
         if i < ROUNDS:  # the last coordinates are those at the final point
             x = sketch.minimize()
-    sketch.measure_variances(jax.random.fold_in(key, ROUNDS + 2))
-    step_size = sketch.settle()
-    fitted = sketch.coordinates(problem.downstream, step_size)
+    key_rest = jax.random.fold_in(key, ROUNDS + 2)
+    growth = np.zeros(sketch.p)
+    if problem.few:
+        sketch.take_directions(*jax.jit(lambda x, modes: problem.eigenpairs(x, modes, key_rest))(x, modes))
+        growth = sketch.growth(
+            jax.jit(lambda row, x, modes: row @ problem.information_product(x, modes, key)(row)), key
+        )
+    else:
+        sketch.measure_variances(key_rest)
+    fitted = settled(model, args, kwargs, sketch.coordinates(problem.downstream, growth))
     bad = [leaf for leaf in jax.tree.leaves((fitted.mode_location, fitted.mode_variance, fitted.hyper_covariance))
            if not np.all(np.isfinite(leaf))]  # fmt: skip
     if bad:
@@ -163,6 +173,9 @@ class _Problem:
                 f"than {MAX_HYPERPARAMETERS}; use `whiten(model, 0.0)` and let NUTS adapt."
             )
         self.downstream = self._dependent(others, self.fields)
+        self.count = sum(np.size(site["value"]) for site in data.values())
+        laws = [latent[name]["fn"] for name in self.fields]
+        self.few = self.count <= FEW and all(fn.batch_shape == () and unwrapped(fn).batch_shape == () for fn in laws)
         normal = [name for name in others if isinstance(unwrapped(latent[name]["fn"]), Normal)]
         self.effects = [
             name
@@ -244,7 +257,7 @@ class _Problem:
 
     def amplitudes(self, x: tuple, modes: _Modes) -> dict[str, Array]:
         """Prior standard deviations at (eta, v): of the fields' coefficients, of the group effects."""
-        trace = self.trace_at(*x, modes)
+        trace = self.trace_at(x[0], x[1], modes)
         scales = {name: (unwrapped(trace[f"{name}{LATENT}"]["fn"]).scale, value.shape) for name, value in x[1].items()}
         for name, value in self.of_effects(x[0]).items():
             scales[name] = unwrapped(trace[name]["infer"]["fn"]).scale, value.shape
@@ -328,18 +341,31 @@ class _Problem:
 
         return jax.lax.map(one, keys)
 
-    def solve(self, rows: Float[Array, "rows n"], x: tuple, modes: _Modes, key: Array, tolerance: float) -> Array:
-        """``(I + F)^-1`` of each row, by conjugate gradients preconditioned by the diagonal."""
+    def information_product(self, x: tuple, modes: _Modes, key: Array) -> Callable:
+        """Products with the Fisher information about the coefficients v at x."""
         eta, v = x
         z = eta | _latents(v)
         product = fisher_information(self.white_model(modes), self.args, self.kwargs, z, key)
         names = {f"{name}{LATENT}" for name in v}
         place = ravel_pytree({name: jnp.full(jnp.shape(value), name in names) for name, value in z.items()})[0]
-        at = jnp.flatnonzero(place, size=rows.shape[-1])  # fields' latents, in alphabetical order on both sides
-        empty = jnp.zeros(place.shape, rows.dtype)
+        flat, _ = ravel_pytree(v)
+        at = jnp.flatnonzero(place, size=flat.size)  # fields' latents, in alphabetical order on both sides
+        empty = jnp.zeros(place.shape, flat.dtype)
+        return lambda row: product(empty.at[at].set(row))[at]
+
+    def eigenpairs(self, x: tuple, modes: _Modes, key: Array) -> tuple[Float[Array, "r"], Float[Array, "n r"]]:
+        """Of that information: all that few data have."""
+        flat, _ = ravel_pytree(x[1])
+        key_data, key_start = jax.random.split(key)
+        rank = min(self.count, flat.size)
+        return randomized_eigenpairs(self.information_product(x, modes, key_data), flat, rank, key_start)
+
+    def solve(self, rows: Float[Array, "rows n"], x: tuple, modes: _Modes, key: Array, tolerance: float) -> Array:
+        """``(I + F)^-1`` of each row, by conjugate gradients preconditioned by the diagonal."""
+        product = self.information_product(x, modes, key)
 
         def multiply(rows: Array) -> Array:
-            return jax.vmap(lambda row: row + product(empty.at[at].set(row))[at])(rows)
+            return jax.vmap(lambda row: row + product(row))(rows)
 
         precision = ravel_pytree(jax.tree.map(lambda s: s**2, modes.spread))[0]
         return cg(multiply, rows, tol=tolerance, maxiter=MAX_STEPS, M=lambda rows: rows * precision)[0]

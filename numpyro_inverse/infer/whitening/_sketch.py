@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 from scipy.sparse.linalg import LinearOperator, lobpcg
 
 from numpyro_inverse.infer.whitening._coordinates import Coordinates
-from numpyro_inverse.infer.whitening._trial_chain import trial_draws, trial_step_size
+from numpyro_inverse.infer.whitening._directions import Directions, field_by_field
 
 STEPS = 30  # L-BFGS iterations a round
 ROWS = 8  # linear systems that are solved together
@@ -25,8 +25,6 @@ DRAWS = 32  # for the coefficients' variances; their relative error is sqrt(2 / 
 SUSPICION = 1.2  # precision given the fields over its rough marginal value, from which the latter is found exactly
 SHEAR = 2.0  # and the exact ratio from which coordinates are sheared
 CURVATURE_STEPS = 12  # of the search for a ridge
-SETTLINGS = 3  # times that the covariance of the other sites is corrected
-NEAR = 2.0  # ratio of variances that is near enough
 
 
 class Sketch:
@@ -45,6 +43,7 @@ class Sketch:
         step: of finite differences in eta.
         tolerance: of the coefficients' change with eta, relative.
         averaged: which elements of eta the potential is averaged over, the fields following.
+        fields: in the model's order.
     """
 
     def __init__(
@@ -58,7 +57,9 @@ class Sketch:
         step: np.ndarray,
         tolerance: float,
         averaged: np.ndarray,
+        fields: list[str],
     ):
+        self.fields = fields
         flat, self.unravel = ravel_pytree(x)
         self.x, self.modes = x, modes
         self.center = np.asarray(flat, float)
@@ -71,11 +72,12 @@ class Sketch:
         self.slices = _slices(x[1], {name: np.size(value) for name, value in x[1].items()})
         self.couplings = [
             (self.slices[j], self.slices[i], np.ravel(np.asarray(factor, float)))
-            for j in modes.coupling
+            for j in fields
             for i, factor in modes.coupling[j].items()
             if np.any(factor)
         ]
         self.scores = scores
+        self.directions: dict[str, Directions] = {}
         key_hyper, key_modes = jax.random.split(key)
         self.noise = np.concatenate([np.zeros((PAIRS, self.p)), self._draws(key_modes, ROWS)[:PAIRS]], axis=1)
         self.shear = np.zeros((self.p, self.mode_spread.size))
@@ -184,21 +186,45 @@ class Sketch:
             g[..., earlier] += factor * g[..., later]
         return g
 
+    def _spread(self, u: np.ndarray) -> np.ndarray:
+        """A root of the coefficients' covariance given eta times u."""
+        if not self.directions:
+            return self._coupled(self.mode_spread * u)
+        v = u.copy()
+        for name, part in self._in_order():
+            d = self.directions[name]
+            rows = _rows(d.vectors)
+            change = (np.asarray(d.spread(), float) - 1) * (rows @ u[part])
+            for earlier, factor in d.coupling.items():
+                change -= _rows(factor) @ v[self.slices[earlier]]
+            v[part] += change @ rows
+        return v
+
+    def _spread_transpose(self, g: np.ndarray) -> np.ndarray:
+        if not self.directions:
+            return self.mode_spread * self._coupled_transpose(g)
+        g = g.copy()
+        for name, part in reversed(self._in_order()):
+            d = self.directions[name]
+            rows = _rows(d.vectors)
+            along = rows @ g[part]
+            for earlier, factor in d.coupling.items():
+                g[self.slices[earlier]] -= along @ _rows(factor)
+            g[part] += ((np.asarray(d.spread(), float) - 1) * along) @ rows
+        return g
+
+    def _in_order(self) -> list[tuple[str, slice]]:
+        """Where each field's coefficients are, in the model's order."""
+        return [(name, self.slices[name]) for name in self.fields]
+
     def _at(self, u: np.ndarray) -> np.ndarray:
         eta = self.hyper_root @ u[: self.p]
-        v = eta @ self.shear + self._coupled(self.mode_spread * u[self.p :])
+        v = eta @ self.shear + self._spread(u[self.p :])
         return self.center + np.concatenate([eta, v])
 
     def _pull(self, gradient: np.ndarray) -> np.ndarray:
         eta, v = gradient[: self.p], gradient[self.p :]
-        return np.concatenate(
-            [self.hyper_root.T @ (eta + self.shear @ v), self.mode_spread * self._coupled_transpose(v)]
-        )
-
-    def standardized(self, u: np.ndarray) -> tuple[float, np.ndarray]:
-        """The potential and its gradient in units of the sketch, in which the posterior is near a standard normal."""
-        value, gradient = self._potential(self._at(u))
-        return value, self._pull(gradient)
+        return np.concatenate([self.hyper_root.T @ (eta + self.shear @ v), self._spread_transpose(v)])
 
     # What is made of it.
 
@@ -226,24 +252,31 @@ class Sketch:
             draws[:, later] -= factor * draws[:, earlier]
         self.mode_spread = np.maximum(np.sqrt(np.mean(draws**2, axis=0)), self.mode_spread)
 
-    def settle(self) -> float | None:
-        r"""Give eta the covariance that a short chain sees, where that is another one, and find a step size.
+    def take_directions(self, values: Array, vectors: Array) -> None:
+        """Take the information apart, few directions of it as it has, and the coefficients' law from there."""
+        rows = np.asarray(vectors, float).T
+        parts = {name: rows[:, part] for name, part in self.slices.items()}
+        self.directions = field_by_field(self.fields, self.x[1], np.asarray(values, float), parts)
+        self.couplings, self.mode_spread = [], np.ones_like(self.mode_spread)
 
-        A potential that is averaged over fixed spreads leaves out that the fields' spreads change with eta: its
-        precision is too large by :math:`\tfrac12 \operatorname{tr}(S \partial H\, S \partial H)`, most of it if the
-        data hardly tell noise from field.
-        """
-        for _ in range(SETTLINGS):
-            step_size = trial_step_size(self.standardized, self.size)
-            if step_size is None or self.p == 0:
-                return step_size
-            u = trial_draws(self.standardized, self.size, step_size, self.p)
-            change = _shrunk_covariance(u)
-            values, vectors = np.linalg.eigh(change)
-            if values[0] > 1 / NEAR and values[-1] < NEAR:
-                return step_size
-            self.hyper_root = self.hyper_root @ (vectors * np.sqrt(values))
-        return trial_step_size(self.standardized, self.size)
+    def growth(self, quadratic_form: Callable, key: Array) -> np.ndarray:
+        r"""How the log information along the directions changes with eta: of :math:`\operatorname{tr} U^T F U`,
+        each direction with weight :math:`1 / (1 + \lambda)`, by central differences over half a standard deviation."""
+        row = np.zeros(self.mode_spread.size)
+        for i, (name, part) in enumerate(self.slices.items()):
+            d = self.directions[name]
+            signs = np.asarray(jax.random.rademacher(jax.random.fold_in(key, i), d.information.shape), float)
+            flat = np.asarray(d.vectors, float).reshape(len(signs), -1)
+            row[part] = (signs / np.sqrt(1 + np.asarray(d.information, float))) @ flat
+        eta, unravel = ravel_pytree(self.x[0])
+        found = np.zeros(self.p)
+        for i, h in enumerate(np.minimum(self.hyper_spread, 1.0) / 2):
+            ends = [
+                float(quadratic_form(jnp.asarray(row, self.dtype), (unravel(eta.at[i].add(t)), self.x[1]), self.modes))
+                for t in (h, -h)
+            ]
+            found[i] = np.log(ends[0] / ends[1]) / (2 * h) if min(ends) > 0 else 0.0
+        return found
 
     def smallest_curvature(self) -> float:
         """Of the smoothed potential in units of the sketch, by a few steps of a conjugate gradient eigensolver."""
@@ -261,8 +294,8 @@ class Sketch:
             values, _ = lobpcg(operator, start, largest=False, maxiter=CURVATURE_STEPS, tol=1e-2)
         return float(values[0])
 
-    def coordinates(self, downstream: tuple[str, ...], step_size: float | None) -> Coordinates:
-        """As fitted coordinates."""
+    def coordinates(self, downstream: tuple[str, ...], growth: np.ndarray) -> Coordinates:
+        """As fitted coordinates, without a step size."""
         eta, v = self.x
         unravel_modes = ravel_pytree(v)[1]
         hyper = _slices(eta, {name: np.size(value) for name, value in eta.items()})
@@ -276,11 +309,15 @@ class Sketch:
             }
             for field, part in self.slices.items()
         }
-        field_coupling = {
-            j: {i: factor for i, factor in factors.items() if np.any(factor)}
-            for j, factors in self.modes.coupling.items()
-        }
-        location = dict(v)
+        field_coupling = (
+            {
+                j: {i: factor for i, factor in factors.items() if np.any(factor)}
+                for j, factors in self.modes.coupling.items()
+            }
+            if not self.directions
+            else {name: {} for name in v}
+        )
+        location = dict(v) if not self.directions else jax.tree.map(jnp.zeros_like, v)
         for later in v:  # v' = v - S r with r = v at the center, where eta does not depart
             for earlier, factor in field_coupling[later].items():
                 location[later] = location[later] - factor * v[earlier]
@@ -295,7 +332,13 @@ class Sketch:
             hyper_covariance=jnp.asarray(self.hyper_root @ self.hyper_root.T, self.dtype),
             hyper_coupling=coupled,
             field_coupling=field_coupling,
-            step_size=jnp.asarray(np.nan if step_size is None else step_size, self.dtype),
+            directions=self.directions,
+            information_growth={
+                site: rate
+                for site, rate in self._unravel_hyper(growth).items()
+                if np.any(rate) and site not in downstream
+            },
+            step_size=jnp.asarray(np.nan, self.dtype),
             smallest_curvature=jnp.asarray(self.smallest_curvature(), self.dtype),
             downstream_sites=downstream,
         )
@@ -307,11 +350,8 @@ def _slices(tree: dict[str, Any], sizes: dict[str, int]) -> dict[str, slice]:
     return {name: slice(int(end) - sizes[name], int(end)) for name, end in zip(sorted(tree), ends, strict=True)}
 
 
-def _shrunk_covariance(u: Float[np.ndarray, "draws p"]) -> Float[np.ndarray, "p p"]:
-    """The covariance of draws; its off-diagonal elements weigh less where the draws are few for their number."""
-    n, p = u.shape
-    covariance = np.cov(u, rowvar=False).reshape(p, p)
-    return (n * covariance + p * np.diag(np.diag(covariance))) / (n + p)
+def _rows(factor: Array) -> np.ndarray:
+    return np.asarray(factor, float).reshape(len(factor), -1)
 
 
 def _inverse_root(precision: Float[np.ndarray, "p p"]) -> Float[np.ndarray, "p p"]:

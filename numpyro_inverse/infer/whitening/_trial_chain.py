@@ -8,7 +8,7 @@ from itertools import islice
 import numpy as np
 from jaxtyping import Float
 
-from numpyro_inverse.infer._trajectory import TURN, step_for_turn
+from numpyro_inverse.infer._trajectory import step_for_turn
 
 TREE_DEPTHS = (4, 5, 6, 7)  # NUTS trajectories of 2^depth - 1 steps
 MIN_ACCEPTANCE = 0.7
@@ -34,19 +34,25 @@ def trial_step_size(value_and_grad: Callable, size: int) -> float | None:
 
 
 def trial_draws(value_and_grad: Callable, size: int, step: float, keep: int) -> Float[np.ndarray, "draws keep"]:
-    """The first ``keep`` coordinates of a short chain's draws, 64 and four more for each of them."""
-    draws = DRAWS + 4 * keep
-    chain = _trajectories(value_and_grad, size, step, round(TURN / step))
-    return np.stack([u[:keep] for u, _ in islice(chain, TRIALS // 2, TRIALS // 2 + draws)])
+    r"""The first ``keep`` coordinates of a short chain's draws, 64 and four more for each of them.
+
+    Trajectories turn by :math:`\pi / 4` to :math:`3 \pi / 4`, at random, so that neither values nor squares are much
+    correlated on a standard normal.
+    """
+    quarter = np.pi / 4 / step
+    chain = _trajectories(value_and_grad, size, step, lambda rng: round(rng.uniform(quarter, 3 * quarter)))
+    return np.stack([u[:keep] for u, _ in islice(chain, TRIALS // 2, TRIALS // 2 + DRAWS + 4 * keep)])
 
 
 def _acceptance(value_and_grad: Callable, size: int, step: float, steps: int) -> float:
     """Mean acceptance along the trajectories of the second half of a short chain from a standard normal draw."""
-    chain = _trajectories(value_and_grad, size, step, steps)
+    chain = _trajectories(value_and_grad, size, step, lambda _: steps)
     return float(np.mean([accepted for _, accepted in islice(chain, TRIALS // 2, TRIALS)]))
 
 
-def _trajectories(value_and_grad: Callable, size: int, step: float, steps: int) -> Iterator[tuple[np.ndarray, float]]:
+def _trajectories(
+    value_and_grad: Callable, size: int, step: float, steps: Callable[[np.random.Generator], int]
+) -> Iterator[tuple[np.ndarray, float]]:
     """Draws of Hamiltonian Monte Carlo, and the mean acceptance along the trajectory to each."""
     rng = np.random.default_rng(0)
     u = rng.standard_normal(size)
@@ -55,7 +61,7 @@ def _trajectories(value_and_grad: Callable, size: int, step: float, steps: int) 
         p = rng.standard_normal(size)
         start = energy + p @ p / 2
         here, energy_here, force_here, accepted = u, energy, force, []
-        for _ in range(steps):
+        for _ in range(steps(rng)):
             p = p - step / 2 * force_here
             here = here + step * p
             energy_here, force_here = value_and_grad(here)
