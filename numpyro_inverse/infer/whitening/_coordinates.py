@@ -54,7 +54,7 @@ class Coordinates(eqx.Module):
         hyper_coupling: C, of shape ``coefficients + site's``.
         field_coupling: S, by field and earlier field, of the coefficients' shape.
         directions: m, U, :math:`\Lambda`, Q, by field; empty where the data are many.
-        information_growth: :math:`\gamma`, of the log information with a site.
+        information_growth: :math:`\gamma`, of the log information along each direction, by field, then site.
         step_size: suits NUTS in units of the sketch; NaN if none that was tried does.
         smallest_curvature: of the averaged potential in units of the sketch, whose own is 1: a value much below 1 means
             a ridge that the sketch has missed.
@@ -71,7 +71,7 @@ class Coordinates(eqx.Module):
     hyper_coupling: dict[str, dict[str, Float[Array, "..."]]]
     field_coupling: dict[str, dict[str, Float[Array, "..."]]]
     directions: dict[str, Directions]
-    information_growth: dict[str, Float[Array, "..."]]
+    information_growth: dict[str, dict[str, Float[Array, "r ..."]]]
     step_size: Float[Array, ""]
     smallest_curvature: Float[Array, ""]
     downstream_sites: tuple[str, ...] = eqx.field(static=True)
@@ -84,8 +84,8 @@ class Coordinates(eqx.Module):
     @property
     def coupled_sites(self) -> tuple[str, ...]:
         """Sites to which fields are coupled."""
-        coupled = {name for sites in self.hyper_coupling.values() for name in sites}
-        return tuple(sorted(coupled | set(self.information_growth)))
+        followed = [*self.hyper_coupling.values(), *self.information_growth.values()]
+        return tuple(sorted({name for sites in followed for name in sites}))
 
     def nuts_settings(self) -> dict[str, Any]:
         r"""Keyword arguments for NumPyro's ``NUTS`` on ``whiten(model, coordinates)``.

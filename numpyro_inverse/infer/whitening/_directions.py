@@ -21,7 +21,7 @@ class Directions(eqx.Module):
 
     With the coefficients in units of their prior, and the fields that come later integrated out, the posterior
     precision is :math:`I + U \Lambda U^T`. Given the earlier fields' departures :math:`r_i` the mean is
-    :math:`m - U \sum_i Q_i^T r_i`. If the information grows as :math:`\Lambda e^g` (a smaller noise), the spreads fall
+    :math:`m - U \sum_i Q_i^T r_i`. If the information grows to :math:`\Lambda e^g` (a smaller noise), the spreads fall
     and the mean comes nearer to what the data say alone.
 
     Attributes:
@@ -36,11 +36,11 @@ class Directions(eqx.Module):
     information: Float[Array, "r"]
     coupling: dict[str, Float[Array, "r ..."]]
 
-    def spread(self, log_growth: Float[Array, ""] | float = 0.0) -> Float[Array, "r"]:
+    def spread(self, log_growth: Float[Array, "r"] | float = 0.0) -> Float[Array, "r"]:
         r"""Posterior standard deviations along the vectors, :math:`(1 + \lambda e^g)^{-1/2}`."""
         return 1 / jnp.sqrt(1 + self.information * _growth(log_growth))
 
-    def follow(self, mean: Float[Array, "..."], log_growth: Float[Array, ""] | float) -> Float[Array, "..."]:
+    def follow(self, mean: Float[Array, "..."], log_growth: Float[Array, "r"] | float) -> Float[Array, "..."]:
         r"""A posterior mean as the information grows: along the vectors it is :math:`\lambda / (1 + \lambda)` of what
         the data say alone."""
         growth = _growth(log_growth)

@@ -97,15 +97,15 @@ def fit_coordinates(model: Callable, *args: Any, **kwargs: Any) -> Coordinates:
         if i < ROUNDS:  # the last coordinates are those at the final point
             x = sketch.minimize()
     key_rest = jax.random.fold_in(key, ROUNDS + 2)
-    growth = np.zeros(sketch.p)
+    growths: dict[str, np.ndarray] = {}
     if problem.few:
         sketch.take_directions(*jax.jit(lambda x, modes: problem.eigenpairs(x, modes, key_rest))(x, modes))
-        growth = sketch.growth(
-            jax.jit(lambda row, x, modes: row @ problem.information_product(x, modes, key)(row)), key
+        growths = sketch.growths(
+            jax.jit(lambda rows, x, modes: jax.vmap(problem.information_product(x, modes, key))(rows))
         )
     else:
         sketch.measure_variances(key_rest)
-    fitted = settled(model, args, kwargs, sketch.coordinates(problem.downstream, growth))
+    fitted = settled(model, args, kwargs, sketch.coordinates(problem.downstream, growths))
     bad = [leaf for leaf in jax.tree.leaves((fitted.mode_location, fitted.mode_variance, fitted.hyper_covariance))
            if not np.all(np.isfinite(leaf))]  # fmt: skip
     if bad:

@@ -68,7 +68,9 @@ class Sketch:
         self.p = self.size - self.mode_spread.size
         self.value_and_grad = lambda x: value_and_grad(x, modes)
         self.tolerance = tolerance
-        self.solve = lambda rows, tolerance: self._solved(solve, rows, tolerance)
+        self.solve = lambda rows, tolerance: self._in_blocks(
+            lambda block: solve(jnp.asarray(block, self.dtype), x, modes, tolerance), rows
+        )
         self.slices = _slices(x[1], {name: np.size(value) for name, value in x[1].items()})
         self.couplings = [
             (self.slices[j], self.slices[i], np.ravel(np.asarray(factor, float)))
@@ -159,15 +161,13 @@ class Sketch:
             found[part] = np.any(chosen[part])
         return found
 
-    def _solved(self, solve: Callable, rows: np.ndarray, tolerance: float) -> np.ndarray:
-        """Rows solved in blocks of one size, so that there is one program."""
+    def _in_blocks(self, function: Callable, rows: np.ndarray) -> np.ndarray:
+        """A function of rows, called with blocks of one size, so that there is one program."""
         found = []
         for start in range(0, len(rows), ROWS):
             block = rows[start : start + ROWS]
             padded = np.concatenate([block, np.zeros((ROWS - len(block), rows.shape[1]))])
-            found.append(
-                np.asarray(solve(jnp.asarray(padded, self.dtype), self.x, self.modes, tolerance), float)[: len(block)]
-            )
+            found.append(np.asarray(function(padded), float)[: len(block)])
         return np.concatenate(found)
 
     # Linear maps.
@@ -259,24 +259,28 @@ class Sketch:
         self.directions = field_by_field(self.fields, self.x[1], np.asarray(values, float), parts)
         self.couplings, self.mode_spread = [], np.ones_like(self.mode_spread)
 
-    def growth(self, quadratic_form: Callable, key: Array) -> np.ndarray:
-        r"""How the log information along the directions changes with eta: of :math:`\operatorname{tr} U^T F U`,
-        each direction with weight :math:`1 / (1 + \lambda)`, by central differences over half a standard deviation."""
-        row = np.zeros(self.mode_spread.size)
-        for i, (name, part) in enumerate(self.slices.items()):
-            d = self.directions[name]
-            signs = np.asarray(jax.random.rademacher(jax.random.fold_in(key, i), d.information.shape), float)
-            flat = np.asarray(d.vectors, float).reshape(len(signs), -1)
-            row[part] = (signs / np.sqrt(1 + np.asarray(d.information, float))) @ flat
+    def growths(self, multiply: Callable) -> dict[str, np.ndarray]:
+        r"""How the log information along each direction changes with eta, by field: :math:`u^T \partial F u / \lambda`,
+        by central differences over half a standard deviation."""
         eta, unravel = ravel_pytree(self.x[0])
-        found = np.zeros(self.p)
-        for i, h in enumerate(np.minimum(self.hyper_spread, 1.0) / 2):
-            ends = [
-                float(quadratic_form(jnp.asarray(row, self.dtype), (unravel(eta.at[i].add(t)), self.x[1]), self.modes))
-                for t in (h, -h)
-            ]
-            found[i] = np.log(ends[0] / ends[1]) / (2 * h) if min(ends) > 0 else 0.0
+        found = {}
+        for name, part in self.slices.items():
+            vectors = _rows(self.directions[name].vectors)
+            rows = np.zeros((len(vectors), self.mode_spread.size))
+            rows[:, part] = vectors
+            rates = np.zeros((len(vectors), self.p))
+            for i, h in enumerate(np.minimum(self.hyper_spread, 1.0) / 2):
+                up, down = (
+                    np.sum(rows * self._products(multiply, rows, (unravel(eta.at[i].add(t)), self.x[1])), axis=1)
+                    for t in (h, -h)
+                )
+                positive = np.minimum(up, down) > 0
+                rates[positive, i] = np.log(up[positive] / down[positive]) / (2 * h)
+            found[name] = rates
         return found
+
+    def _products(self, multiply: Callable, rows: np.ndarray, x: tuple) -> np.ndarray:
+        return self._in_blocks(lambda block: multiply(jnp.asarray(block, self.dtype), x, self.modes), rows)
 
     def smallest_curvature(self) -> float:
         """Of the smoothed potential in units of the sketch, by a few steps of a conjugate gradient eigensolver."""
@@ -294,7 +298,7 @@ class Sketch:
             values, _ = lobpcg(operator, start, largest=False, maxiter=CURVATURE_STEPS, tol=1e-2)
         return float(values[0])
 
-    def coordinates(self, downstream: tuple[str, ...], growth: np.ndarray) -> Coordinates:
+    def coordinates(self, downstream: tuple[str, ...], growths: dict[str, np.ndarray]) -> Coordinates:
         """As fitted coordinates, without a step size."""
         eta, v = self.x
         unravel_modes = ravel_pytree(v)[1]
@@ -334,9 +338,12 @@ class Sketch:
             field_coupling=field_coupling,
             directions=self.directions,
             information_growth={
-                site: rate
-                for site, rate in self._unravel_hyper(growth).items()
-                if np.any(rate) and site not in downstream
+                field: {
+                    site: jnp.asarray(rates[:, part].reshape(len(rates), *np.shape(eta[site])), self.dtype)
+                    for site, part in hyper.items()
+                    if np.any(rates[:, part]) and site not in downstream
+                }
+                for field, rates in growths.items()
             },
             step_size=jnp.asarray(np.nan, self.dtype),
             smallest_curvature=jnp.asarray(self.smallest_curvature(), self.dtype),

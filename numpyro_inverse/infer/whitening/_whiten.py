@@ -138,7 +138,7 @@ class _Transforms:
         for earlier, factor in directions.coupling.items():
             fall = jnp.tensordot(factor, self._residual(field, earlier), axes=factor.ndim - 1, precision="highest")
             shift = shift - jnp.tensordot(fall, directions.vectors, axes=1, precision="highest")
-        growths, coupled = self.fitted.information_growth, self.fitted.hyper_coupling.get(field, {})
+        growths, coupled = self.fitted.information_growth.get(field, {}), self.fitted.hyper_coupling.get(field, {})
         mean_growth = self._times_departures({k: rate for k, rate in growths.items() if k not in coupled})
         along = directions.vectors, directions.spread(self._times_departures(growths))
         return Standardized(directions.follow(shift, mean_growth), event_dim, along)
