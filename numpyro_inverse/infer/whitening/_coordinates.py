@@ -31,9 +31,10 @@ class Coordinates(eqx.Module):
     :math:`z_j` that is standard normal along the few directions they inform, whatever the noise level:
 
     .. math:: v_j = m_j + C_j (\eta - \hat\eta) - U_j \sum_{i < j} Q_{ji}^T (v_i - C_i (\eta - \hat\eta))
-        + (I + U_j (D_j - I) U_j^T) z_j, \quad D_j = (1 + \Lambda_j e^{\gamma \cdot (\eta - \hat\eta)})^{-1/2},
+        + (I + U_j (D_j - I) U_j^T) z_j, \quad D_j = (e^{p_j} + \Lambda_j e^{g_j})^{-1/2},
 
-    and the part of the mean along :math:`U_j` follows :math:`D_j`. C has rows for the sites whose posterior is much
+    where the logarithms g and p of information and prior precision are linear in :math:`\eta - \hat\eta`, and the part
+    of the mean along :math:`U_j` follows them. C has rows for the sites whose posterior is much
     wider than their posterior given the fields (an intercept, a trend, group effects), and S couples fields that the
     data see together; both are empty in most models. In :math:`(\eta, v')` or :math:`(\eta, z)` the sketch has no
     correlation between the two. Normal sites whose prior depends on other sites (group effects b) are partially
@@ -54,7 +55,8 @@ class Coordinates(eqx.Module):
         hyper_coupling: C, of shape ``coefficients + site's``.
         field_coupling: S, by field and earlier field, of the coefficients' shape.
         directions: m, U, :math:`\Lambda`, Q, by field; empty where the data are many.
-        information_growth: :math:`\gamma`, of the log information along each direction, by field, then site.
+        growth_rates: of the logarithms of information, amplitude and prior precision with the other sites, by field,
+            then site.
         step_size: suits NUTS in units of the sketch; NaN if none that was tried does.
         smallest_curvature: of the averaged potential in units of the sketch, whose own is 1: a value much below 1 means
             a ridge that the sketch has missed.
@@ -71,7 +73,7 @@ class Coordinates(eqx.Module):
     hyper_coupling: dict[str, dict[str, Float[Array, "..."]]]
     field_coupling: dict[str, dict[str, Float[Array, "..."]]]
     directions: dict[str, Directions]
-    information_growth: dict[str, dict[str, Float[Array, "r ..."]]]
+    growth_rates: dict[str, dict[str, Float[Array, "3 r ..."]]]
     step_size: Float[Array, ""]
     smallest_curvature: Float[Array, ""]
     downstream_sites: tuple[str, ...] = eqx.field(static=True)
@@ -84,7 +86,7 @@ class Coordinates(eqx.Module):
     @property
     def coupled_sites(self) -> tuple[str, ...]:
         """Sites to which fields are coupled."""
-        followed = [*self.hyper_coupling.values(), *self.information_growth.values()]
+        followed = [*self.hyper_coupling.values(), *self.growth_rates.values()]
         return tuple(sorted({name for sites in followed for name in sites}))
 
     def nuts_settings(self) -> dict[str, Any]:

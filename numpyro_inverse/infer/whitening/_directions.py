@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -21,8 +21,9 @@ class Directions(eqx.Module):
 
     With the coefficients in units of their prior, and the fields that come later integrated out, the posterior
     precision is :math:`I + U \Lambda U^T`. Given the earlier fields' departures :math:`r_i` the mean is
-    :math:`m - U \sum_i Q_i^T r_i`. If the information grows to :math:`\Lambda e^g` (a smaller noise), the spreads fall
-    and the mean comes nearer to what the data say alone.
+    :math:`m - U \sum_i Q_i^T r_i`. If the information grows to :math:`\Lambda e^g`, a unit of v to :math:`e^a` times
+    its effect on the data and the prior precision to :math:`e^p` (another noise, another scale), spreads and mean
+    follow.
 
     Attributes:
         mean: m, of the coefficients' shape.
@@ -36,20 +37,35 @@ class Directions(eqx.Module):
     information: Float[Array, "r"]
     coupling: dict[str, Float[Array, "r ..."]]
 
-    def spread(self, log_growth: Float[Array, "r"] | float = 0.0) -> Float[Array, "r"]:
-        r"""Posterior standard deviations along the vectors, :math:`(1 + \lambda e^g)^{-1/2}`."""
-        return 1 / jnp.sqrt(1 + self.information * _growth(log_growth))
+    def spread(self, growth: Growth | None = None) -> Float[Array, "r"]:
+        r"""Posterior standard deviations along the vectors, :math:`(e^p + \lambda e^g)^{-1/2}`."""
+        prior, information = _precisions(self.information, growth)
+        return 1 / jnp.sqrt(prior + information)
 
-    def follow(self, mean: Float[Array, "..."], log_growth: Float[Array, "r"] | float) -> Float[Array, "..."]:
-        r"""A posterior mean as the information grows: along the vectors it is :math:`\lambda / (1 + \lambda)` of what
-        the data say alone."""
-        growth = _growth(log_growth)
-        factor = growth * (1 + self.information) / (1 + self.information * growth)
-        return _scaled_along(self.vectors, factor, mean)
+    def follow(self, mean: Float[Array, "..."], growth: Growth) -> Float[Array, "..."]:
+        r"""A posterior mean as the precisions grow: along the vectors it is :math:`e^{g - a} / (e^p + \lambda e^g)` of
+        what the data say."""
+        prior, information = _precisions(self.information, growth)
+        said = jnp.exp(_bounded(growth.information - growth.amplitude))
+        return _scaled_along(self.vectors, said * (1 + self.information) / (prior + information), mean)
 
 
-def _growth(log_growth: Any) -> Array:
-    return jnp.exp(jnp.clip(jnp.asarray(log_growth), -STEEPEST, STEEPEST))
+class Growth(NamedTuple):
+    """Changes of logarithms along the directions, at other values of the other sites."""
+
+    information: Float[Array, "r"]
+    amplitude: Float[Array, "r"]  # of what the data see of a unit of v
+    prior: Float[Array, "r"]  # precision
+
+
+def _precisions(information: Array, growth: Growth | None) -> tuple[Array, Array]:
+    if growth is None:
+        return jnp.ones_like(information), information
+    return jnp.exp(_bounded(growth.prior)), information * jnp.exp(_bounded(growth.information))
+
+
+def _bounded(log_growth: Array) -> Array:
+    return jnp.clip(log_growth, -STEEPEST, STEEPEST)
 
 
 def _scaled_along(vectors: Array, factor: Array, x: Array) -> Array:

@@ -100,9 +100,8 @@ def fit_coordinates(model: Callable, *args: Any, **kwargs: Any) -> Coordinates:
     growths: dict[str, np.ndarray] = {}
     if problem.few:
         sketch.take_directions(*jax.jit(lambda x, modes: problem.eigenpairs(x, modes, key_rest))(x, modes))
-        growths = sketch.growths(
-            jax.jit(lambda rows, x, modes: jax.vmap(problem.information_product(x, modes, key))(rows))
-        )
+        multiply = jax.jit(lambda rows, x, modes: jax.vmap(problem.information_product(x, modes, key))(rows))
+        growths = sketch.growths(multiply, jax.jit(problem.amplitudes))
     else:
         sketch.measure_variances(key_rest)
     fitted = settled(model, args, kwargs, sketch.coordinates(problem.downstream, growths))

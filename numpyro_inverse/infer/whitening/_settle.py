@@ -20,6 +20,7 @@ from numpyro_inverse.infer.whitening._whiten import whiten
 
 ROUNDS = 3  # times that the covariance is corrected
 NEAR = 2.0  # ratio of variances that is near enough
+SHARE, STUCK = 0.1, 0.3  # of trajectories, and the acceptance below which a step is too large where they are
 
 
 def settled(model: Callable, args: tuple, kwargs: dict[str, Any], coordinates: Coordinates) -> Coordinates:
@@ -53,15 +54,20 @@ def settled(model: Callable, args: tuple, kwargs: dict[str, Any], coordinates: C
         gradient = np.asarray(gradient, float)
         return float(value), np.concatenate([root.T @ gradient[:p], spread * gradient[p:]])
 
+    below = np.inf
     for remaining in reversed(range(ROUNDS + 1)):
-        step_size = trial_step_size(standardized, center.size)
-        if step_size is None or p == 0 or remaining == 0:
+        step_size = trial_step_size(standardized, center.size, below)
+        if step_size is None or remaining == 0:
             break
-        change = _shrunk_covariance(trial_draws(standardized, center.size, step_size, p))
-        values, vectors = np.linalg.eigh(change)
-        if values[0] > 1 / NEAR and values[-1] < NEAR:
+        draws, accepted = trial_draws(standardized, center.size, step_size, p)
+        stuck = np.quantile(accepted, SHARE) < STUCK
+        below = step_size if stuck else below
+        values, vectors = np.linalg.eigh(_shrunk_covariance(draws)) if p else (np.ones(1), np.eye(0))
+        near = values[0] > 1 / NEAR and values[-1] < NEAR
+        if near and not stuck:
             break
-        root = root @ (vectors * np.sqrt(values))
+        if not near:
+            root = root @ (vectors * np.sqrt(values))
 
     return eqx.tree_at(
         lambda c: (c.hyper_covariance, c.hyper_spread, c.step_size),

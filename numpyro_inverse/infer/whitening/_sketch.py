@@ -259,23 +259,36 @@ class Sketch:
         self.directions = field_by_field(self.fields, self.x[1], np.asarray(values, float), parts)
         self.couplings, self.mode_spread = [], np.ones_like(self.mode_spread)
 
-    def growths(self, multiply: Callable) -> dict[str, np.ndarray]:
-        r"""How the log information along each direction changes with eta, by field: :math:`u^T \partial F u / \lambda`,
-        by central differences over half a standard deviation."""
+    def growths(self, multiply: Callable, amplitudes: Callable) -> dict[str, np.ndarray]:
+        r"""How what is known along each direction changes with eta, by field: rates of the three logarithms that
+        :class:`Growth` has, of shape (3, directions, p), by central differences over half a standard deviation.
+
+        A direction u is followed by the later fields, t = (u, their response), so that its information, with these
+        integrated out, is :math:`t^T (I + F) t - 1`.
+        """
         eta, unravel = ravel_pytree(self.x[0])
+        steps = np.minimum(self.hyper_spread, 1.0) / 2
+        ends = [[(unravel(eta.at[i].add(t)), self.x[1]) for t in (h, -h)] for i, h in enumerate(steps)]
+        log_amplitudes = [[jax.tree.map(jnp.log, amplitudes(x, self.modes)) for x in pair] for pair in ends]
         found = {}
         for name, part in self.slices.items():
-            vectors = _rows(self.directions[name].vectors)
+            d = self.directions[name]
+            vectors, centering = _rows(d.vectors), np.ravel(np.asarray(self.modes.centering[name], float))
             rows = np.zeros((len(vectors), self.mode_spread.size))
-            rows[:, part] = vectors
-            rates = np.zeros((len(vectors), self.p))
-            for i, h in enumerate(np.minimum(self.hyper_spread, 1.0) / 2):
+            rows[:, part] = vectors / np.asarray(d.spread(), float)[:, None]
+            rows = np.stack([self._spread(row) for row in rows])
+            rates = np.zeros((3, len(vectors), self.p))
+            for i, h in enumerate(steps):
                 up, down = (
-                    np.sum(rows * self._products(multiply, rows, (unravel(eta.at[i].add(t)), self.x[1])), axis=1)
-                    for t in (h, -h)
+                    np.sum(rows * self._products(multiply, rows, x), axis=1) + np.sum(rows**2, axis=1) - 1
+                    for x in ends[i]
                 )
                 positive = np.minimum(up, down) > 0
-                rates[positive, i] = np.log(up[positive] / down[positive]) / (2 * h)
+                rates[0, positive, i] = np.log(up[positive] / down[positive]) / (2 * h)
+                up, down = (np.ravel(np.asarray(found_there[name], float)) for found_there in log_amplitudes[i])
+                change = (up - down) / (2 * h)
+                rates[1, :, i] = vectors**2 @ ((1 - centering) * change)
+                rates[2, :, i] = vectors**2 @ (-2 * centering * change)
             found[name] = rates
         return found
 
@@ -337,11 +350,11 @@ class Sketch:
             hyper_coupling=coupled,
             field_coupling=field_coupling,
             directions=self.directions,
-            information_growth={
+            growth_rates={
                 field: {
-                    site: jnp.asarray(rates[:, part].reshape(len(rates), *np.shape(eta[site])), self.dtype)
+                    site: jnp.asarray(rates[..., part].reshape(*rates.shape[:2], *np.shape(eta[site])), self.dtype)
                     for site, part in hyper.items()
-                    if np.any(rates[:, part]) and site not in downstream
+                    if np.any(rates[..., part]) and site not in downstream
                 }
                 for field, rates in growths.items()
             },

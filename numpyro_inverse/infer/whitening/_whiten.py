@@ -15,7 +15,7 @@ from numpyro.handlers import block, substitute, trace
 
 from numpyro_inverse._model import Trace, resting_value
 from numpyro_inverse.infer.whitening._coordinates import Coordinates
-from numpyro_inverse.infer.whitening._directions import Standardized
+from numpyro_inverse.infer.whitening._directions import Growth, Standardized
 from numpyro_inverse.infer.whitening._reparam import reparametrize
 
 
@@ -138,10 +138,13 @@ class _Transforms:
         for earlier, factor in directions.coupling.items():
             fall = jnp.tensordot(factor, self._residual(field, earlier), axes=factor.ndim - 1, precision="highest")
             shift = shift - jnp.tensordot(fall, directions.vectors, axes=1, precision="highest")
-        growths, coupled = self.fitted.information_growth.get(field, {}), self.fitted.hyper_coupling.get(field, {})
-        mean_growth = self._times_departures({k: rate for k, rate in growths.items() if k not in coupled})
-        along = directions.vectors, directions.spread(self._times_departures(growths))
-        return Standardized(directions.follow(shift, mean_growth), event_dim, along)
+        rates, coupled = self.fitted.growth_rates.get(field, {}), self.fitted.hyper_coupling.get(field, {})
+        growth = self._growth(rates)
+        mean = directions.follow(shift, self._growth({k: rate for k, rate in rates.items() if k not in coupled}))
+        return Standardized(mean, event_dim, (directions.vectors, directions.spread(growth)))
+
+    def _growth(self, rates: Mapping[str, Array]) -> Growth:
+        return Growth(*(jnp.zeros((3, 1)) + self._times_departures(rates)))
 
     def _residual(self, field: str, earlier: str) -> Array:
         if earlier not in self.residuals:

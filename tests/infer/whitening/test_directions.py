@@ -8,7 +8,7 @@ from jax.flatten_util import ravel_pytree
 from numpyro.distributions import Normal, TransformedDistribution
 
 from numpyro_inverse.infer.whitening import _directions
-from numpyro_inverse.infer.whitening._directions import Directions, Standardized, field_by_field
+from numpyro_inverse.infer.whitening._directions import Directions, Growth, Standardized, field_by_field
 
 SIZES = {"z": (2, 3), "a": (5,), "m": (4,)}  # in an order of their own
 
@@ -62,15 +62,20 @@ def directions(rng, x64):
     return Directions(mean, jnp.asarray(vectors), jnp.asarray([30.0, 2.0]), {})
 
 
+def noisier(growth):
+    """The noise variance is exp(-growth)."""
+    return Growth(jnp.full(2, growth), jnp.zeros(2), jnp.zeros(2))
+
+
 @pytest.mark.parametrize("growth", [-2.0, 0.0, 3.0])
 def test_the_density_is_that_of_a_dense_normal(directions, growth, key):
     """v is normal with given scales, so z is normal with covariance T diag T', T dense; leading axes are samples."""
     scales = jnp.linspace(0.5, 2.0, 6).reshape(2, 3)
-    transform = Standardized(jnp.full((2, 3), 0.3), 2, (directions.vectors, directions.spread(growth)))
+    transform = Standardized(jnp.full((2, 3), 0.3), 2, (directions.vectors, directions.spread(noisier(growth))))
     law = TransformedDistribution(Normal(0.0, scales).to_event(2), transform)
     z = law.sample(key, (4,))
     rows = np.asarray(directions.vectors).reshape(2, 6)
-    dense = np.eye(6) + rows.T @ np.diag(1 / np.asarray(directions.spread(growth)) - 1) @ rows
+    dense = np.eye(6) + rows.T @ np.diag(1 / np.asarray(directions.spread(noisier(growth))) - 1) @ rows
     covariance = dense @ np.diag(np.ravel(scales) ** 2) @ dense.T
     residual = np.asarray(z).reshape(4, 6) + dense @ np.full(6, 0.3)
     expected = -0.5 * (
@@ -94,8 +99,28 @@ def test_the_mean_and_spread_of_other_noise(directions, growth, rng):
 
     here, _ = posterior(1.0)
     mean, covariance = posterior(np.exp(-growth))
-    followed = directions.follow(jnp.asarray(here.reshape(2, 3)), growth)
+    followed = directions.follow(jnp.asarray(here.reshape(2, 3)), noisier(growth))
     np.testing.assert_allclose(np.ravel(followed), mean, rtol=1e-10)
+    np.testing.assert_allclose(np.diag(rows @ covariance @ rows.T), directions.spread(noisier(growth)) ** 2, rtol=1e-10)
+
+
+@pytest.mark.parametrize("centering", [0.0, 0.3, 1.0])
+def test_the_mean_and_spread_of_another_scale(directions, centering, rng):
+    """w = scale^(1-c) v with v ~ N(0, scale^(2c)): mean and spread that were found at scale 1 follow exactly."""
+    rows = np.asarray(directions.vectors).reshape(2, 6)
+    forward = np.sqrt(np.asarray(directions.information))[:, None] * rows
+    y = rng.normal(size=2)
+
+    def posterior(scale):
+        seen = forward * scale ** (1 - centering)
+        covariance = np.linalg.inv(scale ** (-2 * centering) * np.eye(6) + seen.T @ seen)
+        return covariance @ seen.T @ y, covariance
+
+    log_scale = 1.2
+    growth = Growth(*(jnp.full(2, log_scale * rate) for rate in (2 * (1 - centering), 1 - centering, -2 * centering)))
+    here, _ = posterior(1.0)
+    mean, covariance = posterior(np.exp(log_scale))
+    np.testing.assert_allclose(np.ravel(directions.follow(jnp.asarray(here.reshape(2, 3)), growth)), mean, rtol=1e-10)
     np.testing.assert_allclose(np.diag(rows @ covariance @ rows.T), directions.spread(growth) ** 2, rtol=1e-10)
 
 
