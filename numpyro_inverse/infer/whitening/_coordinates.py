@@ -13,6 +13,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 from numpyro.distributions import biject_to
 
+from numpyro_inverse.infer.whitening._directions import Directions
 from numpyro_inverse.infer.whitening._reparam import LATENT
 
 RIDGE = 0.1  # smallest curvature that is no ridge
@@ -26,24 +27,36 @@ class Coordinates(eqx.Module):
 
     .. math:: v_j = v'_j + C_j (\eta - \hat\eta) + \sum_{i < j} S_{ji} \odot (v_i - C_i (\eta - \hat\eta)),
 
-    and :math:`v'_j` is what is sampled, as site ``u_latent``. C has rows for the sites whose posterior is much wider
-    than their posterior given the fields (an intercept, a trend, group effects), and S couples fields that the data see
-    together; both are empty in most models. In :math:`(\eta, v')` the sketch has no correlation between the two.
+    and :math:`v'_j` is what is sampled, as site ``u_latent``. Where the data are few (512 or less) it is, instead, a
+    :math:`z_j` that is standard normal along the few directions they inform, whatever the noise level:
 
-    It is a pytree: ``nn.save`` writes it. Dictionaries are keyed by field (``centering``, ``reference``, ``mode_*``,
-    ``field_coupling``) or by the other latent sites (``hyper_*``, unconstrained; ``hyper_coupling`` by field, then
-    site).
+    .. math:: v_j = m_j + C_j (\eta - \hat\eta) - U_j \sum_{i < j} Q_{ji}^T (v_i - C_i (\eta - \hat\eta))
+        + (I + U_j (D_j - I) U_j^T) z_j, \quad D_j = (e^{p_j} + \Lambda_j e^{g_j})^{-1/2},
+
+    where the logarithms g and p of information and prior precision are linear in :math:`\eta - \hat\eta`, and the part
+    of the mean along :math:`U_j` follows them. C has rows for the sites whose posterior is much
+    wider than their posterior given the fields (an intercept, a trend, group effects), and S couples fields that the
+    data see together; both are empty in most models. In :math:`(\eta, v')` or :math:`(\eta, z)` the sketch has no
+    correlation between the two. Normal sites whose prior depends on other sites (group effects b) are partially
+    centered like a field's coefficients, sampled as ``b_latent``, and belong to :math:`\eta`.
+
+    It is a pytree: ``nn.save`` writes it. Dictionaries are keyed by field (``centering`` and ``reference``, which have
+    group effects too, ``mode_*``, ``field_coupling``, ``directions``) or by the other latent sites (``hyper_*``,
+    unconstrained; ``hyper_coupling`` by field, then site).
 
     Attributes:
         centering: c per coefficient.
         reference: amplitudes :math:`b_k` at the sketch's center.
-        mode_location: means of :math:`v'`.
-        mode_variance: variances of :math:`v'`.
+        mode_location: means of what is sampled of a field.
+        mode_variance: its variances.
         hyper_location: :math:`\hat\eta`.
         hyper_spread: marginal standard deviations of :math:`\eta`.
         hyper_covariance: their marginal covariance, sites in alphabetical order.
         hyper_coupling: C, of shape ``coefficients + site's``.
         field_coupling: S, by field and earlier field, of the coefficients' shape.
+        directions: m, U, :math:`\Lambda`, Q, by field; empty where the data are many.
+        growth_rates: of the logarithms of information, amplitude and prior precision with the other sites, by field,
+            then site.
         step_size: suits NUTS in units of the sketch; NaN if none that was tried does.
         smallest_curvature: of the averaged potential in units of the sketch, whose own is 1: a value much below 1 means
             a ridge that the sketch has missed.
@@ -59,6 +72,8 @@ class Coordinates(eqx.Module):
     hyper_covariance: Float[Array, "p p"]
     hyper_coupling: dict[str, dict[str, Float[Array, "..."]]]
     field_coupling: dict[str, dict[str, Float[Array, "..."]]]
+    directions: dict[str, Directions]
+    growth_rates: dict[str, dict[str, Float[Array, "3 r ..."]]]
     step_size: Float[Array, ""]
     smallest_curvature: Float[Array, ""]
     downstream_sites: tuple[str, ...] = eqx.field(static=True)
@@ -71,7 +86,8 @@ class Coordinates(eqx.Module):
     @property
     def coupled_sites(self) -> tuple[str, ...]:
         """Sites to which fields are coupled."""
-        return tuple(sorted({name for sites in self.hyper_coupling.values() for name in sites}))
+        followed = [*self.hyper_coupling.values(), *self.growth_rates.values()]
+        return tuple(sorted({name for sites in followed for name in sites}))
 
     def nuts_settings(self) -> dict[str, Any]:
         r"""Keyword arguments for NumPyro's ``NUTS`` on ``whiten(model, coordinates)``.
@@ -115,6 +131,8 @@ class Coordinates(eqx.Module):
             )
             if self.hyper_coupling.get(name):
                 lines.append(f"  coupled to {', '.join(self.hyper_coupling[name])}")
+            if name in self.directions:
+                lines.append(f"  standardized along {len(self.directions[name].information)} directions")
             if self.field_coupling.get(name):
                 lines.append(f"  coupled to the field {', '.join(self.field_coupling[name])}")
         for name, value in self.hyper_location.items():

@@ -12,9 +12,10 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jax.scipy.sparse.linalg import cg
 from jaxtyping import Array, Float
-from numpyro.distributions import biject_to
+from numpyro.distributions import Normal, biject_to
 from numpyro.infer.util import potential_energy
 
+from numpyro_inverse._linalg import randomized_eigenpairs
 from numpyro_inverse._model import (
     Trace,
     abstract_trace,
@@ -31,13 +32,14 @@ from numpyro_inverse.distributions._reparametrized import has_amplitudes, has_ba
 from numpyro_inverse.infer.laplace import fisher_information
 from numpyro_inverse.infer.whitening._coordinates import Coordinates
 from numpyro_inverse.infer.whitening._reparam import LATENT, reparametrize
+from numpyro_inverse.infer.whitening._settle import settled
 from numpyro_inverse.infer.whitening._sketch import Sketch
-from numpyro_inverse.infer.whitening._trial_chain import trial_step_size
 
 HERE = "fit_coordinates"
 ROUNDS = 4  # of: information, then optimization
 SIMULATIONS = 32  # simulated data sets per information estimate; its relative error is sqrt(2 / SIMULATIONS)
 MAX_HYPERPARAMETERS = 512
+FEW = 512  # data, for which the directions they inform are found one by one
 RELATED = 0.5  # squared correlation of two fields' scores from which their coefficients are coupled; by chance 1e-5
 MAX_STEPS = 200  # of conjugate gradients
 TOLERANCE, LAST_TOLERANCE = 1e-2, 1e-5  # in a round, and at the last point
@@ -75,8 +77,7 @@ def fit_coordinates(model: Callable, *args: Any, **kwargs: Any) -> Coordinates:
     problem = _Problem(model, args, kwargs)
     key = jax.random.key(0)
     x, prior_spread = jax.jit(problem.start)(jax.random.fold_in(key, 0))
-    ones = jax.tree.map(jnp.ones_like, x[1])
-    modes = _Modes(ones, ones, ones, {name: {} for name in x[1]})
+    modes = problem.first_modes(x)
     renew = jax.jit(problem.renew)
     programs = _Programs(
         jax.jit(jax.value_and_grad(lambda flat, modes: problem.potential(unflatten(flat), modes))),
@@ -85,16 +86,25 @@ def fit_coordinates(model: Callable, *args: Any, **kwargs: Any) -> Coordinates:
     )
     _, unflatten = ravel_pytree(x)
     step = 0.05 * np.asarray(ravel_pytree(prior_spread)[0], float)
+    doubt = jax.tree.map(lambda value: jnp.full_like(value, np.sqrt(0.5)), problem.of_effects(x[0]))
     for i in range(ROUNDS + 1):
         key_information, key_noise = jax.random.split(jax.random.fold_in(key, i + 1))
-        modes, mean = renew(x, modes, key_information)
+        modes, x = renew(x, modes, doubt, key_information)
         tolerance = LAST_TOLERANCE if i == ROUNDS else TOLERANCE
-        sketch = Sketch(programs.value_and_grad, programs.solve, (x[0], mean), modes, key_noise, step, tolerance)
-        step = 0.5 * sketch.hyper_spread
+        averaged = problem.averaged(x[0])
+        sketch = Sketch(*programs, x, modes, key_noise, step, tolerance, averaged, problem.fields)
+        step, doubt = 0.5 * sketch.hyper_spread, problem.of_effects(sketch.spread_given_rest)
         if i < ROUNDS:  # the last coordinates are those at the final point
             x = sketch.minimize()
-    sketch.measure_variances(programs.scores, jax.random.fold_in(key, ROUNDS + 2))
-    fitted = sketch.coordinates(problem.downstream, trial_step_size(sketch.standardized, sketch.size))
+    key_rest = jax.random.fold_in(key, ROUNDS + 2)
+    growths: dict[str, np.ndarray] = {}
+    if problem.few:
+        sketch.take_directions(*jax.jit(lambda x, modes: problem.eigenpairs(x, modes, key_rest))(x, modes))
+        multiply = jax.jit(lambda rows, x, modes: jax.vmap(problem.information_product(x, modes, key))(rows))
+        growths = sketch.growths(multiply, jax.jit(problem.amplitudes))
+    else:
+        sketch.measure_variances(key_rest)
+    fitted = settled(model, args, kwargs, sketch.coordinates(problem.downstream, growths))
     bad = [leaf for leaf in jax.tree.leaves((fitted.mode_location, fitted.mode_variance, fitted.hyper_covariance))
            if not np.all(np.isfinite(leaf))]  # fmt: skip
     if bad:
@@ -106,7 +116,8 @@ def fit_coordinates(model: Callable, *args: Any, **kwargs: Any) -> Coordinates:
 
 
 class _Modes(NamedTuple):
-    """Reference amplitudes, centering, spreads of the latents given those before, couplings to them; by field."""
+    """Reference amplitudes and centering, by field and by site of group effects; spreads of the fields' latents given
+    those before, couplings to them, by field."""
 
     reference: dict[str, Array]
     centering: dict[str, Array]
@@ -135,7 +146,7 @@ class _Problem:
         trace = abstract_trace(model, args, kwargs)
         latent, data = latent_sites(trace), data_sites(trace)
         self.fields = [name for name, site in latent.items() if has_amplitudes(site["fn"])]
-        self.hyper = [name for name in latent if name not in self.fields]
+        others = [name for name in latent if name not in self.fields]
         self.data = list(data)
         if not self.fields:
             raise ValueError(
@@ -149,45 +160,67 @@ class _Problem:
                 raise ValueError(
                     f"{HERE}: site {name!r}: the data are not finite; leave missing values out with a Mask."
                 )
-        for name in self.hyper:
+        for name in others:
             if has_base(latent[name]["fn"]):
                 raise ValueError(f"{HERE}: site {name!r} has no `amplitudes` to center by; use `whiten(model, 0.0)`.")
             if latent[name]["fn"].support.is_discrete:
                 raise ValueError(f"{HERE}: site {name!r} is discrete; it has no whitened coordinates.")
-        size = sum(prod(latent[name]["fn"].shape()) for name in self.hyper)
+        size = sum(prod(latent[name]["fn"].shape()) for name in others)
         if size > MAX_HYPERPARAMETERS:
             raise ValueError(
-                f"{HERE}: besides the fields there are {size} latent numbers (sites {', '.join(self.hyper)}), more "
+                f"{HERE}: besides the fields there are {size} latent numbers (sites {', '.join(others)}), more "
                 f"than {MAX_HYPERPARAMETERS}; use `whiten(model, 0.0)` and let NUTS adapt."
             )
-        self.downstream = self._downstream()
+        self.downstream = self._dependent(others, self.fields)
+        self.count = sum(np.size(site["value"]) for site in data.values())
+        laws = [latent[name]["fn"] for name in self.fields]
+        self.few = self.count <= FEW and all(fn.batch_shape == () and unwrapped(fn).batch_shape == () for fn in laws)
+        normal = [name for name in others if isinstance(unwrapped(latent[name]["fn"]), Normal)]
+        self.effects = [
+            name
+            for name in self._dependent(normal, others)
+            if name not in self.downstream and latent[name]["scale"] is None
+        ]
+        self.hyper = [f"{name}{LATENT}" if name in self.effects else name for name in others]
+        self.normal = [f"{name}{LATENT}" if name in self.effects else name for name in normal]
 
-    def _downstream(self) -> tuple[str, ...]:
-        """Latent sites whose prior depends on a field: their parameters differ between two fields."""
+    def _dependent(self, sites: list[str], on: list[str]) -> tuple[str, ...]:
+        """Those of the sites whose prior depends on one of ``on``: its parameters change when these do."""
 
         @jax.jit
         def parameters(key: Array) -> dict[str, list[Array]]:
-            trace = trace_at(self.model, self.args, self.kwargs, substitute_fn=self._other_fields(key))
-            return {name: real_parameters(trace[name]["fn"])[0] for name in self.hyper}
+            trace = trace_at(self.model, self.args, self.kwargs, substitute_fn=_values_that_differ(on, key))
+            return {name: real_parameters(trace[name]["fn"])[0] for name in sites}
 
-        if not self.hyper:
+        if not sites:
             return ()
         one, two = (parameters(jax.random.key(seed)) for seed in (1, 2))
         return tuple(
             name
-            for name in self.hyper
+            for name in sites
             if any(not np.array_equal(a, b, equal_nan=True) for a, b in zip(one[name], two[name], strict=True))
         )
 
-    def _other_fields(self, key: Array) -> Callable:
-        def value(site: dict[str, Any]) -> Any:
-            if site["type"] != "sample" or site["is_observed"]:
-                return None
-            if site["name"] in self.fields:
-                return jax.random.normal(key, site["fn"].shape())
-            return resting_value(site)
+    def of_effects(self, eta: dict[str, Array]) -> dict[str, Array]:
+        """The part of eta that is group effects, by their site's own name."""
+        return {name: eta[f"{name}{LATENT}"] for name in self.effects}
 
-        return value
+    def averaged(self, eta: dict[str, Array]) -> np.ndarray:
+        """Which elements of eta, flat, have a normal prior, so that the potential is averaged over them too."""
+        marks = {name: np.full(np.shape(value), name in self.normal) for name, value in eta.items()}
+        return np.asarray(ravel_pytree(marks)[0], bool)
+
+    def first_modes(self, x: tuple) -> _Modes:
+        """Coordinates to begin with: centered, in units of one."""
+        ones = jax.tree.map(jnp.ones_like, x[1])
+        all_ones = ones | jax.tree.map(jnp.ones_like, self.of_effects(x[0]))
+        return _Modes(all_ones, all_ones, ones, {name: {} for name in ones})
+
+    def coefficient_model(self, modes: _Modes) -> Callable:
+        """The model in the fields' coefficients, and in the group effects' coordinates."""
+        ones = dict.fromkeys(self.fields, 1.0)
+        centering = ones | {name: modes.centering[name] for name in self.effects}
+        return reparametrize(self.model, centering, ones | {name: modes.reference[name] for name in self.effects})
 
     def start(self, key: Array) -> tuple[tuple, dict[str, Array]]:
         """Medians (given the medians upstream) of the other latents' priors and zero coefficients, and prior spreads.
@@ -212,29 +245,30 @@ class _Problem:
             spread[site["name"]] = jnp.std(biject_to(site["fn"].support).inv(draws), axis=0)
             return jnp.median(draws, axis=0)
 
-        model = reparametrize(self.model, 1.0)
+        model = reparametrize(self.model, dict.fromkeys([*self.fields, *self.effects], 1.0))
         trace = trace_at(model, self.args, self.kwargs, substitute_fn=value, rng_key=key)
         eta = {name: biject_to(trace[name]["fn"].support).inv(trace[name]["value"]) for name in self.hyper}
         return (eta, {name: trace[f"{name}{LATENT}"]["value"] for name in self.fields}), spread
 
-    def trace_at(self, eta: dict[str, Array], w: dict[str, Array]) -> Trace:
+    def trace_at(self, eta: dict[str, Array], w: dict[str, Array], modes: _Modes) -> Trace:
         """The model's sites with the given coefficients and hyperparameters."""
-        return unconstrained_trace(reparametrize(self.model, 1.0), self.args, self.kwargs, eta | _latents(w))
+        return unconstrained_trace(self.coefficient_model(modes), self.args, self.kwargs, eta | _latents(w))
 
-    def amplitudes(self, eta: dict[str, Array], w: dict[str, Array]) -> dict[str, Array]:
-        trace = self.trace_at(eta, w)
-        return {
-            name: jnp.broadcast_to(unwrapped(trace[f"{name}{LATENT}"]["fn"]).scale, value.shape)
-            for name, value in w.items()
-        }
+    def amplitudes(self, x: tuple, modes: _Modes) -> dict[str, Array]:
+        """Prior standard deviations at (eta, v): of the fields' coefficients, of the group effects."""
+        trace = self.trace_at(x[0], x[1], modes)
+        scales = {name: (unwrapped(trace[f"{name}{LATENT}"]["fn"]).scale, value.shape) for name, value in x[1].items()}
+        for name, value in self.of_effects(x[0]).items():
+            scales[name] = unwrapped(trace[name]["infer"]["fn"]).scale, value.shape
+        return {name: jnp.broadcast_to(scale, shape) for name, (scale, shape) in scales.items()}
 
-    def score(self, eta: dict[str, Array], w: dict[str, Array], key: Array) -> dict[str, Array]:
+    def score(self, eta: dict[str, Array], w: dict[str, Array], modes: _Modes, key: Array) -> dict[str, Array]:
         """Gradient in ``w`` of the log likelihood of data simulated at (eta, w)."""
-        at = self.trace_at(eta, w)
+        at = self.trace_at(eta, w, modes)
         data = {name: at[name]["fn"].sample(jax.random.fold_in(key, i)) for i, name in enumerate(self.data)}
 
         def log_likelihood(w: dict[str, Array]) -> Array:
-            trace = self.trace_at(eta, w)
+            trace = self.trace_at(eta, w, modes)
             total = jnp.zeros(())
             for name, value in data.items():
                 total += jnp.sum(trace[name]["fn"].log_prob(value)) * scale_of(trace[name])
@@ -242,7 +276,7 @@ class _Problem:
 
         return jax.grad(log_likelihood)(w)
 
-    def information(self, eta: dict[str, Array], w: dict[str, Array], key: Array) -> tuple[dict, dict]:
+    def information(self, eta: dict[str, Array], w: dict[str, Array], modes: _Modes, key: Array) -> tuple[dict, dict]:
         """Mean squared score of each coefficient over simulated data, and mean products for fields of one shape."""
         pairs = [
             (later, earlier)
@@ -252,7 +286,7 @@ class _Problem:
         ]
 
         def add(total: tuple, key: Array):
-            score = self.score(eta, w, key)
+            score = self.score(eta, w, modes, key)
             squares, products = total
             squares = jax.tree.map(lambda t, g: t + g**2, squares, score)
             return (squares, {(j, i): products[j, i] + score[j] * score[i] for j, i in pairs}), None
@@ -261,20 +295,29 @@ class _Problem:
         total, _ = jax.lax.scan(add, zero, jax.random.split(key, SIMULATIONS))
         return jax.tree.map(lambda t: t / SIMULATIONS, total)
 
-    def renew(self, x: tuple, old: _Modes, key: Array) -> tuple[_Modes, dict[str, Array]]:
-        """The coordinates that fit the point ``x`` = (eta, v in the old coordinates), and v in the new ones."""
+    def renew(self, x: tuple, old: _Modes, doubt: dict[str, Array], key: Array) -> tuple[_Modes, tuple]:
+        """The coordinates that fit the point ``x`` = (eta, v) of the old ones, and that point in the new ones.
+
+        ``doubt`` has the group effects' posterior over their prior standard deviations.
+        """
         eta, v = x
-        reference = self.amplitudes(eta, v)
-        w = jax.tree.map(lambda v, a, b, c: v * a ** (1 - c) * b**c, v, reference, old.reference, old.centering)
-        information, products = self.information(eta, w, key)
-        gain = jax.tree.map(lambda b, i: b**2 * i, reference, information)
+        reference = self.amplitudes(x, old)
+        w = {
+            name: value * reference[name] ** (1 - old.centering[name]) * old.reference[name] ** old.centering[name]
+            for name, value in (v | self.of_effects(eta)).items()
+        }
+        of_effects = {name: w.pop(name) for name in self.effects}
+        information, products = self.information(eta, w, old, key)
+        gain = {name: reference[name] ** 2 * information[name] for name in w}
         centering = jax.tree.map(lambda g: g / (1 + g), gain)
+        centering |= jax.tree.map(lambda ratio: jnp.clip(1 - ratio**2, 0.0, 1.0), doubt)
         precision, coupling = _eliminated(self.fields, gain, {
             (j, i): jnp.where(p**2 > RELATED * information[j] * information[i], reference[j] * reference[i] * p, 0)
             for (j, i), p in products.items()
         })  # fmt: skip
         spread = jax.tree.map(lambda d: 1 / jnp.sqrt(d), precision)
-        return _Modes(reference, centering, spread, coupling), jax.tree.map(jnp.divide, w, reference)
+        eta = eta | {f"{name}{LATENT}": of_effects[name] / reference[name] for name in self.effects}
+        return _Modes(reference, centering, spread, coupling), (eta, {name: w[name] / reference[name] for name in w})
 
     def white_model(self, modes: _Modes) -> Callable:
         """The model in the coordinates' latents, without couplings."""
@@ -287,30 +330,59 @@ class _Problem:
     def scores(self, keys: Array, x: tuple, modes: _Modes) -> Float[Array, "rows n"]:
         """Draws of N(0, I + F), F the Fisher information about the coefficients in units of their prior, at x."""
         eta, v = x
-        w = jax.tree.map(jnp.multiply, v, modes.reference)
+        reference = {name: modes.reference[name] for name in v}
+        w = jax.tree.map(jnp.multiply, v, reference)
 
         def one(key: Array) -> Array:
             key_data, key_prior = jax.random.split(key)
-            score = ravel_pytree(jax.tree.map(jnp.multiply, self.score(eta, w, key_data), modes.reference))[0]
+            score = ravel_pytree(jax.tree.map(jnp.multiply, self.score(eta, w, modes, key_data), reference))[0]
             return score + jax.random.normal(key_prior, score.shape, score.dtype)
 
         return jax.lax.map(one, keys)
 
-    def solve(self, rows: Float[Array, "rows n"], x: tuple, modes: _Modes, key: Array, tolerance: float) -> Array:
-        """``(I + F)^-1`` of each row, by conjugate gradients preconditioned by the diagonal."""
+    def information_product(self, x: tuple, modes: _Modes, key: Array) -> Callable:
+        """Products with the Fisher information about the coefficients v at x."""
         eta, v = x
         z = eta | _latents(v)
         product = fisher_information(self.white_model(modes), self.args, self.kwargs, z, key)
         names = {f"{name}{LATENT}" for name in v}
         place = ravel_pytree({name: jnp.full(jnp.shape(value), name in names) for name, value in z.items()})[0]
-        at = jnp.flatnonzero(place, size=rows.shape[-1])  # fields' latents, in alphabetical order on both sides
-        empty = jnp.zeros(place.shape, rows.dtype)
+        flat, _ = ravel_pytree(v)
+        at = jnp.flatnonzero(place, size=flat.size)  # fields' latents, in alphabetical order on both sides
+        empty = jnp.zeros(place.shape, flat.dtype)
+        return lambda row: product(empty.at[at].set(row))[at]
+
+    def eigenpairs(self, x: tuple, modes: _Modes, key: Array) -> tuple[Float[Array, "r"], Float[Array, "n r"]]:
+        """Of that information: all that few data have."""
+        flat, _ = ravel_pytree(x[1])
+        key_data, key_start = jax.random.split(key)
+        rank = min(self.count, flat.size)
+        return randomized_eigenpairs(self.information_product(x, modes, key_data), flat, rank, key_start)
+
+    def solve(self, rows: Float[Array, "rows n"], x: tuple, modes: _Modes, key: Array, tolerance: float) -> Array:
+        """``(I + F)^-1`` of each row, by conjugate gradients preconditioned by the diagonal."""
+        product = self.information_product(x, modes, key)
 
         def multiply(rows: Array) -> Array:
-            return jax.vmap(lambda row: row + product(empty.at[at].set(row))[at])(rows)
+            return jax.vmap(lambda row: row + product(row))(rows)
 
         precision = ravel_pytree(jax.tree.map(lambda s: s**2, modes.spread))[0]
         return cg(multiply, rows, tol=tolerance, maxiter=MAX_STEPS, M=lambda rows: rows * precision)[0]
+
+
+def _values_that_differ(sites: list[str], key: Array) -> Callable:
+    """Values of latent sites: drawn, in the support, for those named, and at rest for the others."""
+
+    def value(site: dict[str, Any]) -> Any:
+        if site["type"] != "sample" or site["is_observed"]:
+            return None
+        if site["name"] not in sites:
+            return resting_value(site)
+        transform = biject_to(site["fn"].support)
+        shape = transform.inverse_shape(site["fn"].shape())
+        return transform(jax.random.normal(jax.random.fold_in(key, sites.index(site["name"])), shape))
+
+    return value
 
 
 def _latents(values: dict[str, Array]) -> dict[str, Array]:

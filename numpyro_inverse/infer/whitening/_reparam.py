@@ -11,8 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 from jaxtyping import Array, Float
-from numpyro.distributions import Distribution, Normal
+from numpyro.distributions import Distribution, Normal, TransformedDistribution
 from numpyro.distributions.distribution import MaskedDistribution
+from numpyro.distributions.transforms import Transform
 from numpyro.handlers import condition, do, reparam
 from numpyro.infer.reparam import Reparam
 from numpyro.primitives import _PYRO_STACK
@@ -52,13 +53,13 @@ class CoefficientReparam(Reparam):
     With amplitude :math:`a_k` (a function of the hyperparameters) and its value :math:`b_k` at a reference, the
     coefficients of the field are :math:`w_k = v_k\, a_k^{1 - c_k} b_k^{c_k}` with :math:`v_k \sim N\bigl(0, (a_k /
     b_k)^{2 c_k}\bigr)`: white noise for c = 0, the coefficients themselves (over b) for c = 1 (Papaspiliopoulos,
-    Roberts & Sköld, Statistical Science 22, 2007, section 3, per mode). The latent site is :math:`v - s`, with s a
-    ``shift`` that may depend on what was sampled before.
+    Roberts & Sköld, Statistical Science 22, 2007, section 3, per mode). The latent site is v, or its image by a
+    ``transform`` that may depend on what was sampled before.
 
     Args:
         centering: c; broadcasts to the coefficients, leading batch and plate axes included.
         reference: b.
-        shift: from the latent's shape to s; default: zero.
+        transform: makes the transform from v to the latent site, given the number of axes of an event.
         keep: called with v.
     """
 
@@ -66,18 +67,19 @@ class CoefficientReparam(Reparam):
         self,
         centering: float | Float[Array, "..."] = 0.0,
         reference: float | Float[Array, "..."] = 1.0,
-        shift: Callable[[], Float[Array, "..."]] | None = None,
+        transform: Callable[[int], Transform] | None = None,
         keep: Callable[[Float[Array, "..."]], None] | None = None,
     ):
         self.centering = centering
         self.reference = reference
-        self.shift = shift
+        self.transform = transform
         self.keep = keep
 
     def __call__(self, name, fn, obs):
         """The replacement of site ``name``: no distribution, and the value computed from the latent site."""
         _check_value(name, obs)
         fn, expand_shape, event_dim = self._unwrap(fn)
+        fn = Departures(fn) if isinstance(fn, Normal) else fn
         log_amplitude = jnp.log(fn.amplitudes)
         base = fn.base_dist
         full = expand_shape + log_amplitude.shape[len(fn.batch_shape) :]
@@ -92,25 +94,43 @@ class CoefficientReparam(Reparam):
                 f"whiten: `centering` for site {name!r} must broadcast to its coefficients {log_amplitude.shape}; "
                 f"got shape {jnp.shape(self.centering)}."
             ) from error
-        shift = None if self.shift is None else self.shift()
-        loc = jnp.zeros((), log_scale.dtype) if shift is None else -shift
-        latent = Normal(loc, jnp.exp(log_scale)).to_event(base.event_dim)
+        latent = Normal(jnp.zeros((), log_scale.dtype), jnp.exp(log_scale)).to_event(base.event_dim)
+        if self.transform is not None:
+            transform = self.transform(base.event_dim)
+            latent = TransformedDistribution(latent, transform)
         v = numpyro.sample(
             f"{name}{LATENT}", self._wrap(latent, expand_shape, event_dim - fn.event_dim + base.event_dim)
         )
-        v = v if shift is None else v + shift
+        v = v if self.transform is None else transform.inv(v)
         if self.keep is not None:
             self.keep(v)
         return None, fn.from_coefficients(v * jnp.exp(log_amplitude - log_scale))
 
 
+class Departures:
+    """A normal law as a map of coefficients, which are the departures from its mean: effects of groups."""
+
+    event_dim = 0
+
+    def __init__(self, fn: Normal):
+        self.fn = fn
+        self.batch_shape = fn.batch_shape
+        self.amplitudes = jnp.broadcast_to(fn.scale, fn.batch_shape)
+        self.base_dist = Normal(jnp.zeros_like(self.amplitudes), 1.0)
+
+    def from_coefficients(self, w: Float[Array, "..."]) -> Float[Array, "..."]:
+        """The mean plus the departures."""
+        return self.fn.loc + w
+
+
 def reparametrize(
-    model: Callable, centering: Any = 0.0, reference: Any = 1.0, shifts: Mapping[str, Any] | None = None
+    model: Callable, centering: Any = 0.0, reference: Any = 1.0, transforms: Mapping[str, Any] | None = None
 ) -> Callable:
     """``model`` with coefficients partially centered, and other maps of a base sampled by their base.
 
-    ``centering`` and ``reference`` are values for all sites or dictionaries by site name; ``shifts`` has a pair of
-    ``shift`` and ``keep`` of :class:`CoefficientReparam` by site name.
+    ``centering`` and ``reference`` are values for all fields, or dictionaries by site name, in which there may be
+    ``Normal`` sites too; ``transforms`` has a pair of ``transform`` and ``keep`` of :class:`CoefficientReparam` by site
+    name.
     """
 
     def of(values: Any, name: str) -> Any:
@@ -126,14 +146,17 @@ def reparametrize(
                     'and observe data given it: `numpyro.sample("data", dist.Normal(u, s).to_event(), obs=...)`.'
                 )
             return None
-        if not has_base(core):
+        effects = isinstance(core, Normal) and isinstance(centering, dict) and name in centering
+        if not (effects or has_base(core)):
             return None
         _check_handlers(site)
         c = of(centering, name)
+        if effects:
+            return CoefficientReparam(c, of(reference, name))
         white = np.ndim(c) == 0 and not isinstance(c, jax.core.Tracer) and c == 0
-        if (white and name not in (shifts or {})) or not has_amplitudes(core):
+        if (white and name not in (transforms or {})) or not has_amplitudes(core):
             return BaseReparam()
-        return CoefficientReparam(c, of(reference, name), *(shifts or {}).get(name, ()))
+        return CoefficientReparam(c, of(reference, name), *(transforms or {}).get(name, ()))
 
     return _Whitening(model, config)
 

@@ -15,9 +15,12 @@ from jaxtyping import Array, Float
 from scipy.sparse.linalg import LinearOperator, lobpcg
 
 from numpyro_inverse.infer.whitening._coordinates import Coordinates
+from numpyro_inverse.infer.whitening._directions import Directions, field_by_field
 
 STEPS = 30  # L-BFGS iterations a round
 ROWS = 8  # linear systems that are solved together
+PAIRS = 2  # of draws, over which the potential is averaged
+DRAWS_TOLERANCE = 1e-2  # of conjugate gradients, relative
 DRAWS = 32  # for the coefficients' variances; their relative error is sqrt(2 / DRAWS)
 SUSPICION = 1.2  # precision given the fields over its rough marginal value, from which the latter is found exactly
 SHEAR = 2.0  # and the exact ratio from which coordinates are sheared
@@ -33,23 +36,30 @@ class Sketch:
     Args:
         value_and_grad: of the potential, on flat (eta, v) and ``modes``.
         solve: ``(rows, x, modes, tolerance)`` to the rows' solutions with the information about v.
+        scores: ``(keys, x, modes)`` to draws of a normal law whose covariance is prior precision plus information.
         x: the center, (eta, v).
         modes: spreads and couplings.
         key: of the antithetic pair over which the potential is averaged.
         step: of finite differences in eta.
         tolerance: of the coefficients' change with eta, relative.
+        averaged: which elements of eta the potential is averaged over, the fields following.
+        fields: in the model's order.
     """
 
     def __init__(
         self,
         value_and_grad: Callable,
         solve: Callable,
+        scores: Callable,
         x: tuple,
         modes: Any,
         key: Array,
         step: np.ndarray,
         tolerance: float,
+        averaged: np.ndarray,
+        fields: list[str],
     ):
+        self.fields = fields
         flat, self.unravel = ravel_pytree(x)
         self.x, self.modes = x, modes
         self.center = np.asarray(flat, float)
@@ -58,20 +68,32 @@ class Sketch:
         self.p = self.size - self.mode_spread.size
         self.value_and_grad = lambda x: value_and_grad(x, modes)
         self.tolerance = tolerance
-        self.solve = lambda rows, tolerance: self._solved(solve, rows, tolerance)
+        self.solve = lambda rows, tolerance: self._in_blocks(
+            lambda block: solve(jnp.asarray(block, self.dtype), x, modes, tolerance), rows
+        )
         self.slices = _slices(x[1], {name: np.size(value) for name, value in x[1].items()})
         self.couplings = [
             (self.slices[j], self.slices[i], np.ravel(np.asarray(factor, float)))
-            for j in modes.coupling
+            for j in fields
             for i, factor in modes.coupling[j].items()
             if np.any(factor)
         ]
-        noise = np.asarray(jax.random.normal(key, self.mode_spread.shape), float)
-        self.noise = np.concatenate([np.zeros(self.p), self._coupled(self.mode_spread * noise)])
+        self.scores = scores
+        self.directions: dict[str, Directions] = {}
+        key_hyper, key_modes = jax.random.split(key)
+        self.noise = np.concatenate([np.zeros((PAIRS, self.p)), self._draws(key_modes, ROWS)[:PAIRS]], axis=1)
         self.shear = np.zeros((self.p, self.mode_spread.size))
         precision = self._marginal_precision(step)
+        if np.any(averaged):
+            self._average_over(averaged, precision, key_hyper)
+            precision = self._marginal_precision(step)
         self.hyper_root = _inverse_root(precision)
-        self.hyper_spread = np.sqrt(np.sum(self.hyper_root**2, axis=1))
+        self.spread_given_rest = self._unravel_hyper(1 / np.sqrt(np.abs(np.diag(precision))))
+
+    @property
+    def hyper_spread(self) -> np.ndarray:
+        """Marginal standard deviations of eta."""
+        return np.sqrt(np.sum(self.hyper_root**2, axis=1))
 
     # The potential.
 
@@ -80,9 +102,9 @@ class Sketch:
         return float(value), np.asarray(gradient, float)
 
     def _smoothed(self, point: np.ndarray) -> tuple[float, np.ndarray]:
-        """The potential averaged over an antithetic pair of the modes' spread."""
-        up, down = self._potential(point + self.noise), self._potential(point - self.noise)
-        return (up[0] + down[0]) / 2, (up[1] + down[1]) / 2
+        """The potential averaged over antithetic pairs of draws of the coefficients given eta."""
+        found = [self._potential(point + sign * noise) for noise in self.noise for sign in (1, -1)]
+        return float(np.mean([value for value, _ in found])), np.mean([gradient for _, gradient in found], axis=0)
 
     def _curved(self, direction: np.ndarray) -> np.ndarray:
         """The Hessian of the smoothed potential times a direction, by central differences over it."""
@@ -119,6 +141,18 @@ class Sketch:
         products = np.where(kept[:, None], products, whole)
         return directions @ products.T
 
+    def _average_over(self, chosen: np.ndarray, precision: np.ndarray, key: Array) -> None:
+        """Let the noise move chosen elements of eta by their spread given the others, and the fields along."""
+        root = _inverse_root(precision[np.ix_(chosen, chosen)])
+        z = np.asarray(jax.random.normal(key, (PAIRS, len(root))), float)
+        z *= np.sqrt(np.size(z)) / np.linalg.norm(z)  # of mean square one, for few they are
+        moved = np.zeros((PAIRS, self.p))
+        moved[:, chosen] = z @ root.T
+        self.noise += np.concatenate([moved, moved @ self.shear], axis=1)
+
+    def _unravel_hyper(self, flat: np.ndarray) -> dict[str, Array]:
+        return ravel_pytree(self.x[0])[1](jnp.asarray(flat, self.dtype))
+
     def _whole_sites(self, chosen: np.ndarray) -> np.ndarray:
         """All elements of each site of which one is chosen."""
         spread = _slices(self.x[0], {name: np.size(value) for name, value in self.x[0].items()})
@@ -127,15 +161,13 @@ class Sketch:
             found[part] = np.any(chosen[part])
         return found
 
-    def _solved(self, solve: Callable, rows: np.ndarray, tolerance: float) -> np.ndarray:
-        """Rows solved in blocks of one size, so that there is one program."""
+    def _in_blocks(self, function: Callable, rows: np.ndarray) -> np.ndarray:
+        """A function of rows, called with blocks of one size, so that there is one program."""
         found = []
         for start in range(0, len(rows), ROWS):
             block = rows[start : start + ROWS]
             padded = np.concatenate([block, np.zeros((ROWS - len(block), rows.shape[1]))])
-            found.append(
-                np.asarray(solve(jnp.asarray(padded, self.dtype), self.x, self.modes, tolerance), float)[: len(block)]
-            )
+            found.append(np.asarray(function(padded), float)[: len(block)])
         return np.concatenate(found)
 
     # Linear maps.
@@ -154,21 +186,45 @@ class Sketch:
             g[..., earlier] += factor * g[..., later]
         return g
 
+    def _spread(self, u: np.ndarray) -> np.ndarray:
+        """A root of the coefficients' covariance given eta times u."""
+        if not self.directions:
+            return self._coupled(self.mode_spread * u)
+        v = u.copy()
+        for name, part in self._in_order():
+            d = self.directions[name]
+            rows = _rows(d.vectors)
+            change = (np.asarray(d.spread(), float) - 1) * (rows @ u[part])
+            for earlier, factor in d.coupling.items():
+                change -= _rows(factor) @ v[self.slices[earlier]]
+            v[part] += change @ rows
+        return v
+
+    def _spread_transpose(self, g: np.ndarray) -> np.ndarray:
+        if not self.directions:
+            return self.mode_spread * self._coupled_transpose(g)
+        g = g.copy()
+        for name, part in reversed(self._in_order()):
+            d = self.directions[name]
+            rows = _rows(d.vectors)
+            along = rows @ g[part]
+            for earlier, factor in d.coupling.items():
+                g[self.slices[earlier]] -= along @ _rows(factor)
+            g[part] += ((np.asarray(d.spread(), float) - 1) * along) @ rows
+        return g
+
+    def _in_order(self) -> list[tuple[str, slice]]:
+        """Where each field's coefficients are, in the model's order."""
+        return [(name, self.slices[name]) for name in self.fields]
+
     def _at(self, u: np.ndarray) -> np.ndarray:
         eta = self.hyper_root @ u[: self.p]
-        v = eta @ self.shear + self._coupled(self.mode_spread * u[self.p :])
+        v = eta @ self.shear + self._spread(u[self.p :])
         return self.center + np.concatenate([eta, v])
 
     def _pull(self, gradient: np.ndarray) -> np.ndarray:
         eta, v = gradient[: self.p], gradient[self.p :]
-        return np.concatenate(
-            [self.hyper_root.T @ (eta + self.shear @ v), self.mode_spread * self._coupled_transpose(v)]
-        )
-
-    def standardized(self, u: np.ndarray) -> tuple[float, np.ndarray]:
-        """The potential and its gradient in units of the sketch, in which the posterior is near a standard normal."""
-        value, gradient = self._potential(self._at(u))
-        return value, self._pull(gradient)
+        return np.concatenate([self.hyper_root.T @ (eta + self.shear @ v), self._spread_transpose(v)])
 
     # What is made of it.
 
@@ -183,16 +239,61 @@ class Sketch:
         found = scipy.optimize.minimize(objective, np.zeros(self.size), jac=True, method="L-BFGS-B", options=options)
         return self.unravel(jnp.asarray(self._at(found.x), self.dtype))
 
-    def measure_variances(self, scores: Callable, key: Array) -> None:
+    def _draws(self, key: Array, count: int) -> np.ndarray:
+        """Draws of the coefficients given eta, less their mean: of :math:`N(0, (I + F)^{-1})`."""
+        keys = jax.random.split(key, count)
+        rows = [np.asarray(self.scores(keys[i : i + ROWS], self.x, self.modes)) for i in range(0, count, ROWS)]
+        return self.solve(np.concatenate(rows), DRAWS_TOLERANCE)
+
+    def measure_variances(self, key: Array) -> None:
         """Spreads from draws of the coefficients' posterior: the data's information need not be diagonal."""
-        keys = jax.random.split(key, DRAWS)
-        rows = np.concatenate(
-            [np.asarray(scores(keys[i : i + ROWS], self.x, self.modes)) for i in range(0, DRAWS, ROWS)]
-        )
-        draws = np.asarray(self.solve(rows, 1e-2), float)
+        draws = self._draws(key, DRAWS)
         for later, earlier, factor in reversed(self.couplings):
             draws[:, later] -= factor * draws[:, earlier]
         self.mode_spread = np.maximum(np.sqrt(np.mean(draws**2, axis=0)), self.mode_spread)
+
+    def take_directions(self, values: Array, vectors: Array) -> None:
+        """Take the information apart, few directions of it as it has, and the coefficients' law from there."""
+        rows = np.asarray(vectors, float).T
+        parts = {name: rows[:, part] for name, part in self.slices.items()}
+        self.directions = field_by_field(self.fields, self.x[1], np.asarray(values, float), parts)
+        self.couplings, self.mode_spread = [], np.ones_like(self.mode_spread)
+
+    def growths(self, multiply: Callable, amplitudes: Callable) -> dict[str, np.ndarray]:
+        r"""How what is known along each direction changes with eta, by field: rates of the three logarithms that
+        :class:`Growth` has, of shape (3, directions, p), by central differences over half a standard deviation.
+
+        A direction u is followed by the later fields, t = (u, their response), so that its information, with these
+        integrated out, is :math:`t^T (I + F) t - 1`.
+        """
+        eta, unravel = ravel_pytree(self.x[0])
+        steps = np.minimum(self.hyper_spread, 1.0) / 2
+        ends = [[(unravel(eta.at[i].add(t)), self.x[1]) for t in (h, -h)] for i, h in enumerate(steps)]
+        log_amplitudes = [[jax.tree.map(jnp.log, amplitudes(x, self.modes)) for x in pair] for pair in ends]
+        found = {}
+        for name, part in self.slices.items():
+            d = self.directions[name]
+            vectors, centering = _rows(d.vectors), np.ravel(np.asarray(self.modes.centering[name], float))
+            rows = np.zeros((len(vectors), self.mode_spread.size))
+            rows[:, part] = vectors / np.asarray(d.spread(), float)[:, None]
+            rows = np.stack([self._spread(row) for row in rows])
+            rates = np.zeros((3, len(vectors), self.p))
+            for i, h in enumerate(steps):
+                up, down = (
+                    np.sum(rows * self._products(multiply, rows, x), axis=1) + np.sum(rows**2, axis=1) - 1
+                    for x in ends[i]
+                )
+                positive = np.minimum(up, down) > 0
+                rates[0, positive, i] = np.log(up[positive] / down[positive]) / (2 * h)
+                up, down = (np.ravel(np.asarray(found_there[name], float)) for found_there in log_amplitudes[i])
+                change = (up - down) / (2 * h)
+                rates[1, :, i] = vectors**2 @ ((1 - centering) * change)
+                rates[2, :, i] = vectors**2 @ (-2 * centering * change)
+            found[name] = rates
+        return found
+
+    def _products(self, multiply: Callable, rows: np.ndarray, x: tuple) -> np.ndarray:
+        return self._in_blocks(lambda block: multiply(jnp.asarray(block, self.dtype), x, self.modes), rows)
 
     def smallest_curvature(self) -> float:
         """Of the smoothed potential in units of the sketch, by a few steps of a conjugate gradient eigensolver."""
@@ -210,10 +311,9 @@ class Sketch:
             values, _ = lobpcg(operator, start, largest=False, maxiter=CURVATURE_STEPS, tol=1e-2)
         return float(values[0])
 
-    def coordinates(self, downstream: tuple[str, ...], step_size: float | None) -> Coordinates:
-        """As fitted coordinates."""
+    def coordinates(self, downstream: tuple[str, ...], growths: dict[str, np.ndarray]) -> Coordinates:
+        """As fitted coordinates, without a step size."""
         eta, v = self.x
-        unravel_hyper = ravel_pytree(eta)[1]
         unravel_modes = ravel_pytree(v)[1]
         hyper = _slices(eta, {name: np.size(value) for name, value in eta.items()})
         coupled = {
@@ -226,11 +326,15 @@ class Sketch:
             }
             for field, part in self.slices.items()
         }
-        field_coupling = {
-            j: {i: factor for i, factor in factors.items() if np.any(factor)}
-            for j, factors in self.modes.coupling.items()
-        }
-        location = dict(v)
+        field_coupling = (
+            {
+                j: {i: factor for i, factor in factors.items() if np.any(factor)}
+                for j, factors in self.modes.coupling.items()
+            }
+            if not self.directions
+            else {name: {} for name in v}
+        )
+        location = dict(v) if not self.directions else jax.tree.map(jnp.zeros_like, v)
         for later in v:  # v' = v - S r with r = v at the center, where eta does not depart
             for earlier, factor in field_coupling[later].items():
                 location[later] = location[later] - factor * v[earlier]
@@ -241,11 +345,20 @@ class Sketch:
             mode_location=location,
             mode_variance=as_modes(self.mode_spread**2),
             hyper_location=eta,
-            hyper_spread=unravel_hyper(jnp.asarray(self.hyper_spread, self.dtype)),
+            hyper_spread=self._unravel_hyper(self.hyper_spread),
             hyper_covariance=jnp.asarray(self.hyper_root @ self.hyper_root.T, self.dtype),
             hyper_coupling=coupled,
             field_coupling=field_coupling,
-            step_size=jnp.asarray(np.nan if step_size is None else step_size, self.dtype),
+            directions=self.directions,
+            growth_rates={
+                field: {
+                    site: jnp.asarray(rates[..., part].reshape(*rates.shape[:2], *np.shape(eta[site])), self.dtype)
+                    for site, part in hyper.items()
+                    if np.any(rates[..., part]) and site not in downstream
+                }
+                for field, rates in growths.items()
+            },
+            step_size=jnp.asarray(np.nan, self.dtype),
             smallest_curvature=jnp.asarray(self.smallest_curvature(), self.dtype),
             downstream_sites=downstream,
         )
@@ -255,6 +368,10 @@ def _slices(tree: dict[str, Any], sizes: dict[str, int]) -> dict[str, slice]:
     """Where the values of each site are in the flat vector: in alphabetical order."""
     ends = np.cumsum([sizes[name] for name in sorted(tree)])
     return {name: slice(int(end) - sizes[name], int(end)) for name, end in zip(sorted(tree), ends, strict=True)}
+
+
+def _rows(factor: Array) -> np.ndarray:
+    return np.asarray(factor, float).reshape(len(factor), -1)
 
 
 def _inverse_root(precision: Float[np.ndarray, "p p"]) -> Float[np.ndarray, "p p"]:

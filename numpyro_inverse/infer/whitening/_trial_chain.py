@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import islice
 
 import numpy as np
+from jaxtyping import Float
 
-from numpyro_inverse.infer._trajectory import step_for_turn
+from numpyro_inverse.infer._trajectory import TURN, step_for_turn
 
 TREE_DEPTHS = (4, 5, 6, 7)  # NUTS trajectories of 2^depth - 1 steps
 MIN_ACCEPTANCE = 0.7
 TRIALS = 16
+DRAWS = 64
 
 
-def trial_step_size(value_and_grad: Callable, size: int) -> float | None:
+def trial_step_size(value_and_grad: Callable, size: int, below: float = np.inf) -> float | None:
     r"""The largest step :math:`1.2 \pi / (2^j - 1)`, j = 4, ..., 7, that is accepted often enough, if any.
 
     Why that angle: ``numpyro_inverse.infer._trajectory``.
@@ -21,26 +24,50 @@ def trial_step_size(value_and_grad: Callable, size: int) -> float | None:
     Args:
         value_and_grad: potential and gradient on numpy vectors of length ``size``.
         size: dimension.
+        below: a step that is too large.
     """
-    for depth in TREE_DEPTHS:
-        step = step_for_turn(depth)
+    for step in (step for step in map(step_for_turn, TREE_DEPTHS) if step < below):
         with np.errstate(over="ignore", invalid="ignore"):  # an unstable step is not accepted
-            if _acceptance(value_and_grad, size, step, 2**depth - 1) >= MIN_ACCEPTANCE:
+            if _acceptance(value_and_grad, size, step, round(TURN / step)) >= MIN_ACCEPTANCE:
                 return step
     return None
 
 
+def trial_draws(
+    value_and_grad: Callable, size: int, step: float, keep: int
+) -> tuple[Float[np.ndarray, "draws keep"], Float[np.ndarray, "draws"]]:
+    r"""The first ``keep`` coordinates of a short chain's draws, 64 and four more for each of them, and acceptances.
+
+    Trajectories turn by :math:`\pi / 4` to :math:`3 \pi / 4`, at random, so that neither values nor squares are much
+    correlated on a standard normal.
+    """
+    quarter = np.pi / 4 / step
+    chain = _trajectories(value_and_grad, size, step, lambda rng: round(rng.uniform(quarter, 3 * quarter)))
+    with np.errstate(over="ignore", invalid="ignore"):
+        draws, accepted = zip(
+            *((u[:keep], a) for u, a in islice(chain, TRIALS // 2, TRIALS // 2 + DRAWS + 4 * keep)), strict=True
+        )
+    return np.stack(draws), np.asarray(accepted)
+
+
 def _acceptance(value_and_grad: Callable, size: int, step: float, steps: int) -> float:
     """Mean acceptance along the trajectories of the second half of a short chain from a standard normal draw."""
+    chain = _trajectories(value_and_grad, size, step, lambda _: steps)
+    return float(np.mean([accepted for _, accepted in islice(chain, TRIALS // 2, TRIALS)]))
+
+
+def _trajectories(
+    value_and_grad: Callable, size: int, step: float, steps: Callable[[np.random.Generator], int]
+) -> Iterator[tuple[np.ndarray, float]]:
+    """Draws of Hamiltonian Monte Carlo, and the mean acceptance along the trajectory to each."""
     rng = np.random.default_rng(0)
     u = rng.standard_normal(size)
     energy, force = value_and_grad(u)
-    means = []
-    for _ in range(TRIALS):
+    while True:
         p = rng.standard_normal(size)
         start = energy + p @ p / 2
         here, energy_here, force_here, accepted = u, energy, force, []
-        for _ in range(steps):
+        for _ in range(steps(rng)):
             p = p - step / 2 * force_here
             here = here + step * p
             energy_here, force_here = value_and_grad(here)
@@ -49,5 +76,4 @@ def _acceptance(value_and_grad: Callable, size: int, step: float, steps: int) ->
             accepted.append(np.exp(-max(change, 0.0)) if np.isfinite(change) else 0.0)
         if rng.uniform() < accepted[-1]:
             u, energy, force = here, energy_here, force_here
-        means.append(np.mean(accepted))
-    return float(np.mean(means[TRIALS // 2 :]))
+        yield u, float(np.mean(accepted))

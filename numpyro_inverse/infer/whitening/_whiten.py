@@ -15,6 +15,7 @@ from numpyro.handlers import block, substitute, trace
 
 from numpyro_inverse._model import Trace, resting_value
 from numpyro_inverse.infer.whitening._coordinates import Coordinates
+from numpyro_inverse.infer.whitening._directions import Growth, Standardized
 from numpyro_inverse.infer.whitening._reparam import reparametrize
 
 
@@ -75,7 +76,7 @@ def _in_coordinates(model: Callable, fitted: Coordinates, *args: Any, **kwargs: 
         for name, site in ahead.items()
         if name in fitted.coupled_sites
     }
-    white = reparametrize(model, fitted.centering, fitted.reference, _Shifts(fitted, departures).by_site)
+    white = reparametrize(model, fitted.centering, fitted.reference, _Transforms(fitted, departures).by_site)
     if not ahead:
         return white(*args, **kwargs)
     values = {name: site["value"] for name, site in ahead.items()}
@@ -92,44 +93,66 @@ def _sampled_ahead(model: Callable, fitted: Coordinates, args: tuple, kwargs: di
             return None
         return resting_value(site)
 
-    with block(hide_fn=lambda site: site["name"] not in shown), trace() as sites, substitute(substitute_fn=at_rest):
-        model(*args, **kwargs)
+    # NumPyro adds the Jacobian of a constrained site as a factor of this name, when it meets the site: here.
+    seen = shown | {f"_{name}_log_det" for name in shown}
+    white = reparametrize(model, fitted.centering, fitted.reference)
+    with block(hide_fn=lambda site: site["name"] not in seen), trace() as sites, substitute(substitute_fn=at_rest):
+        white(*args, **kwargs)
     missing = [name for name in fitted.coupled_sites if name not in sites]
     if missing:
         raise ValueError(f"whiten: the coordinates are of another model: this one has no site {missing[0]!r}.")
     return {name: site for name, site in sites.items() if name in shown}
 
 
-class _Shifts:
-    """What is between the coefficients of coupled fields and what is sampled, from what was sampled before them."""
+class _Transforms:
+    """From fields' centered coefficients to what is sampled, given what was sampled before them."""
 
     def __init__(self, fitted: Coordinates, departures: Mapping[str, Array]):
         self.fitted, self.departures = fitted, departures
         self.residuals: dict[str, Array] = {}
-        coupled = {name for name in fitted.centering if fitted.hyper_coupling.get(name)}
+        coupled = {name for name in fitted.centering if fitted.hyper_coupling.get(name)} | set(fitted.directions)
         for later, earlier in fitted.field_coupling.items():
             coupled |= {later, *earlier} if earlier else set()
-        self.by_site = {name: (partial(self.shift, name), partial(self.keep, name)) for name in coupled}
+        self.by_site = {name: (partial(self.transform, name), partial(self.keep, name)) for name in coupled}
 
     def from_sites(self, field: str) -> Any:
         """C (eta - its center)."""
+        return self._times_departures(self.fitted.hyper_coupling.get(field, {}))
+
+    def _times_departures(self, matrices: Mapping[str, Array]) -> Any:
         total: Any = 0.0
-        for name, matrix in self.fitted.hyper_coupling.get(field, {}).items():
+        for name, matrix in matrices.items():
             departure = self.departures[name]
             total = total + jnp.tensordot(matrix, departure, axes=jnp.ndim(departure))
         return total
 
-    def shift(self, field: str) -> Array:
-        """What is between the centered coefficients and the sampled ones."""
-        total = self.from_sites(field)
+    def transform(self, field: str, event_dim: int) -> Standardized:
+        """What is done to the centered coefficients."""
+        shift = self.from_sites(field)
         for earlier, factor in self.fitted.field_coupling.get(field, {}).items():
-            if earlier not in self.residuals:
-                raise ValueError(
-                    f"whiten: the coordinates are of another model: site {field!r} is coupled to {earlier!r}, which "
-                    "this one does not sample before it."
-                )
-            total = total + factor * self.residuals[earlier]
-        return jnp.asarray(total)
+            shift = shift + factor * self._residual(field, earlier)
+        if field not in self.fitted.directions:
+            return Standardized(jnp.asarray(shift), event_dim)
+        directions = self.fitted.directions[field]
+        shift = shift + directions.mean
+        for earlier, factor in directions.coupling.items():
+            fall = jnp.tensordot(factor, self._residual(field, earlier), axes=factor.ndim - 1, precision="highest")
+            shift = shift - jnp.tensordot(fall, directions.vectors, axes=1, precision="highest")
+        rates, coupled = self.fitted.growth_rates.get(field, {}), self.fitted.hyper_coupling.get(field, {})
+        growth = self._growth(rates)
+        mean = directions.follow(shift, self._growth({k: rate for k, rate in rates.items() if k not in coupled}))
+        return Standardized(mean, event_dim, (directions.vectors, directions.spread(growth)))
+
+    def _growth(self, rates: Mapping[str, Array]) -> Growth:
+        return Growth(*(jnp.zeros((3, 1)) + self._times_departures(rates)))
+
+    def _residual(self, field: str, earlier: str) -> Array:
+        if earlier not in self.residuals:
+            raise ValueError(
+                f"whiten: the coordinates are of another model: site {field!r} is coupled to {earlier!r}, which "
+                "this one does not sample before it."
+            )
+        return self.residuals[earlier]
 
     def keep(self, field: str, v: Array) -> None:
         """Remember a field's coefficients."""
