@@ -37,7 +37,7 @@ format: env  ## apply style
 types: env  ## check types
 	$(BIN)/mypy
 
-docs: .venv/.complete-docs  ## build the documentation in docs/_build/html
+docs: .venv/.complete-docs  ## build the documentation in docs/_build/html, offline; a warning is an error
 	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html $(ARGS)
 
 # The peers pin older versions of what we need, so they live in an environment of their own; a benchmark calls it

@@ -15,7 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 from numpyro import handlers
-from numpyro.distributions import Unit, biject_to
+from numpyro.distributions import Distribution, ExpandedDistribution, Independent, Unit, biject_to, constraints
+from numpyro.distributions.distribution import MaskedDistribution
 from numpyro.infer.util import constrain_fn
 from numpyro.primitives import Messenger
 
@@ -109,11 +110,16 @@ class _Unobserved(Messenger):
 
     def process_message(self, msg: Site) -> None:
         if msg["type"] == "sample" and msg["is_observed"] and not msg["infer"].get("is_auxiliary", False):
-            fn, shape = msg["fn"], jnp.shape(msg["value"])
-            batch = jnp.broadcast_shapes(fn.batch_shape, shape[: len(shape) - fn.event_dim])
-            msg["fn"] = fn if batch == fn.batch_shape else fn.expand(batch)
+            msg["fn"] = _in_shape_of_data(msg)
             msg["is_observed"] = False
             msg["value"] = None
+
+
+def _in_shape_of_data(site: Site) -> Any:
+    """The distribution of all data of a site, replicates too, each with randomness of its own."""
+    fn, shape = site["fn"], jnp.shape(site["value"])
+    batch = jnp.broadcast_shapes(fn.batch_shape, shape[: len(shape) - fn.event_dim])
+    return fn if batch == fn.batch_shape else fn.expand(batch)
 
 
 # Parts of a trace.
@@ -176,20 +182,74 @@ def not_finite(site: Site) -> int:
     return 0 if isinstance(value, jax.core.Tracer) else int(np.sum(~np.isfinite(value)))
 
 
+def has_complex_parameters(fn: Any) -> bool:
+    """Whether a distribution was given complex numbers; NumPyro's take them without a word."""
+    return any(jnp.issubdtype(jnp.result_type(leaf), jnp.complexfloating) for leaf in jax.tree.leaves(fn))
+
+
+def is_complex(fn: Any) -> bool:
+    """Whether it is a law of complex numbers, by its support."""
+    support = fn.support
+    while hasattr(support, "base_constraint"):
+        support = support.base_constraint
+    return support == constraints.complex
+
+
+def check_complex_data(caller: str, sites: Trace) -> None:
+    """Raise where complex data or parameters meet a law of real numbers, which would lose an imaginary part.
+
+    Raises:
+        ValueError: such an observed site, named.
+    """
+    for name, site in sites.items():
+        data = jnp.issubdtype(_dtype(site["value"]), jnp.complexfloating)
+        if (data or has_complex_parameters(site["fn"])) and not is_complex(site["fn"]):
+            kind = site["fn"]
+            while isinstance(kind, Independent | ExpandedDistribution | MaskedDistribution):
+                kind = kind.base_dist
+            raise ValueError(
+                f"{caller}: {'the data' if data else 'parameters'} of site {name!r} are complex, but "
+                f"{type(kind).__name__} is a law of real numbers. Use `distributions.ComplexNormal(loc, scale)` of "
+                "numpyro_inverse, `scale` being the standard deviation of each part."
+            )
+
+
+def _dtype(value: Any) -> Any:
+    return value.dtype if hasattr(value, "dtype") else np.asarray(value).dtype
+
+
 # The laws of the observed sites as functions of numbers.
 
 
 def real_parameters(distributions: PyTree) -> tuple[list[Array], Callable[[list[Array]], PyTree]]:
-    """The real numbers in the distributions, and how to put others in their place."""
+    """The real numbers in the distributions, by the names of their fields, and how to put others in their place.
+
+    The order of a distribution's leaves differs from process to process (NumPyro collects the fields in a set of
+    strings); that of what is returned does not.
+    """
     leaves, structure = jax.tree.flatten(distributions)
-    real = [jnp.issubdtype(jnp.result_type(leaf), jnp.floating) for leaf in leaves]
+    names = _leaf_names(distributions)
+    real = [k for k in range(len(leaves)) if jnp.issubdtype(jnp.result_type(leaves[k]), jnp.floating)]
+    real = sorted(real, key=names.__getitem__)
 
     def rebuild(values: list[Array]) -> PyTree:
-        values_left = iter(values)
-        fresh = [next(values_left) if r else leaf for r, leaf in zip(real, leaves, strict=True)]
-        return jax.tree.unflatten(structure, fresh)
+        fresh = dict(enumerate(leaves)) | dict(zip(real, values, strict=True))
+        return jax.tree.unflatten(structure, [fresh[k] for k in range(len(leaves))])
 
-    return [jnp.asarray(leaf) for leaf, r in zip(leaves, real, strict=True) if r], rebuild
+    return [jnp.asarray(leaves[k]) for k in real], rebuild
+
+
+def _leaf_names(tree: PyTree) -> list[str]:
+    """A name for each leaf, in the order of the leaves."""
+    if isinstance(tree, Distribution):
+        fields = zip(type(tree).gather_pytree_data_fields(), tree.tree_flatten()[0], strict=True)
+        return [f".{field}{name}" for field, value in fields for name in _leaf_names(value)]
+    parts, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf=lambda part: isinstance(part, Distribution))
+    found = []
+    for path, part in parts:
+        inner = _leaf_names(part) if isinstance(part, Distribution) else [""]
+        found += [jax.tree_util.keystr(path) + name for name in inner]
+    return found
 
 
 def simulated_data(sites: Trace, rng_key: Array, count: int) -> dict[str, Array]:
@@ -201,7 +261,7 @@ def simulated_data(sites: Trace, rng_key: Array, count: int) -> dict[str, Array]
 def _simulated(site: Site, keys: Array) -> Array:
     shape = jnp.shape(site["value"])
     try:
-        draws = jax.vmap(site["fn"].sample)(keys)
+        draws = jax.vmap(_in_shape_of_data(site).sample)(keys)
     except NotImplementedError:
         return jnp.asarray(site["value"])[None]
     return jnp.broadcast_to(draws, (len(keys), *shape)) if draws.ndim <= len(shape) else draws

@@ -28,6 +28,7 @@ def report(
 ) -> Path:
     """Write verdicts, tables and figures of studies to one HTML page without external files.
 
+    >>> # not run: docs/calibration.md does it
     >>> report({"SBC": sbc(...), "coverage": coverage(...)}, "calibration.html")  # doctest: +SKIP
 
     Args:

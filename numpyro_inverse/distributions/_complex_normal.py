@@ -9,6 +9,8 @@ from jaxtyping import Array, Complex, Float
 from numpyro.distributions import Distribution, constraints
 from numpyro.distributions.util import validate_sample
 
+from numpyro_inverse._checks import check_broadcast, check_numeric, check_real
+
 
 class ComplexNormal(Distribution):
     r"""Complex numbers whose real and imaginary parts are independent, each of standard deviation ``scale``,
@@ -21,14 +23,15 @@ class ComplexNormal(Distribution):
     :math:`CN(\mu, \Gamma)` has :math:`\Gamma = 2 \sigma^2`. Relations between the parts (real signals' spectra) are not
     described: observe each independent coefficient once.
 
-    >>> numpyro.sample("kspace", ComplexNormal(A @ u, 0.1).to_event(1), obs=y)  # doctest: +SKIP
+    >>> numpyro.sample("kspace", ComplexNormal(A @ u, 0.1).to_event(1), obs=y)
 
     Args:
         loc: :math:`\mu`, real or complex.
         scale: :math:`\sigma > 0`.
 
     Raises:
-        TypeError: a complex ``scale``.
+        TypeError: no numbers, or a complex ``scale``.
+        ValueError: shapes that do not broadcast, of the parameters or of a value.
 
     References:
         Goodman, Annals of Mathematical Statistics 34 (1963) 152-177.
@@ -46,8 +49,8 @@ class ComplexNormal(Distribution):
         *,
         validate_args: bool | None = None,
     ):
-        if jnp.iscomplexobj(scale):
-            raise TypeError("ComplexNormal: `scale` must be real, the standard deviation of each part; got complex.")
+        loc, scale = check_numeric("ComplexNormal", "loc", loc), check_real("ComplexNormal", "scale", scale)
+        check_broadcast("ComplexNormal", loc=jnp.shape(loc), scale=jnp.shape(scale))
         dtype = jnp.result_type(float, jnp.real(loc), scale)
         real, imag, scale = (jnp.asarray(v, dtype) for v in (jnp.real(loc), jnp.imag(loc), scale))
         self.real, self.imag, self.scale = jnp.broadcast_arrays(real, imag, scale)
@@ -67,6 +70,7 @@ class ComplexNormal(Distribution):
     @validate_sample
     def log_prob(self, value: Complex[Array, "..."]) -> Float[Array, "..."]:
         """Log density per element, with respect to area in the plane."""
+        check_broadcast("ComplexNormal.log_prob", value=jnp.shape(value), distribution=self.batch_shape)
         squared = (jnp.real(value) - self.real) ** 2 + (jnp.imag(value) - self.imag) ** 2
         return -0.5 * squared / self.scale**2 - 2 * jnp.log(self.scale) - np.log(2 * np.pi)
 

@@ -4,6 +4,8 @@ from typing import TYPE_CHECKING, Any
 
 from numpyro_inverse.infer.exact import ExactGaussian as ExactGaussian
 from numpyro_inverse.infer.exact import ExactGibbs as ExactGibbs
+from numpyro_inverse.infer.export import predict as predict
+from numpyro_inverse.infer.export import predict_data as predict_data
 from numpyro_inverse.infer.export import read_run as read_run
 from numpyro_inverse.infer.export import run_to_disk as run_to_disk
 from numpyro_inverse.infer.export import to_arviz as to_arviz
@@ -19,6 +21,7 @@ from numpyro_inverse.infer.kernels import LowRankNUTS as LowRankNUTS
 from numpyro_inverse.infer.kernels import MoreauYosidaULA as MoreauYosidaULA
 from numpyro_inverse.infer.kernels import TemperedSGLD as TemperedSGLD
 from numpyro_inverse.infer.kernels import lipschitz_constant as lipschitz_constant
+from numpyro_inverse.infer.kernels import report_failures as report_failures
 from numpyro_inverse.infer.kernels import suggest_step_size as suggest_step_size
 from numpyro_inverse.infer.surrogates import Surrogate as Surrogate
 from numpyro_inverse.infer.surrogates import SurrogateFit as SurrogateFit

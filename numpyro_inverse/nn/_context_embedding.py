@@ -20,10 +20,10 @@ class ContextEmbedding(eqx.Module):
 
     The network is trained with the flow; mean m and standard deviation s, one for each number of c, are not.
 
-    >>> embedding = ContextEmbedding((32, 32), network, data=images)  # doctest: +SKIP
-    >>> flow = CouplingFlow(3, context=embedding, key=key)  # doctest: +SKIP
-    >>> fit = fit_flow(flow, (parameters, images), key=key)  # doctest: +SKIP
-    >>> posterior = distributions.Flow(fit.module, context=observed)  # doctest: +SKIP
+    >>> embedding = ContextEmbedding((32, 32), network, data=images)
+    >>> flow = CouplingFlow(3, context=embedding, key=key)
+    >>> fit = fit_flow(flow, (parameters, images), key=key)
+    >>> posterior = distributions.Flow(fit.module, context=observed)
 
     Args:
         shape: of a context.

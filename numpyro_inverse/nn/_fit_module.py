@@ -27,10 +27,10 @@ def fit_module(
 ) -> Fit:
     r"""Minimizes a mean loss over the floating-point arrays of a module.
 
-    >>> def loss(network, batch, key):  # doctest: +SKIP
+    >>> def loss(network, batch, key):
     ...     x, y = batch
     ...     return jnp.mean((jax.vmap(network)(x) - y) ** 2)
-    >>> fit = fit_module(network, loss, (x, y), key=jax.random.key(0))  # doctest: +SKIP
+    >>> fit = fit_module(network, loss, (x, y), key=jax.random.key(0))
 
     Args:
         module: an Equinox module, or any pytree.

@@ -43,7 +43,7 @@ def fit_vae(
         ValueError: as :func:`~numpyro_inverse.nn.train`; rows of another shape than the networks take; a bound
             that is not finite before any training.
 
-    >>> fit = fit_vae(vae, images, key=jax.random.key(0), prepare=dequantize, max_epochs=10)  # doctest: +SKIP
+    >>> fit = fit_vae(vae, images, key=jax.random.key(0), prepare=dequantize, max_epochs=10)
     """
     if not isinstance(vae, VAE):
         raise TypeError(f"fit_vae: `vae` must be a VAE; got {type(vae).__name__}.")

@@ -120,7 +120,7 @@ class Radon(LinearOperator):
 
 
 def _shadow_before(t: Array, narrow: Array, wide: Array) -> Array:
-    """The share of a unit pixel's trapezoidal shadow, centerd at 0, that lies below ``t``."""
+    """The share of a unit pixel's trapezoidal shadow, centered at 0, that lies below ``t``."""
     distance = jnp.abs(t)
     on_ramp = jnp.clip((narrow + wide) / 2 - distance, 0, narrow)
     on_plateau = jnp.maximum((wide - narrow) / 2 - distance, 0)

@@ -27,6 +27,10 @@ def narrow(key, y):
     return exact(key, y, scale=0.8)
 
 
+def variance(key, y):
+    return exact(key, y, scale=np.sqrt(0.8))
+
+
 def shifted(key, y):
     return exact(key, y, shift=0.2)
 
@@ -40,7 +44,7 @@ def prior(key, y):
     return {"x": jax.random.normal(key, (DRAWS, 3))}
 
 
-WRONG = {"narrow": narrow, "shifted": shifted, "uncorrelated": uncorrelated, "prior": prior}
+WRONG = {"narrow": narrow, "variance": variance, "shifted": shifted, "uncorrelated": uncorrelated, "prior": prior}
 
 
 def nothing(key, y):

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 
-from numpyro_inverse.distributions import Flow, Matern, SobolevSequence, SpectralField
+from numpyro_inverse.distributions import ComplexNormal, Flow, Matern, SobolevSequence, SpectralField
 from numpyro_inverse.domains import Grid
 from numpyro_inverse.nn import AutoregressiveFlow, CouplingFlow
 
@@ -67,6 +67,11 @@ def _flow(make):
     return flow
 
 
+def _complex_normal(real, imag, scale):
+    loc = jnp.asarray(real)[..., None] * jnp.arange(3) + 1j * jnp.asarray(imag)[..., None]
+    return ComplexNormal(loc, jnp.asarray(scale)[..., None]).to_event(1)
+
+
 SCALE = {"scale": 0.8}
 
 DISTRIBUTIONS = {
@@ -78,6 +83,7 @@ DISTRIBUTIONS = {
     "SpectralField, first-order GMRF": (_gmrf, {"precision": 30.0}),
     "Flow, affine couplings": (_flow(partial(CouplingFlow, 4, layers=2, width=4, bins=0)), SCALE),
     "Flow, autoregressive": (_flow(partial(AutoregressiveFlow, 3, layers=2, width=4)), SCALE),
+    "ComplexNormal": (_complex_normal, {"real": 0.4, "imag": -1.1, "scale": 0.8}),
     "SobolevSequence": (partial(SobolevSequence, 6), {"smoothness": 0.8, "scale": 1.3}),
 }
 

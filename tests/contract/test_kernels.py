@@ -230,8 +230,6 @@ def test_declares_whether_it_needs_a_density(name):
 
 
 def with_mala_on_the_scale(name):
-    if KERNELS[name].whole:
-        pytest.skip("a collapsed sampler needs the hyperparameters in its own block")
     block = KERNELS[name].make(model)
     return Gibbs([(MALA(block.model), ["scale"]), (block, ["white"])])
 

@@ -277,7 +277,7 @@ GOOD = {"domain": Grid((4, 6)), "range": 0.2, "scale": 1.0, "smoothness": 1.0}
         ({"range": (0.1,)}, r"`range` must be one value or a tuple of one per axis \(2\); got 1"),
         ({"mean": np.zeros(3)}, r"`mean` must broadcast to batch \+ \(4, 6\); got shape \(3,\)"),
         ({"mean": np.nan}, "`mean` must be finite; 1 values are not"),
-        ({"padding": -1.0}, "`padding` must be non-negative lengths"),
+        ({"padding": -1.0}, "`padding` must be finite and not negative"),
         ({"range": np.ones(3), "scale": np.ones(2)}, "[Ii]ncompatible shapes"),
     ],
 )

@@ -22,6 +22,7 @@ ADDED = {
     "MCMC": {"progress_bar": False},
     "fit_flow": {"progress_bar": False, "batch_size": 16},
     "fit_gan": {"progress_bar": False, "batch_size": 16, "max_epochs": 1},
+    "fit_module": {"progress_bar": False, "batch_size": 16, "max_epochs": 1},
     "fit_vae": {"progress_bar": False, "batch_size": 16},
     "fit_surrogate": {"num_simulations": 512, "width": 8, "depth": 1, "progress_bar": False},
     "manifold_distance": {"num_starts": 2, "num_steps": 4},

@@ -43,7 +43,7 @@ def grid():
 
 
 def blur():
-    return op.Convolution.gaussian(width=1.0, shape=(SIDE, SIDE), boundary="reflect")
+    return op.Convolution.gaussian(the("grid"), width=1.0 / SIDE)
 
 
 def model():

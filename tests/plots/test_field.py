@@ -4,7 +4,6 @@ import sys
 
 import arviz as az
 import jax
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
@@ -31,12 +30,6 @@ def samples():
 @pytest.fixture(scope="module")
 def tree(samples):
     return to_arviz(samples, domain={"map": MAP, "line": LINE, "box": BOX}, length_unit="m")
-
-
-@pytest.fixture(autouse=True)
-def _close():
-    yield
-    plt.close("all")
 
 
 def test_maps_in_physical_coordinates(tree, samples):
@@ -133,7 +126,7 @@ def test_without_matplotlib_the_error_names_the_extra(tree, monkeypatch):
         plots.field(tree, "map")
 
 
-def test_data_come_first_in_the_means_colours(tree, samples):
+def test_data_come_first_in_the_means_colors(tree, samples):
     figure = plots.field(tree, "map", truth=np.zeros((6, 4)), data=np.ones((6, 4)), image=True)
     titles = [axis.get_title() for axis in figure.axes if axis.images]
     assert titles[:3] == ["data", "truth", "posterior mean"]

@@ -5,12 +5,14 @@ are of 500 data sets. A large study is simulated once and cut into repetitions.
 """
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import numpyro.distributions as dist
 import pytest
-from scipy.stats import chi2, multivariate_normal
+from scipy.stats import chi2, ncx2
 
 from models import deconvolution
-from numpyro_inverse.calibration import c2st, coverage, ksd, lc2st, mahalanobis, mmd, mmd_to_gaussian, sbc, tarp
+from numpyro_inverse.calibration import c2st, coverage, exact, ksd, lc2st, mahalanobis, mmd, mmd_to_gaussian, sbc, tarp
 from numpyro_inverse.calibration import wasserstein as wasserstein_test
 from numpyro_inverse.calibration.ranks import RankStudy
 from numpyro_inverse.infer import ExactGaussian
@@ -54,18 +56,18 @@ def test_size(test):
 def test_power_of_sbc(name):
     found = rejections(studies(sbc, linear.WRONG[name], 100), 100)
     print(name, "power", found)
-    assert found["overall"] > 0.9
+    assert found["overall"] >= (0.8 if name == "variance" else 0.9)
 
 
 @pytest.mark.parametrize(
     ("test", "name"),
-    [(coverage, "narrow"), (coverage, "prior"), (tarp, "narrow"), (tarp, "prior")],
+    [(test, name) for test in (coverage, tarp) for name in linear.WRONG],
 )
 def test_power_of_regions(test, name):
     study = studies(test, linear.WRONG[name], 100)
     found = rejections(getattr(study, "study", study), 100)
     print(test.__name__, name, "power", found)
-    assert found["overall"] > 0.9
+    assert found["overall"] >= (0.8 if name == "variance" else 0.9)
 
 
 DRAWS = 500
@@ -74,6 +76,7 @@ ROOT, PRECISION = np.linalg.cholesky(COVARIANCE), np.linalg.inv(COVARIANCE)
 LAWS = {
     "right": lambda rng, n: rng.normal(size=(n, 3)) @ ROOT.T,
     "narrow": lambda rng, n: 0.8 * rng.normal(size=(n, 3)) @ ROOT.T,
+    "variance": lambda rng, n: np.sqrt(0.8) * rng.normal(size=(n, 3)) @ ROOT.T,
     "shifted": lambda rng, n: 0.2 + rng.normal(size=(n, 3)) @ ROOT.T,
     "uncorrelated": lambda rng, n: rng.normal(size=(n, 3)),
 }
@@ -92,12 +95,10 @@ TESTS = {
     "mahalanobis": lambda x, rng, key: mahalanobis(x, 0 * x, COVARIANCE),
 }
 SIZES = {"c2st": 2000, "wasserstein": 200}  # draws with which each is tried; 500 otherwise
-POWERFUL = [
-    *((name, law) for name in ("mmd", "mmd_to_gaussian", "c2st") for law in ("narrow", "shifted", "uncorrelated")),
-    *(("ksd", law) for law in ("narrow", "uncorrelated")),
-    ("wasserstein", "uncorrelated"),
-    *(("mahalanobis", law) for law in ("narrow", "uncorrelated")),
-]
+ALTERNATIVES = ("narrow", "variance", "shifted", "uncorrelated")
+WEAK = {("wasserstein", law) for law in ("narrow", "variance", "shifted")}  # 200 draws are few
+WEAK |= {("mmd", "variance")}  # a kernel as wide as the law hardly sees width, as its docstring says
+POWERFUL = [(name, law) for name in TESTS for law in ALTERNATIVES if (name, law) not in WEAK]
 
 
 def rejected(name, law, repetitions):
@@ -112,44 +113,84 @@ def test_size_between_samples(name):
     repetitions = 200 if name == "wasserstein" else REPETITIONS
     size = rejected(name, "right", repetitions)
     print(name, "size", size)
-    slack = 0.02 if name == "ksd" else 0.0  # the wild bootstrap is a little liberal, as its docstring says
-    assert size <= LEVEL + slack + 4 * np.sqrt(LEVEL * (1 - LEVEL) / repetitions)
-    assert size >= 0.005
+    error = np.sqrt(LEVEL * (1 - LEVEL) / repetitions)
+    if name == "ksd":  # the wild bootstrap and the draws' own whitening: off by two per cent, as its docstring says
+        assert abs(size - LEVEL) <= 0.02 + 4 * error
+    else:
+        assert (
+            abs(size - LEVEL) <= 4 * error
+        )  # the same bound on both sides: a p-value that is never small is no better
 
 
 @pytest.mark.parametrize(("name", "law"), POWERFUL)
 def test_power_between_samples(name, law):
     power = rejected(name, law, 50)
     print(name, law, "power", power)
-    assert power > 0.9
+    assert power >= (0.8 if law == "variance" else 0.9) - 2 * 0.06  # two standard errors of 50 repetitions
 
 
-def lc2st_p_value(rng, scale, shift):
-    theta = rng.normal(size=(1000, 2))
-    y = theta + rng.normal(size=theta.shape)
+DESIGN = np.random.default_rng(3).normal(size=(40, 3))
+
+
+def lc2st_p_value(rng, numbers, scale, shift):
+    """Three parameters, ``numbers`` data; data set and posterior of the same sizes for all."""
+    design = DESIGN[:numbers] / np.sqrt(numbers)
+    covariance = np.linalg.inv(np.eye(3) + design.T @ design / 0.49)
+    root, sd = np.linalg.cholesky(covariance), np.sqrt(np.diag(covariance))
+    theta = rng.normal(size=(1000, 3))
+    y = theta @ design.T + 0.7 * rng.normal(size=(1000, numbers))
 
     def draw(y):
-        return y / 2 + np.sqrt(0.5) * (shift + scale * rng.normal(size=(len(y), 2)))
+        return y @ design @ covariance / 0.49 + shift * sd + scale * rng.normal(size=(len(y), 3)) @ root.T
 
-    here = np.array([[0.5, -0.5]])
+    here = y[:1]
     at = draw(np.repeat(here, 300, 0))
-    return lc2st(theta, draw(y), y, at, here[0], jax.random.key(rng.integers(2**31)), num_permutations=99).p_value
+    key = jax.random.key(rng.integers(2**31))
+    return lc2st(theta, draw(y), y, at, here[0], key, num_permutations=99).p_value
 
 
-def test_size_and_power_of_lc2st():
+@pytest.mark.parametrize("numbers", [5, 20, 40])
+def test_size_and_power_of_lc2st(numbers):
     rng = np.random.default_rng(7)
-    size = np.mean([lc2st_p_value(rng, 1.0, 0.0) <= LEVEL for _ in range(REPETITIONS)])
-    power = {s: np.mean([lc2st_p_value(rng, *s) <= LEVEL for _ in range(50)]) for s in ((0.8, 0.0), (1.0, 0.2))}
-    print("lc2st", size, power)
+    size = np.mean([lc2st_p_value(rng, numbers, 1.0, 0.0) <= LEVEL for _ in range(REPETITIONS)])
+    wrong = {"narrow": (0.8, 0.0), "variance": (np.sqrt(0.8), 0.0), "shifted": (1.0, 0.2)}
+    power = {k: np.mean([lc2st_p_value(rng, numbers, *s) <= LEVEL for _ in range(50)]) for k, s in wrong.items()}
+    print("lc2st", numbers, size, power)
     assert 0.01 <= size <= BOUND
-    assert power[0.8, 0.0] > 0.9
+    assert power["narrow"] > 0.9
 
 
-def test_the_chi_square_of_mahalanobis():
-    """Its ideal power against a correlation ignored, by the law itself."""
-    x = multivariate_normal(np.zeros(3), np.eye(3)).rvs(200_000, random_state=0)
-    inside = np.mean(mahalanobis(x, 0 * x, COVARIANCE).squared_distances < chi2(3).ppf(0.5))
-    assert inside < 0.5 - 0.02
+COMPARED = 1000
+
+
+def test_size_and_power_of_compare():
+    reference = exact.Reference.of(x=dist.MultivariateNormal(jnp.zeros(3), jnp.asarray(COVARIANCE)))
+    heavy = exact.Reference.of(x=dist.InverseGamma(2.5, 1.0))
+    rng = np.random.default_rng(9)
+
+    def rejection(reference, law, repetitions):
+        return np.mean(
+            [exact.compare({"x": law(rng, COMPARED)}, reference).p_value <= LEVEL for _ in range(repetitions)]
+        )
+
+    sizes = {
+        "Gaussian": rejection(reference, LAWS["right"], REPETITIONS),
+        "inverse-Gamma": rejection(heavy, lambda rng, n: 1 / rng.gamma(2.5, size=n), REPETITIONS),
+    }
+    power = {law: rejection(reference, LAWS[law], 50) for law in ALTERNATIVES}
+    print("compare", sizes, power)
+    assert all(size <= BOUND for size in sizes.values())  # Bonferroni over correlated tests: below the level
+    assert all(found >= 0.8 for found in power.values())
+
+
+def test_mahalanobis_distances_alone_see_little():
+    """Why there are three tests: what the chi-square law says of a shift and of a correlation ignored, by itself."""
+    x = np.random.default_rng(0).normal(size=(200_000, 3)) @ ROOT.T
+    inside = np.mean(mahalanobis(x + 0.2, 0 * x, COVARIANCE).squared_distances < chi2(3).ppf(0.5))
+    noncentral = 0.04 * np.sum(PRECISION)
+    exact_share = ncx2(3, noncentral).cdf(chi2(3).ppf(0.5))
+    assert abs(inside - exact_share) < 4.5 * np.sqrt(0.25 / 200_000)  # false alarm 7e-6
+    assert exact_share > 0.47
 
 
 def test_the_published_narrow_posterior_is_caught():

@@ -10,8 +10,10 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float
 from numpyro.infer import MCMC
-from scipy.stats import norm
+from scipy.special import ndtri
+from scipy.stats import chi2, norm
 
+from numpyro_inverse._checks import check_count, check_instance, check_real
 from numpyro_inverse.calibration.exact._reference import Reference
 from numpyro_inverse.calibration.two_sample._wasserstein import gaussian_wasserstein
 
@@ -20,7 +22,8 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 LEVEL = 0.9
-REFERENCE_DRAWS = 4000
+REFERENCE_NUMBERS, REFERENCE_DRAWS = 2 * 10**6, (4000, 40_000)  # how many numbers of draws, and the fewest and most
+AXES, AXES_DRAWS = 3, 1000  # principal axes that are tested from either end, and draws that they are of
 DENSE = 500  # numbers up to which the distance between the Gaussians is computed
 
 
@@ -32,8 +35,7 @@ class Comparison:
         table: one row per site.
         mean_z: (estimated - exact mean) over its Monte-Carlo standard error, by site and element.
         sd_ratio: estimated over exact standard deviation, likewise.
-        p_value: that means and mean squares are the exact ones (Bonferroni over sites, elements and the mean square of
-            each site).
+        p_value: that location, width and correlations are the exact ones (Bonferroni over sites, elements and axes).
     """
 
     table: DataFrame
@@ -78,10 +80,11 @@ def compare(
     standard deviations; the Wasserstein-2 distance of the two Gaussians with these moments over the exact root trace
     (up to 500 numbers); and how much of the exact posterior the draws' central 90 % intervals hold.
 
-    Means are tested with the effective sample size of the values, mean squared deviations from the exact mean with that
-    of the squared deviations and their standard deviation under the reference, which need not be Gaussian; the mean of
-    the latter over all elements of a site is tested with the mean of their errors, an upper bound whatever their
-    correlation.
+    For the p-value each number is replaced by its normal score, the normal quantile at its level among draws of the
+    reference, so that heavy tails do no harm: under the reference scores are standard normal, whatever it is. Tested
+    are their means, with the effective sample size of the scores; their mean squares, with that of the squares; the
+    mean of the latter over all elements of a site, with the mean of their errors, an upper bound whatever their
+    correlation; and the same along principal axes of all sites' scores together, which see correlations.
 
     >>> print(compare(mcmc, exact.linear_gaussian(model, model_kwargs={"data": y})).table)
 
@@ -93,10 +96,13 @@ def compare(
     Raises:
         ValueError: no site in common, shapes that differ, numbers that are not finite, draws that do not move.
     """
+    check_instance("compare", "reference", reference, Reference, "a Reference")
+    check_instance("compare", "posterior", posterior, (MCMC, Mapping), "a finished MCMC, or draws by site")
+    check_count("compare", "num_chains", num_chains)
     if isinstance(posterior, MCMC):
         chains = {k: np.asarray(v, float) for k, v in posterior.get_samples(group_by_chain=True).items()}
     else:
-        chains = {k: np.asarray(v, float) for k, v in posterior.items()}
+        chains = {k: np.atleast_1d(np.asarray(check_real("compare", k, v), float)) for k, v in posterior.items()}
         uneven = [k for k, v in chains.items() if len(v) % num_chains]
         if uneven:
             raise ValueError(
@@ -106,8 +112,11 @@ def compare(
     names = [name for name in reference.mean if name in chains]
     if not names:
         raise ValueError(f"compare: draws of {', '.join(chains)}, but the reference has {', '.join(reference.mean)}.")
-    exact_draws = reference.draw(jax.random.key(0), REFERENCE_DRAWS)
-    rows, mean_z, sd_ratio, smallest, count = {}, {}, {}, [1.0], 0
+    numbers = sum(reference.mean[name].size for name in names)
+    exact_draws = reference.draw(jax.random.key(0), int(np.clip(REFERENCE_NUMBERS // numbers, *REFERENCE_DRAWS)))
+    rows, mean_z, sd_ratio = {}, {}, {}
+    tests: list[Float[np.ndarray, " k"]] = []
+    scores, exact_scores = [], []
     for name in names:
         draws, mean, sd = chains[name], reference.mean[name], reference.sd[name]
         if draws.shape[2:] != mean.shape:
@@ -119,16 +128,13 @@ def compare(
             raise ValueError(f"compare: all draws of an element of site {name!r} are identical.")
         m, s = np.ravel(mean), np.ravel(sd)
         ess = _ess(flat)
-        ess_squares = _ess((flat - np.mean(flat, axis=(0, 1))) ** 2)
         z = (np.mean(flat, axis=(0, 1)) - m) / (s / np.sqrt(ess))
         ratio = np.std(flat, axis=(0, 1), ddof=1) / s
-        exact = np.asarray(exact_draws[name], float).reshape(REFERENCE_DRAWS, -1)
-        spread = np.std(((exact - m) / s) ** 2, axis=0) / np.sqrt(ess_squares)  # of the mean square
-        excess = np.mean(((flat - m) / s) ** 2, axis=(0, 1)) - 1
-        z_sd, z_all = excess / spread, np.mean(excess) / np.mean(spread)
-        every = np.concatenate([z, z_sd, [z_all]])
-        smallest.append(float(np.min(2 * norm.sf(np.abs(every)))))
-        count += len(every)
+        exact = np.asarray(exact_draws[name], float).reshape(-1, len(m))
+        score = normal_scores(flat, exact)
+        tests.append(_p_values(score, len(exact)))
+        scores.append(score)
+        exact_scores.append(normal_scores(exact[None], exact)[0])
         low, high = np.quantile(flat, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=(0, 1))
         rows[name] = {
             "elements": len(m),
@@ -141,10 +147,55 @@ def compare(
             f"mass in {100 * LEVEL:g} %": float(np.mean((exact >= low) & (exact <= high))),
         }
         mean_z[name], sd_ratio[name] = z.reshape(mean.shape), ratio.reshape(mean.shape)
+    if numbers > 1:
+        tests.append(_joint_p_values(np.concatenate(scores, axis=2), np.concatenate(exact_scores, axis=1)))
+    every = np.concatenate(tests)
     from pandas import DataFrame
 
     table = DataFrame.from_dict(rows, orient="index")
-    return Comparison(table, mean_z, sd_ratio, min(1.0, count * min(smallest)))
+    return Comparison(table, mean_z, sd_ratio, min(1.0, len(every) * float(np.min(every))))
+
+
+def normal_scores(
+    flat: Float[np.ndarray, "chain draw n"], exact: Float[np.ndarray, "m n"]
+) -> Float[np.ndarray, "chain draw n"]:
+    """Each value's normal quantile at its level in the draws of the reference, element by element."""
+    rows = flat.reshape(-1, flat.shape[2])
+    ordered = np.sort(exact, axis=0)
+    found = np.empty_like(rows)
+    for i in range(rows.shape[1]):
+        low, high = (np.searchsorted(ordered[:, i], rows[:, i], side=side) for side in ("left", "right"))
+        found[:, i] = ndtri((0.5 * (low + high) + 0.5) / (len(ordered) + 1))
+    return found.reshape(flat.shape)
+
+
+def _p_values(score: Float[np.ndarray, "chain draw n"], num_exact: int) -> Float[np.ndarray, " k"]:
+    """That means of the scores are 0 and their mean squares 1, by element, and the latter over all elements.
+
+    The levels come from ``num_exact`` draws, whose error adds to that of the draws.
+    """
+    number = 1 / (1 / _ess(score) + 1 / num_exact)
+    number_squares = 1 / (1 / _ess((score - np.mean(score, axis=(0, 1))) ** 2) + 1 / num_exact)
+    z = np.mean(score, axis=(0, 1)) * np.sqrt(number)
+    squares = np.mean(score**2, axis=(0, 1))
+    tails = np.minimum(
+        chi2.cdf(number_squares * squares, number_squares), chi2.sf(number_squares * squares, number_squares)
+    )
+    z_all = np.mean(squares - 1) / np.mean(np.sqrt(2 / number_squares))
+    return np.concatenate([2 * norm.sf(np.abs(z)), 2 * tails, [2 * norm.sf(abs(z_all))]])
+
+
+def _joint_p_values(
+    score: Float[np.ndarray, "chain draw n"], exact: Float[np.ndarray, "m n"]
+) -> Float[np.ndarray, " k"]:
+    """The same tests along principal axes of the reference's scores, which see what marginals do not."""
+    some = min(AXES_DRAWS, len(exact) // 4)
+    _, _, axes = np.linalg.svd(exact[:some], full_matrices=False)
+    chosen = axes[:AXES]
+    if 4 * exact.shape[1] <= some:  # the last axes are known
+        chosen = np.unique(np.concatenate([chosen, axes[-AXES:]]), axis=0)
+    rest = exact[some:] @ chosen.T
+    return _p_values(normal_scores(score @ chosen.T, rest), len(rest))
 
 
 def _ess(flat: Float[np.ndarray, "chain draw n"]) -> Float[np.ndarray, " n"]:

@@ -6,6 +6,8 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 from jaxtyping import Array, Float, Int
 
+from numpyro_inverse._checks import check_finite, check_positive
+
 
 def normal_normal(
     data: Float[Array, "n *shape"], noise: float | Array, mean: float | Array = 0.0, scale: float | Array = 1.0
@@ -13,7 +15,11 @@ def normal_normal(
     r""":math:`\mu \sim N(m, s^2)`, :math:`y_i \sim N(\mu, \sigma^2)`: the posterior of :math:`\mu` is normal with
     precision :math:`s^{-2} + n \sigma^{-2}`.
     """
-    precision = scale**-2 + len(data) * jnp.asarray(noise, float) ** -2
+    data = _rows("normal_normal", "data", data)
+    noise = jnp.asarray(check_positive("normal_normal", "noise", noise), float)
+    scale = jnp.asarray(check_positive("normal_normal", "scale", scale), float)
+    mean = jnp.asarray(check_finite("normal_normal", "mean", mean), float)
+    precision = scale**-2 + len(data) * noise**-2
     return dist.Normal((mean * scale**-2 + jnp.sum(data, axis=0) * noise**-2) / precision, precision**-0.5)
 
 
@@ -21,18 +27,39 @@ def beta_binomial(successes: Int[Array, "..."], trials: Int[Array, "..."], a: fl
     r""":math:`p \sim \operatorname{Beta}(a, b)`, :math:`k \sim \operatorname{Bin}(n, p)`: posterior
     :math:`\operatorname{Beta}(a + k, b + n - k)`.
     """
-    return dist.Beta(a + jnp.asarray(successes, float), b + jnp.asarray(trials, float) - successes)
+    where = "beta_binomial"
+    successes, trials = (
+        jnp.asarray(check_finite(where, k, v), float) for k, v in (("successes", successes), ("trials", trials))
+    )
+    if jnp.any((successes < 0) | (successes > trials)):
+        raise ValueError(f"{where}: `successes` must lie between 0 and `trials`; got {successes} of {trials}.")
+    a, b = check_positive(where, "a", a), check_positive(where, "b", b)
+    return dist.Beta(a + successes, b + trials - successes)
 
 
 def gamma_poisson(counts: Int[Array, "n *shape"], shape: float, rate: float) -> dist.Gamma:
     r""":math:`\lambda \sim \operatorname{Gamma}(a, b)` (rate b), :math:`y_i \sim \operatorname{Poisson}(\lambda)`:
     posterior :math:`\operatorname{Gamma}(a + \sum y_i, b + n)`.
     """
-    return dist.Gamma(shape + jnp.sum(jnp.asarray(counts, float), axis=0), rate + len(counts))
+    counts = _rows("gamma_poisson", "counts", counts)
+    if jnp.any(counts < 0):
+        raise ValueError("gamma_poisson: `counts` must not be negative.")
+    shape, rate = (check_positive("gamma_poisson", k, v) for k, v in (("shape", shape), ("rate", rate)))
+    return dist.Gamma(shape + jnp.sum(counts, axis=0), rate + len(counts))
 
 
 def inverse_gamma_normal(residuals: Float[Array, "n *shape"], a: float, b: float) -> dist.InverseGamma:
     r""":math:`\sigma^2 \sim \operatorname{InverseGamma}(a, b)`, :math:`y_i \sim N(0, \sigma^2)`: posterior
     :math:`\operatorname{InverseGamma}(a + n/2, b + \frac12 \sum y_i^2)`.
     """
-    return dist.InverseGamma(a + len(residuals) / 2, b + jnp.sum(jnp.asarray(residuals, float) ** 2, axis=0) / 2)
+    residuals = _rows("inverse_gamma_normal", "residuals", residuals)
+    a, b = (check_positive("inverse_gamma_normal", k, v) for k, v in (("a", a), ("b", b)))
+    return dist.InverseGamma(a + len(residuals) / 2, b + jnp.sum(residuals**2, axis=0) / 2)
+
+
+def _rows(where: str, argument: str, values: Array) -> Array:
+    """Finite numbers with an axis of data."""
+    rows = jnp.asarray(check_finite(where, argument, values), float)
+    if rows.ndim == 0:
+        raise ValueError(f"{where}: `{argument}` must have an axis of data; got one number.")
+    return rows

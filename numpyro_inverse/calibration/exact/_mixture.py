@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 from scipy.special import logsumexp
 from scipy.stats import multivariate_normal
 
+from numpyro_inverse._checks import check_finite
 from numpyro_inverse.calibration.exact._reference import Reference
 
 
@@ -44,7 +45,15 @@ def gaussian_mixture(
     Raises:
         ValueError: shapes that do not fit; weights that are negative or do not sum to 1; numbers that are not finite.
     """
-    a, r, w, m, c, y = (np.asarray(v, float) for v in (matrix, noise_covariance, weights, means, covariances, data))
+    given = {
+        "matrix": matrix,
+        "noise_covariance": noise_covariance,
+        "weights": weights,
+        "means": means,
+        "covariances": covariances,
+        "data": data,
+    }
+    a, r, w, m, c, y = (np.asarray(check_finite("gaussian_mixture", k, v), float) for k, v in given.items())
     k, d = m.shape if m.ndim == 2 else (0, 0)
     if a.ndim != 2 or a.shape[1] != d or r.shape != (len(a),) * 2 or c.shape != (k, d, d) or y.shape != (len(a),):
         raise ValueError(

@@ -14,6 +14,7 @@ from numpyro import handlers
 from numpyro.infer.util import constrain_fn, potential_energy
 from scipy.special import logsumexp
 
+from numpyro_inverse._checks import check_callable, check_positive_number
 from numpyro_inverse._model import discrete_latents, latent_sites, trace_at, transforms
 from numpyro_inverse.calibration.exact._reference import Reference
 
@@ -55,6 +56,8 @@ def quadrature(
     References:
         Trefethen & Weideman, SIAM Review 56 (2014) 385-458, on the trapezoidal rule.
     """
+    check_callable("quadrature", "model", model, "a NumPyro model")
+    check_positive_number("quadrature", "tolerance", tolerance)
     with jax.enable_x64(True):
         return _quadrature(model, tuple(model_args), dict(model_kwargs or {}), tolerance)
 

@@ -8,6 +8,8 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 from scipy.special import gamma, hyp1f1, hyperu
 
+from numpyro_inverse._checks import check_number, check_positive_number
+
 LARGEST_RATIO = 37.0  # of data to noise, where e^(z^2 / 2) leaves double precision
 CELLS = 20001  # of the table that draws are inverted from
 
@@ -31,9 +33,8 @@ class SignSymmetric:
     """
 
     def __init__(self, y: float, sigma: float):
-        if not (np.isfinite(y) and 0 < sigma < np.inf):
-            raise ValueError(f"SignSymmetric: `y` must be finite and `sigma` positive; got {y} and {sigma}.")
-        self.y, self.sigma = float(y), float(sigma)
+        y = self.y = check_number("SignSymmetric", "y", y)
+        sigma = self.sigma = check_positive_number("SignSymmetric", "sigma", sigma)
         self.a, self.b = 1 / (2 * sigma**2), 0.5 - y / sigma**2
         if abs(self.b) > LARGEST_RATIO * np.sqrt(2 * self.a):
             raise ValueError(f"SignSymmetric: |y| / sigma must stay below {LARGEST_RATIO:g}; got {abs(y) / sigma:.3g}.")
@@ -76,7 +77,7 @@ class SignSymmetric:
         return np.exp(-self.a * u**4 - self.b * u**2) / self._integral(0)
 
     def draw(self, rng_key: Key[Array, ""], number: int) -> Float[Array, " n"]:
-        """Independent draws: |u| by inversion of a fine table, and a random sign."""
+        """Independent draws: :math:`|u|` by inversion of a fine table, and a random sign."""
         top = np.sqrt(max(self.y, 0.0) + 10 * self.sigma) + 1
         grid = np.linspace(0, top, CELLS)
         middle = (grid[1:] + grid[:-1]) / 2

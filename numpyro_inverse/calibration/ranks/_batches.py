@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 from tqdm.auto import tqdm
 
+from numpyro_inverse._checks import check_callable, check_count, check_flag, check_key
 from numpyro_inverse.calibration.ranks._posteriors import Call, Draws, Posterior, posterior_of
 from numpyro_inverse.calibration.ranks._problem import Data, Problem, Quantity
 from numpyro_inverse.calibration.ranks._rank import Score, rank_of
@@ -20,7 +21,7 @@ from numpyro_inverse.calibration.ranks._shelf import Shelf, content_of, study_id
 
 MEMORY = 2**29  # bytes of draws in flight
 LARGEST_BATCH = 256
-FEWEST_DRAWS = 9
+FEWEST_DRAWS = 9  # ranks among fewer do not show the tails
 EXAMPLE = 2**31 - 1  # folded into the key for the data set that is none of the study's
 
 
@@ -51,15 +52,17 @@ def ranks_of(
     title: str,
 ) -> Ranks:
     """Ranks of the truth among the draws, for every quantity and data set; numpy arrays, data sets first."""
-    if num_datasets < 2:
-        raise ValueError(f"{title}: `num_datasets` must be 2 or more; got {num_datasets}.")
-    if batch_size is not None and batch_size < 1:
-        raise ValueError(f"{title}: `batch_size` must be 1 or more; got {batch_size}.")
-    if call.num_draws < FEWEST_DRAWS:
-        raise ValueError(
-            f"{title}: `num_draws` must be {FEWEST_DRAWS} or more, for ranks among fewer do not show the tails; got "
-            f"{call.num_draws}."
-        )
+    check_key(title, "rng_key", rng_key)
+    num_datasets = check_count(title, "num_datasets", num_datasets, 2)
+    batch_size = None if batch_size is None else check_count(title, "batch_size", batch_size)
+    check_count(title, "num_draws", call.num_draws, FEWEST_DRAWS)
+    for argument, value, least in (("num_warmup", call.num_warmup, 0), ("num_samples", call.num_samples, 1)):
+        if value is not None:
+            check_count(title, argument, value, least)
+    check_count(title, "num_steps", call.num_steps)
+    check_flag(title, "progress_bar", progress_bar)
+    for name, quantity in quantities.items():
+        check_callable(title, f"quantities[{name!r}]", quantity, "a function of sites and data")
     key_example = jax.random.fold_in(rng_key, EXAMPLE)
     _, example = jax.jit(problem.simulate)(key_example)
     posterior = posterior_of(inference, call, example)

@@ -14,8 +14,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Key
 
+from numpyro_inverse._checks import check_flag, check_fraction
 from numpyro_inverse.calibration.ranks._posteriors import Call
-from numpyro_inverse.calibration.ranks._problem import Quantity, problem_of, site_quantity, tested_sites
+from numpyro_inverse.calibration.ranks._problem import (
+    Quantity,
+    check_quantities,
+    problem_of,
+    site_quantity,
+    tested_sites,
+)
 from numpyro_inverse.calibration.ranks._rank_study import RankStudy, rank_study
 
 if TYPE_CHECKING:
@@ -56,8 +63,7 @@ class Coverage:
         """
         if name not in self.study.ranks:
             raise ValueError(f"coverage: there is no region {name!r}, only {', '.join(self.study.ranks)}.")
-        if not 0 < level < 1:
-            raise ValueError(f"coverage: `level` must lie in (0, 1); got {level}.")
+        level = check_fraction("coverage", "level", level)
         cells = level * (self.study.num_draws + 1)
         ranks = self.study.ranks[name]
         whole = int(cells + 1e-9)  # a level between two attainable ones is interpolated
@@ -116,6 +122,10 @@ def coverage(
     density :math:`p(\theta, y)`, the posterior's up to a constant. In each case the level at which the truth enters is
     a rank, uniform for exact draws.
 
+    Regions of single quantities see width; shifts that are small against it, and correlations, only the joint region
+    sees, so with ``joint=False`` they pass.
+
+    >>> # not run: docs/calibration.md does it
     >>> result = coverage(model, NUTS(model), num_datasets=500, rng_key=jax.random.key(0))  # doctest: +SKIP
     >>> result.empirical("central field", 0.9)  # per pixel  # doctest: +SKIP
 
@@ -144,11 +154,13 @@ def coverage(
     References:
         Hermans et al., TMLR 2022, section 3, on expected coverage by density ranks.
     """
+    check_flag("coverage", "joint", joint)
+    quantities = check_quantities("coverage", quantities)
     problem = problem_of(model, model_args, model_kwargs, observed)
     call = Call(problem.args, problem.kwargs, num_draws, num_warmup, num_samples, num_steps)
     tested = {name: site_quantity(name) for name in tested_sites(problem, sites)}
     needed = tuple(dict.fromkeys([*tested, *(problem.latent_sites() if joint else ())]))
-    tested |= quantities or {}
+    tested |= quantities
     both = {f"{region} {name}": quantity for name, quantity in tested.items() for region in (CENTRAL, HIGHEST)}
     neighbours = ceil(sqrt(num_draws + 1))
     scores = {f"{HIGHEST} {name}": partial(nearness, neighbours) for name in tested}

@@ -93,20 +93,24 @@ def _(mcmc: MCMC, call: Call, example: Data) -> Posterior:
     )
     fields = ("diverging",) if "diverging" in getattr(state, "_fields", ()) else ()
 
-    def draw(key: Array, data: Data) -> Draws:
-        fresh = MCMC(
+    def chain(key: Array, data: Data) -> Draws:
+        one = MCMC(
             copy.copy(kernel),
             num_warmup=mcmc.num_warmup,
             num_samples=mcmc.num_samples,
-            num_chains=mcmc.num_chains,
             thinning=mcmc.thinning,
             postprocess_fn=mcmc.postprocess_fn,
-            chain_method="vectorized",
             progress_bar=False,
         )
-        fresh.run(key, *call.args, extra_fields=fields, **dict(call.kwargs) | data)
-        diverging = fresh.get_extra_fields().get("diverging", jnp.zeros(1, bool))
-        return Draws(fresh.get_samples(), jnp.any(diverging))
+        one.run(key, *call.args, extra_fields=fields, **dict(call.kwargs) | data)
+        return Draws(one.get_samples(), jnp.any(one.get_extra_fields().get("diverging", jnp.zeros(1, bool))))
+
+    def draw(key: Array, data: Data) -> Draws:
+        if mcmc.num_chains == 1:
+            return chain(key, data)
+        chains = jax.vmap(chain, (0, None))(jax.random.split(key, mcmc.num_chains), data)  # not all kernels vectorize
+        sites = {name: value.reshape(-1, *value.shape[2:]) for name, value in chains.sites.items()}
+        return Draws(sites, jnp.any(chains.diverging))
 
     return Posterior(draw, mcmc.num_chains)
 

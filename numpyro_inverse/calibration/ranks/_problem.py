@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from numpyro_inverse._checks import check_instance, describe
 from numpyro_inverse._model import abstract_trace, is_factor, log_probs, sample_sites, simulate, trace_at
 
 Data = dict[str, Array]
@@ -66,7 +67,9 @@ def problem_of(
     if model_kwargs is not None and not isinstance(model_kwargs, Mapping):
         raise TypeError(f"calibration: `model_kwargs` must be a mapping; got {type(model_kwargs).__name__}.")
     args, kwargs = tuple(model_args), dict(model_kwargs or {})
-    observed = (observed,) if isinstance(observed, str) else tuple(observed)
+    observed = _names("observed", observed)
+    if not observed:
+        raise ValueError("calibration: `observed` must name a site.")
     sites = sample_sites(abstract_trace(model, args, kwargs))
     for name in observed:
         if name not in sites:
@@ -105,12 +108,24 @@ def tested_sites(problem: Problem, sites: tuple[str, ...] | None) -> tuple[str, 
     truth, _ = jax.eval_shape(problem.simulate, jax.random.key(0))
     if sites is None:
         return problem.latent_sites()
-    if isinstance(sites, str):
-        sites = (sites,)
+    sites = _names("sites", sites)
     missing = [name for name in sites if name not in truth]
     if missing:
         raise ValueError(f"calibration: the model has no site {missing[0]!r} to test; it has {', '.join(truth)}.")
     return tuple(sites)
+
+
+def _names(argument: str, value: str | tuple[str, ...]) -> tuple[str, ...]:
+    if isinstance(value, str):
+        return (value,)
+    if not isinstance(value, (tuple, list)) or not all(isinstance(name, str) for name in value):
+        raise TypeError(f"calibration: `{argument}` must be names of sites; got {describe(value)}.")
+    return tuple(value)
+
+
+def check_quantities(where: str, quantities: Mapping[str, Quantity] | None) -> Mapping[str, Quantity]:
+    """Test quantities by name."""
+    return check_instance(where, "quantities", {} if quantities is None else quantities, Mapping, "a mapping by name")
 
 
 def site_quantity(name: str) -> Quantity:

@@ -8,8 +8,15 @@ from typing import Any
 
 from jaxtyping import Array, Key
 
+from numpyro_inverse._checks import check_flag
 from numpyro_inverse.calibration.ranks._posteriors import Call
-from numpyro_inverse.calibration.ranks._problem import Quantity, problem_of, site_quantity, tested_sites
+from numpyro_inverse.calibration.ranks._problem import (
+    Quantity,
+    check_quantities,
+    problem_of,
+    site_quantity,
+    tested_sites,
+)
 from numpyro_inverse.calibration.ranks._rank_study import RankStudy, rank_study
 
 LOG_LIKELIHOOD = "log_likelihood"
@@ -47,6 +54,7 @@ def sbc(
     devices. Correlated draws are thinned to their effective number (without, chains of autocorrelation 0.9 are
     rejected in 63 % of correct studies).
 
+    >>> # not run: docs/calibration.md does it
     >>> mcmc = MCMC(NUTS(model), num_warmup=300, num_samples=500)  # doctest: +SKIP
     >>> study = sbc(model, mcmc, num_datasets=500, rng_key=jax.random.key(0))  # doctest: +SKIP
     >>> print(study.verdict(), study.table)  # doctest: +SKIP
@@ -91,16 +99,18 @@ def sbc(
         Talts et al., arXiv:1804.06788; Modrák et al., Bayesian Analysis 20 (2025) 461-488, on data-dependent
         quantities; Säilynoja, Bürkner & Vehtari, Statistics and Computing 32 (2022), on the bands.
     """
+    check_flag("sbc", "log_likelihood", log_likelihood)
+    quantities = check_quantities("sbc", quantities)
     problem = problem_of(model, model_args, model_kwargs, observed)
     call = Call(problem.args, problem.kwargs, num_draws, num_warmup, num_samples, num_steps)
     tested = {name: site_quantity(name) for name in tested_sites(problem, sites)}
     needed = tuple(dict.fromkeys([*tested, *(problem.latent_sites() if log_likelihood else ())]))
     if log_likelihood:
         tested[LOG_LIKELIHOOD] = problem.log_likelihood
-    clash = set(tested) & set(quantities or {})
+    clash = set(tested) & set(quantities)
     if clash:
         raise ValueError(f"sbc: `quantities` has names that are tested already: {', '.join(sorted(clash))}.")
-    tested |= quantities or {}
+    tested |= quantities
     return rank_study(
         problem,
         inference,

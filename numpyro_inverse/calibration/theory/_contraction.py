@@ -11,6 +11,8 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 from scipy.special import gamma, zeta
 
+from numpyro_inverse._checks import check_count, check_finite, check_key
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from pandas import DataFrame
@@ -286,13 +288,13 @@ def contraction(
     Raises:
         ValueError: fewer than two different levels, a level that is not positive, too few modes for the largest n.
     """
-    levels = np.sort(np.asarray(noise_levels, float))[::-1]
+    check_key("contraction", "rng_key", rng_key)
+    levels = np.sort(np.ravel(np.asarray(check_finite("contraction", "noise_levels", noise_levels), float)))[::-1]
     if len(np.unique(levels)) < 2 or not np.all((levels > 0) & np.isfinite(levels)):
         raise ValueError(
             f"contraction: `noise_levels` must be two or more different positive numbers; got {noise_levels}."
         )
-    if num_datasets < 2:
-        raise ValueError(f"contraction: `num_datasets` must be 2 or more; got {num_datasets}.")
+    check_count("contraction", "num_datasets", num_datasets, 2)
     n = levels**-2
     family.check(float(n[-1]))
     rng = np.random.default_rng(np.asarray(jax.random.key_data(rng_key)).ravel())

@@ -18,6 +18,8 @@ import scipy.linalg
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Key
 
+from numpyro_inverse._checks import check_callable, check_count, check_finite, check_fraction, check_instance, check_key
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from pandas import DataFrame
@@ -103,8 +105,9 @@ def mc_dropout(
     Raises:
         ValueError: fewer than two draws; outputs that are not finite, or that do not vary (dropout is off).
     """
-    if num_draws < 2:
-        raise ValueError(f"mc_dropout: `num_draws` must be 2 or more; got {num_draws}.")
+    check_key("mc_dropout", "rng_key", rng_key)
+    check_callable("mc_dropout", "network", network, "a function of input and key")
+    check_count("mc_dropout", "num_draws", num_draws, 2)
     outputs = jax.jit(jax.vmap(lambda k: network(y, k)))(jax.random.split(rng_key, num_draws))
     draws = np.asarray(outputs, float).reshape(num_draws, -1)
     if not np.all(np.isfinite(draws)):
@@ -243,12 +246,14 @@ def dropout_vs_posterior(
     Raises:
         ValueError: data of another length; ``keep`` outside (0, 1).
     """
-    y = np.asarray(y, float)
-    if y.shape != (len(problem.forward),) or not 0 < keep < 1:
-        raise ValueError(
-            f"dropout_vs_posterior: `y` must have shape ({len(problem.forward)},) and `keep` lie in (0, 1); got "
-            f"{y.shape} and {keep}."
-        )
+    where = "dropout_vs_posterior"
+    check_instance(where, "problem", problem, LinearProblem, "a LinearProblem")
+    check_key(where, "rng_key", rng_key)
+    check_fraction(where, "keep", keep)
+    check_count(where, "num_draws", num_draws, 2)
+    y = np.asarray(check_finite(where, "y", y), float)
+    if y.shape != (len(problem.forward),):
+        raise ValueError(f"{where}: `y` must have shape ({len(problem.forward)},); got {y.shape}.")
     w = problem.mean_map
     _, u = np.linalg.eigh(problem._data_covariance)
 

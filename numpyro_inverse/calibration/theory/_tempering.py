@@ -13,6 +13,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Key, PyTree
 from numpyro.infer import MCMC
 
+from numpyro_inverse._checks import check_callable, check_count, check_key, check_positive_number
 from numpyro_inverse.infer import TemperedSGLD
 
 if TYPE_CHECKING:
@@ -100,10 +101,14 @@ def measure_temperature(
             the mean, where the prediction has no meaning.
         RuntimeError: the chain leaves the finite numbers.
     """
-    if not (step_size > 0 and noise_scale > 0):
-        raise ValueError(
-            f"measure_temperature: `step_size` and `noise_scale` must be positive; got {step_size} and {noise_scale}."
-        )
+    where = "measure_temperature"
+    check_callable(where, "potential", potential, "a function of one point")
+    check_key(where, "rng_key", rng_key)
+    check_positive_number(where, "step_size", step_size)
+    check_positive_number(where, "noise_scale", noise_scale)
+    check_count(where, "num_warmup", num_warmup, 0)
+    check_count(where, "num_samples", num_samples)
+    check_count(where, "num_chains", num_chains)
     flat, unravel = ravel_pytree(start)
     if flat.size > LARGEST_HESSIAN:
         raise ValueError(

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
+from numpyro_inverse._checks import check_key
 from numpyro_inverse.calibration.two_sample._classifier import features_of, ridge
 from numpyro_inverse.calibration.two_sample._significance import (
     SignificanceTest,
@@ -38,6 +39,7 @@ def c2st(
     References:
         Lopez-Paz & Oquab, ICLR 2017.
     """
+    check_key("c2st", "rng_key", rng_key)
     check_permutations("c2st", num_permutations)
     first, second = checked_pair("c2st", x, y)
     both = np.concatenate([first, second])

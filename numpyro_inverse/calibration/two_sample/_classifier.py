@@ -20,8 +20,10 @@ MAX_PRODUCTS = 300  # of pairs of numbers; beyond, squares only
 RIDGE = 1e-2  # of the mean squared feature, times the number of points
 
 
-def features_of(reference: Float[np.ndarray, "n d"], key: Array) -> Callable[[Array], Float[Array, "... p"]]:
-    """A feature map, scaled by ``reference``."""
+def features_of(
+    reference: Float[np.ndarray, "n d"], key: Array, waves: float = 1.0
+) -> Callable[[Array], Float[Array, "... p"]]:
+    """A feature map, scaled by ``reference``; ``waves`` is the weight of the random ones."""
     centre, spread = np.mean(reference, axis=0), np.std(reference, axis=0)
     spread = np.where(spread > 0, spread, 1.0)
     d = reference.shape[1]
@@ -32,8 +34,8 @@ def features_of(reference: Float[np.ndarray, "n d"], key: Array) -> Callable[[Ar
 
     def features(x: Array) -> Array:
         z = (x - centre) / spread
-        waves = jnp.cos(z @ frequency + phase)
-        return jnp.concatenate([jnp.ones((*z.shape[:-1], 1)), z, z[..., rows] * z[..., columns], waves], axis=-1)
+        random = waves * jnp.cos(z @ frequency + phase)
+        return jnp.concatenate([jnp.ones((*z.shape[:-1], 1)), z, z[..., rows] * z[..., columns], random], axis=-1)
 
     return features
 

@@ -8,8 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Array, Float
 
+from numpyro_inverse._checks import check_count, check_finite
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+SYMMETRIC = 1e-5  # of the largest entry: rounding in single precision
 
 
 @dataclass(frozen=True)
@@ -62,16 +66,15 @@ def checked_draws(name: str, argument: str, draws: Float[Array, "n *shape"]) -> 
     """Draws as rows.
 
     Raises:
+        TypeError: what are no real numbers.
         ValueError: fewer than ten draws, numbers that are not finite, or draws that are all the same.
     """
-    rows = np.asarray(draws)
+    rows = np.asarray(check_finite(name, argument, draws))
     if rows.ndim == 0 or len(rows) < 10:
         raise ValueError(f"{name}: `{argument}` needs 10 draws at least, first axis; got shape {rows.shape}.")
     rows = rows.reshape(len(rows), -1).astype(float)
-    if not np.all(np.isfinite(rows)):
-        raise ValueError(f"{name}: `{argument}` has numbers that are not finite.")
-    if np.all(rows == rows[:1]):
-        raise ValueError(f"{name}: all draws of `{argument}` are identical.")
+    if rows.shape[1] == 0 or np.all(rows == rows[:1]):
+        raise ValueError(f"{name}: all draws of `{argument}` are identical; got shape {np.shape(draws)}.")
     return rows
 
 
@@ -87,7 +90,30 @@ def checked_pair(name: str, x: Float[Array, "n *shape"], y: Float[Array, "m *sha
     return first, second
 
 
-def check_permutations(name: str, num_permutations: int) -> None:
-    """Raises ValueError if fewer than 19, with which a p-value cannot be below 0.05."""
-    if num_permutations < 19:
-        raise ValueError(f"{name}: `num_permutations` must be 19 or more; got {num_permutations}.")
+def check_permutations(name: str, number: int, argument: str = "num_permutations") -> int:
+    """19 or more, for with fewer a p-value cannot be below 0.05."""
+    return check_count(name, argument, number, 19)
+
+
+def check_covariance(
+    name: str, argument: str, covariance: Float[np.ndarray, "*batch d d"], *, singular: bool = False
+) -> Float[np.ndarray, "*batch d d"]:
+    """Symmetric, positive definite matrices, symmetric to the last bit when they leave.
+
+    Raises:
+        ValueError: an asymmetric or indefinite one; a singular one unless that is allowed.
+    """
+    flipped = np.swapaxes(covariance, -1, -2)
+    scale = np.max(np.abs(covariance), axis=(-1, -2), keepdims=True, initial=0.0)
+    if np.any(np.abs(covariance - flipped) > SYMMETRIC * scale):
+        raise ValueError(
+            f"{name}: `{argument}` must be symmetric; entries differ from their mirror images by as much as "
+            f"{np.max(np.abs(covariance - flipped)):.3g}."
+        )
+    covariance = (covariance + flipped) / 2
+    smallest = np.linalg.eigvalsh(covariance)[..., 0] if covariance.size else np.ones(1)
+    least = -SYMMETRIC * scale[..., 0, 0] if singular else np.zeros(())
+    if np.any(smallest < least) or (not singular and np.any(smallest <= 0)):
+        kind = "positive semi-definite" if singular else "positive definite"
+        raise ValueError(f"{name}: `{argument}` must be {kind}; the smallest eigenvalue is {np.min(smallest):.3g}.")
+    return covariance

@@ -8,20 +8,28 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import blackjax
+import equinox.internal as eqxi
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Bool, Float, Int, PyTree
+from jaxtyping import Array, Bool, Float, Int, PyTree, UInt
 from numpyro.infer.gibbs import GIBBS_SITES_KWARG
 from numpyro.infer.initialization import init_to_uniform
-from numpyro.util import is_prng_key
+from numpyro.util import identity, is_prng_key
 
+from numpyro_inverse._checks import check_positive
 from numpyro_inverse._model import Trace
 from numpyro_inverse.infer.blackjax import _algorithms as bridge
-from numpyro_inverse.infer.kernels._base import GradientKernel, KernelState, Move, Point, seeded_potential
-from numpyro_inverse.infer.kernels._unadjusted import raise_if
+from numpyro_inverse.infer.kernels._base import GradientKernel, KernelState, Move, Point, counted, seeded_potential
+from numpyro_inverse.infer.kernels._failures import Failure
+from numpyro_inverse.infer.kernels._raise_if import raise_if
 from numpyro_inverse.infer.laplace import Reference, prior_reference
+
+OTHER_PARTICLES = (
+    "BlackJAX: the particles of this state, of iteration {}, are of the posterior for other model arguments; start a "
+    "new run instead of continuing it."
+)
 
 
 class BlackJAXState(NamedTuple):
@@ -33,10 +41,15 @@ class BlackJAXState(NamedTuple):
         potential_energy: minus the log density at ``z``.
         accept_prob: of the last move; 1 for algorithms that do not reject.
         mean_accept_prob: its mean over the moves after the warm-up.
-        diverging: BlackJAX called the last move divergent.
+        diverging: BlackJAX called the last move divergent, or, if it does not say, accepted it with probability 0.
         step_size: of the last move; 0 for algorithms without one.
         num_steps: integrator steps, or evaluations of the likelihood, of the last move.
         num_grads: gradients that the last move took.
+        num_failures: divergent moves so far that ended where the log density is not a number, or zero, as far as
+            BlackJAX's info shows it (Hamiltonian and microcanonical algorithms).
+        first_failure: iteration of the first of them; -1 if there is none.
+        failed_at: its point, flat; where the chain was if it is not known.
+        fingerprint: of the model arguments that ``algorithm_state`` is for.
         info: every scalar in BlackJAX's ``info``, by name (``"info.energy"``).
         parameters: what the warm-up found, by name (``"parameters.L"``).
         algorithm_state: BlackJAX's own state.
@@ -53,6 +66,10 @@ class BlackJAXState(NamedTuple):
     step_size: Float[Array, ""]
     num_steps: Int[Array, ""]
     num_grads: Int[Array, ""]
+    num_failures: Int[Array, ""]
+    first_failure: Int[Array, ""]
+    failed_at: Float[Array, "n"]
+    fingerprint: UInt[Array, ""]
     info: dict[str, Array]
     parameters: dict[str, Any]
     algorithm_state: Any
@@ -154,11 +171,8 @@ class BlackJAX(GradientKernel):
         unknown = sorted(set(given) - known)
         if unknown and not any(p.kind is p.VAR_KEYWORD for p in signature.values()):
             raise ValueError(f"BlackJAX: {name} has no parameter {unknown[0]!r}; it has {', '.join(sorted(known))}.")
-        step_size = given.get("step_size", 1.0)
-        if not isinstance(step_size, jax.core.Tracer) and not np.all(
-            (np.asarray(step_size) > 0) & np.isfinite(step_size)
-        ):
-            raise ValueError(f"BlackJAX: `step_size` must be positive; got {step_size}.")
+        if "step_size" in given:
+            check_positive("BlackJAX", "step_size", given["step_size"])
         missing = [parameter for parameter in bridge.needed(algorithm) if parameter not in given]
         if warmup is True:
             default = bridge.default_warmup(algorithm)
@@ -270,6 +284,10 @@ class BlackJAX(GradientKernel):
             step_size=self._size_of_step(parameters, x.dtype),
             num_steps=first.num_grads,
             num_grads=first.num_grads,
+            num_failures=first.num_failures,
+            first_failure=first.first_failure,
+            failed_at=first.failed_at,
+            fingerprint=first.fingerprint,
             info={k: jnp.zeros((), jnp.result_type(v)) for k, v in _scalars(info).items()},
             parameters=parameters,
             algorithm_state=jax.tree.map(jnp.asarray, state),
@@ -287,6 +305,7 @@ class BlackJAX(GradientKernel):
 
     def _sample_one(self, state: Any, model_args: tuple, model_kwargs: dict[str, Any] | None) -> Any:
         """The next state; in warm-up iterations the adapted chain rests where the adaptation left it."""
+        state = self._renewed(state, model_args, model_kwargs)
         _, unravel = ravel_pytree(state.z)
         target = self._view(state.reference, unravel, model_args, model_kwargs)
         adapt = partial(self._adapt, target=target, unravel=unravel)
@@ -305,10 +324,13 @@ class BlackJAX(GradientKernel):
         x, parameters = self._adapted(target, key, ravel_pytree(state.z)[0])
         parameters = jax.tree.map(lambda new, old: jnp.asarray(new, old.dtype), parameters, state.parameters)
         bad = ~jnp.all(jnp.asarray([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves((x, parameters))]))
+        if "step_size" in parameters:
+            bad = bad | ~jnp.all(parameters["step_size"] > 0)
         name = bridge.name_of(self._algorithm)
         message = (
-            f"BlackJAX: the warm-up of {name} at iteration {{}} ended with parameters that are not finite. Take more "
-            "warm-up iterations, other `init_params`, or give the parameters."
+            f"BlackJAX: the warm-up of {name} at iteration {{}} ended with parameters that are not finite, or with a "
+            "step size of 0, as it does where the log density is not a number near the chain. Take more warm-up "
+            "iterations, other `init_params`, or give the parameters."
         )
         x = raise_if(bad, state.i, message, x)
         if "temperature" in parameters:
@@ -340,6 +362,7 @@ class BlackJAX(GradientKernel):
             step_size=self._size_of_step(state.parameters, move.point.x.dtype),
             num_steps=jnp.asarray(move.adapt_state, int),
             num_grads=jnp.asarray(move.num_grads, int),
+            **counted(state, move.failure),
             info={k: jnp.asarray(v, state.info[k].dtype) for k, v in _scalars(info).items()},
             algorithm_state=_like(inner, state.algorithm_state),
             rng_key=rng_key,
@@ -356,7 +379,10 @@ class BlackJAX(GradientKernel):
             value = target.batch_log_density(x, key)
         bad = ~(jnp.all(jnp.isfinite(x)) & jnp.isfinite(value))
         if self._algorithm is blackjax.sgld:
-            message = "BlackJAX: sgld is unstable at iteration {}: `step_size` is too large for the curvature."
+            message = (
+                "BlackJAX: sgld is unstable at iteration {}: `step_size` is too large for the curvature, or the log "
+                "density is not a number there."
+            )
             x = raise_if(bad, state.i, message, x)
         found = _scalars(info)
         steps = found.get("num_integration_steps", found.get("subiter", jnp.ones((), int)))
@@ -367,12 +393,25 @@ class BlackJAX(GradientKernel):
         else:
             grads = steps * (2 if bridge.one_of(self._algorithm, bridge.MICROCANONICAL) else 1)
         accept_prob = jnp.clip(jnp.nan_to_num(found.get("acceptance_rate", jnp.ones(()))), 0, 1).astype(x.dtype)
-        diverging = jnp.asarray(found.get("is_divergent", ~jnp.asarray(found.get("nonans", True))), bool)
+        # What says nothing of divergences rejects hopeless proposals, and those without a density, with certainty.
+        hopeless = ~jnp.asarray(found.get("nonans", found.get("acceptance_rate", 1.0) > 0))
+        diverging = jnp.asarray(found.get("is_divergent", hopeless), bool)
         point = Point(x, -jnp.asarray(value, x.dtype), x[:0])
-        return Move(point, accept_prob, diverging, grads, steps)  # type: ignore[arg-type]
+        failure = _failure(info, found, diverging, ravel_pytree(state.z)[0])
+        return Move(point, point, accept_prob, diverging, grads, steps, failure)  # type: ignore[arg-type]
 
     def _move(self, key: Array, here: Point, state: Any, target: Callable) -> Move:
         raise NotImplementedError("BlackJAX moves its own state; see `sample`.")
+
+    def _renewed(self, state: Any, args: tuple, kwargs: dict[str, Any] | None) -> Any:
+        """The state for these model arguments, which may be others than those that it was made with."""
+        state, stale = super()._check_arguments(state, args, kwargs)
+        if stale is None:
+            return state
+        if bridge.one_of(self._algorithm, bridge.smc.SMC):
+            return state._replace(i=raise_if(stale, state.i, OTHER_PARTICLES, state.i))
+        # Over all chains, so that a batch of chains none of which is stale evaluates nothing.
+        return jax.lax.cond(eqxi.unvmap_any(stale), lambda s: self.refresh(s, args, kwargs), identity, state)
 
     def refresh(self, state: Any, model_args: tuple, model_kwargs: dict[str, Any] | None) -> Any:
         """The state for other model arguments, as Gibbs sampling needs it; a momentum is kept."""
@@ -385,7 +424,9 @@ class BlackJAX(GradientKernel):
             names = ("momentum", "slice", "random_generator_arg", "particles", "turn")
             kept = {k: getattr(old, k) for k in names if hasattr(old, k) and hasattr(new, "_replace")}
             new = new._replace(**kept) if kept else new
-            return state._replace(potential_energy=-target.log_density(x), algorithm_state=_like(new, old))
+            mark = jnp.broadcast_to(self._mark(model_args, model_kwargs), state.fingerprint.shape)
+            energy = -target.log_density(x)
+            return state._replace(potential_energy=energy, algorithm_state=_like(new, old), fingerprint=mark)
 
         return again(state) if is_prng_key(state.rng_key) else jax.vmap(again)(state)
 
@@ -422,6 +463,20 @@ def _placeholder(leaf: Any, dtype: Any) -> Array:
 def _scalars(info: Any) -> dict[str, Any]:
     fields = info._asdict() if hasattr(info, "_asdict") else {}
     return {k: v for k, v in fields.items() if isinstance(v, (bool, int, float)) or getattr(v, "shape", None) == ()}
+
+
+def _failure(info: Any, found: dict[str, Any], diverging: Array, here: Float[Array, "n"]) -> Failure:
+    """Whether a divergent move ended at a point without a log density, and the point, if BlackJAX shows it."""
+    names = ("trajectory_leftmost_state", "trajectory_rightmost_state", "proposal")
+    shown: list[Any] = [getattr(info, name, None) for name in names]
+    ends = [end for end in shown if hasattr(end, "logdensity") and hasattr(end, "position")]
+    failed = ~jnp.asarray(found.get("nonans", True))
+    at = here
+    for end in ends:
+        bad = diverging & ~jnp.isfinite(end.logdensity)
+        at = jnp.where(bad & ~failed, end.position, at)
+        failed = failed | bad
+    return Failure(failed, at)
 
 
 def _has_gradient(inner: Any) -> bool:

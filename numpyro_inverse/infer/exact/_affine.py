@@ -18,7 +18,7 @@ from numpyro_inverse._model import (
     trace_at,
 )
 from numpyro_inverse.infer.exact._gaussian_site import describe, gaussian_site, is_gaussian, size
-from numpyro_inverse.infer.exact._requirements import require_gaussian_sites, with_improper_at_zero
+from numpyro_inverse.infer.exact._requirements import require_gaussian_sites
 
 
 class Affine(NamedTuple):
@@ -51,7 +51,7 @@ class Checks(NamedTuple):
 
     finite: dict[str, Array]  # is everything finite?
     scale_change: dict[str, Array]  # largest relative change of a scale with the latents
-    bend: dict[str, Array]  # norm of the departure from the linearisation, in noise standard deviations
+    bend: dict[str, Array]  # norm of the departure from the linearization, in noise standard deviations
     size: dict[str, Array]  # norm of the whitened residual, in noise standard deviations
     constant_change: dict[str, Array]  # change of the log density of an observed site that is not Gaussian
 
@@ -64,7 +64,7 @@ class AffineModel:
 
     def __init__(self, model: Callable, args: tuple, kwargs: dict[str, Any] | None, caller: str = "ExactGaussian"):
         self.model, self.args, self.kwargs, self.caller = model, args, kwargs or {}, caller
-        trace = abstract_trace(with_improper_at_zero(self.model), self.args, self.kwargs)
+        trace = abstract_trace(self.model, self.args, self.kwargs)
         require_gaussian_sites(trace, caller)
         latent, observed = latent_sites(trace), observed_sites(trace)
         self.shapes = {name: tuple(site["fn"].shape()) for name, site in latent.items()}
@@ -122,7 +122,7 @@ class AffineModel:
         }
 
     def affine(self) -> Affine:
-        """The model linearised at the prior mean: exact if the model is what :meth:`check` verifies."""
+        """The model linearized at the prior mean: exact if the model is what :meth:`check` verifies."""
 
         def residual(noise):
             parts = list(self.residuals(noise).values())
@@ -134,7 +134,7 @@ class AffineModel:
         return Affine(offset, lambda x: -minus_forward(x), lambda y: -transpose(y)[0])
 
     def check(self, key: Array) -> Checks:
-        """Compare the model with its linearisation at the prior mean, at three random points."""
+        """Compare the model with its linearization at the prior mean, at three random points."""
         origin = jnp.zeros(self.size, self.dtype)
         noise = jax.random.normal(key, (3, self.size), self.dtype) * jnp.array([1, 1, 4], self.dtype)[:, None]
         base, linear = jax.linearize(self.residuals, origin)
@@ -203,8 +203,8 @@ class AffineModel:
             if not float(bend) <= max(tolerance, rounding * length):
                 raise ValueError(
                     f"{here}: the mean of site {name!r} is not affine in the latents: at a draw from the prior it "
-                    f"is {float(bend):.3g} noise standard deviations off its linearisation ({float(bend) / length:.2g} "
-                    f"of the residual; allowed: {max(tolerance, rounding * length):.2g}). Use NUTS, or linearise the "
+                    f"is {float(bend):.3g} noise standard deviations off its linearization ({float(bend) / length:.2g} "
+                    f"of the residual; allowed: {max(tolerance, rounding * length):.2g}). Use NUTS, or linearize the "
                     "model yourself."
                 )
 

@@ -18,9 +18,11 @@ from numpyro.infer.mcmc import MCMCKernel
 from numpyro.infer.util import constrain_fn
 from numpyro.util import identity, is_prng_key
 
+from numpyro_inverse._checks import check_callable, check_count, check_positive_number, is_traced
+from numpyro_inverse._fingerprint import fingerprint
 from numpyro_inverse.infer.exact._affine import AffineModel, rounding_allowance
 from numpyro_inverse.infer.exact._gaussian_posterior import Factored, GaussianPosterior, gaussian_posterior
-from numpyro_inverse.infer.whitening._whiten import whiten
+from numpyro_inverse.infer.whitening import whiten
 
 HERE = "ExactGaussian"
 DENSE_LIMIT = 2048  # latent numbers, or data if they are fewer, up to which the covariance's root is dense
@@ -58,9 +60,9 @@ class ExactGaussian(MCMCKernel):
     taken by :func:`jax.linearize`. One of these ways to draw is chosen when a run starts:
 
     - :math:`H` is diagonal, as for a field under a convolution with the grid's own boundary: one product with its root;
-    - up to 2048 latent numbers or data: a dense root in the smaller of the two spaces, from a QR factorisation of
+    - up to 2048 latent numbers or data: a dense root in the smaller of the two spaces, from a QR factorization of
       :math:`(\tilde A; I)` or of :math:`(\tilde A^T; I)`, so that few data cost the same on any grid;
-    - else perturb-then-optimise, matrix-free: solve
+    - else perturb-then-optimize, matrix-free: solve
       :math:`H x = \tilde A^T (r_0 + \epsilon_1) + \epsilon_2` by conjugate gradients preconditioned by an estimate of
       the diagonal of :math:`H`.
 
@@ -86,8 +88,8 @@ class ExactGaussian(MCMCKernel):
             discrete, masked, improper, complex or not Gaussian; a likelihood that is not Gaussian; a mean that is not
             affine; a scale that depends on latents; data that are not finite, complex under a real distribution, of a
             shape that does not fit or would be broadcast against that of the distribution; a scaled density; an
-            ``obs_mask``; a dense posterior spoilt by rounding. Also
-            for ``model`` not callable, and ``tolerance`` or ``max_steps`` not positive.
+            ``obs_mask``; a dense posterior spoiled by rounding. Also for ``tolerance`` or ``max_steps`` not positive.
+        TypeError: ``model`` not callable, ``tolerance`` or ``max_steps`` no numbers.
         RuntimeError: a draw misses ``tolerance`` within ``max_steps``, or a state made with other model arguments is
             continued. It is raised inside compiled code (``equinox.error_if``; JAX shows it as ``JaxRuntimeError`` or
             ``ValueError``, with the message), so it appears when ``run`` returns or the draws are first looked at, for
@@ -98,16 +100,12 @@ class ExactGaussian(MCMCKernel):
         A1895-A1910; Hestenes & Stiefel, J. Res. Natl. Bur. Stand. 49 (1952) 409-436.
     """
 
+    needs_density = True  # a factor that is known by its gradient alone does not make a Gaussian law
+
     def __init__(self, model: Callable, *, tolerance: float | None = None, max_steps: int = 1000):
-        if not callable(model):
-            raise ValueError(f"{HERE}: `model` must be a NumPyro model; got {type(model).__name__}.")
-        if tolerance is not None and not 0 < tolerance < np.inf:
-            raise ValueError(f"{HERE}: `tolerance` must be positive; got {tolerance}.")
-        if int(max_steps) != max_steps or max_steps < 1:
-            raise ValueError(f"{HERE}: `max_steps` must be a positive integer; got {max_steps}.")
-        self._model = model
-        self._tolerance = tolerance
-        self._max_steps = int(max_steps)
+        self._model = check_callable(HERE, "model", model, "a NumPyro model")
+        self._tolerance = None if tolerance is None else check_positive_number(HERE, "tolerance", tolerance)
+        self._max_steps = check_count(HERE, "max_steps", max_steps)
 
     @property
     def model(self) -> Callable:
@@ -297,9 +295,9 @@ class ExactGaussian(MCMCKernel):
         posterior = self._posterior(args, kwargs, dense_limit=SUMMARY_LIMIT)
         if not isinstance(posterior, Factored):
             raise ValueError(
-                f"{HERE}.log_evidence: the determinant needs a dense factorisation of {model.size} latent numbers, or "
-                f"of the data; the limit is {SUMMARY_LIMIT}. Compare models on a coarser grid (`grid.coarsened()`), or make "
-                "the prior and the operator share a transform (a field under a convolution with its grid's boundary)."
+                f"{HERE}.log_evidence: the determinant needs a dense factorization of {model.size} latent numbers, or "
+                f"of the data; the limit is {SUMMARY_LIMIT}. Compare models on a coarser grid (`grid.coarsened()`), or "
+                "make prior and operator share a transform (a field under a convolution with its grid's boundary)."
             )
 
         return jax.jit(lambda: posterior.log_evidence(model.affine()) + model.log_normalizer())()
@@ -321,25 +319,3 @@ class ExactGaussian(MCMCKernel):
         return {
             k: jnp.shape(b) for k, (bend, size, b) in jax.jit(bends)().items() if float(bend) <= allowed * float(size)
         }
-
-
-def is_traced(args: tuple, kwargs: dict[str, Any] | None) -> bool:
-    """Whether a model argument is a tracer."""
-    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((args, kwargs)))
-
-
-def fingerprint(tree: Any) -> UInt[Array, ""]:
-    """A hash of all numbers in a tree, the same in every compiled program."""
-    total = jnp.zeros((), jnp.uint32)
-    for place, leaf in enumerate(jax.tree.leaves(tree)):
-        if not isinstance(leaf, (bool, int, float, np.ndarray, np.generic, jax.Array)):
-            continue
-        x = jnp.ravel(jnp.asarray(leaf))
-        if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
-            x = jnp.ravel(jax.random.key_data(x))
-        if jnp.issubdtype(x.dtype, jnp.complexfloating):
-            x = jnp.concatenate([x.real, x.imag])
-        x = x.astype(jnp.uint32) if x.dtype.itemsize < 4 else jax.lax.bitcast_convert_type(x, jnp.uint32).ravel()
-        weights = 2 * jnp.arange(x.size, dtype=jnp.uint32) * jnp.uint32(2654435761) + jnp.uint32(2 * place + 1)
-        total += jnp.sum(x * weights, dtype=jnp.uint32)
-    return total

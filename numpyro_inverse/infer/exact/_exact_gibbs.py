@@ -12,17 +12,19 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpyro
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, UInt
 from numpyro import handlers
 from numpyro.infer import NUTS
 from numpyro.infer.mcmc import MCMCKernel
 from numpyro.infer.util import constrain_fn
 from numpyro.util import is_prng_key
 
+from numpyro_inverse._checks import check_callable, check_positive_number, describe, is_traced
+from numpyro_inverse._fingerprint import fingerprint
 from numpyro_inverse._model import Site, abstract_trace, latent_sites, trace_at
 from numpyro_inverse.distributions._reparametrized import domain_of
 from numpyro_inverse.infer.exact._affine import AffineModel
-from numpyro_inverse.infer.exact._exact_gaussian import DENSE_LIMIT, is_traced
+from numpyro_inverse.infer.exact._exact_gaussian import DENSE_LIMIT
 from numpyro_inverse.infer.exact._gaussian_posterior import (
     DiagonalRoot,
     Factored,
@@ -31,11 +33,14 @@ from numpyro_inverse.infer.exact._gaussian_posterior import (
     gaussian_posterior,
     quadratic_log_evidence,
 )
-from numpyro_inverse.infer.exact._requirements import with_improper_at_zero
-from numpyro_inverse.infer.whitening._whiten import whiten
+from numpyro_inverse.infer.exact._requirements import improper_at_rest
+from numpyro_inverse.infer.exact._still import Still
+from numpyro_inverse.infer.whitening import LATENT, whiten
 
 HERE = "ExactGibbs"
-LATENT = "_latent"  # what `whiten` appends to the name of a field
+
+
+STALE = f"{HERE}: this state was made with other model arguments; start a new run instead of continuing it."
 
 
 class ExactGibbsState(NamedTuple):
@@ -43,10 +48,11 @@ class ExactGibbsState(NamedTuple):
 
     Attributes:
         i: iteration, warm-up included.
-        z: hyperparameters in unconstrained space, and the marginalised sites, fields as white noise.
+        z: hyperparameters in unconstrained space, and the marginalized sites, fields as white noise.
         hyper: state of the kernel that moves the hyperparameters.
         error: bound of any linear functional's error of the field's draw, in its posterior standard deviations.
         template: how the field is drawn.
+        fingerprint: of the model's arguments.
         rng_key: key of the next draw.
     """
 
@@ -55,6 +61,7 @@ class ExactGibbsState(NamedTuple):
     hyper: Any
     error: Float[Array, ""]
     template: Factored
+    fingerprint: UInt[Array, ""]
     rng_key: Array
 
     @property
@@ -74,7 +81,7 @@ class ExactGibbsState(NamedTuple):
 
     @property
     def potential_energy(self) -> Array:
-        """Minus the log density of the hyperparameters, the field marginalised."""
+        """Minus the log density of the hyperparameters, the field marginalized."""
         return self.hyper.potential_energy
 
     @property
@@ -100,7 +107,7 @@ class ExactGibbs(MCMCKernel):
               \tilde A| + m \log 2 \pi\bigr) - \log|S|,
 
     all of them functions of :math:`\theta`. Where :math:`H = I + \tilde A^T \tilde A` is diagonal (a field under a
-    convolution with its grid's boundary) it costs three products with the forward map, else a QR factorisation of
+    convolution with its grid's boundary) it costs three products with the forward map, else a QR factorization of
     at most 2048 columns, one for each latent number or each datum, whichever are fewer; that the diagonal is one is
     verified at every draw.
 
@@ -111,23 +118,26 @@ class ExactGibbs(MCMCKernel):
     hyperparameters' kernel, ``hyper.name`` for any other of its fields, and ``error`` of the field's draw.
 
     Args:
-        model: a NumPyro model. Given the other latents, the marginalised sites are as :class:`ExactGaussian` wants its
+        model: a NumPyro model. Given the other latents, the marginalized sites are as :class:`ExactGaussian` wants its
             latents; locations, scales and the forward map may depend on the others in any differentiable way.
         kernel: from the marginal model to a kernel for the hyperparameters: ``NUTS``, ``MALA``, a ``partial`` of them.
-        sites: names of the sites to marginalise; default: the fields.
+            Where none is left (all are conditioned, or other blocks' of ``Gibbs``) it is not used.
+        sites: names of the sites to marginalize; default: the fields.
         tolerance: largest ``error`` of a draw of the field. Default: 1e-2 in single, 1e-6 in double precision.
 
     Raises:
         ValueError: at the start of a run, naming the site: no field and no ``sites``; one that the model does not have;
-            no hyperparameter left; a discrete hyperparameter; what :class:`ExactGaussian` refuses at the first
+            a discrete hyperparameter; what :class:`ExactGaussian` refuses at the first
             hyperparameters; more than 2048 latent numbers and data without a diagonal :math:`H`.
-        RuntimeError: a draw of the field misses ``tolerance``; raised inside compiled code as for
-            :class:`ExactGaussian`.
+        RuntimeError: a draw of the field misses ``tolerance``, or a state made with other model arguments is
+            continued; raised inside compiled code as for :class:`ExactGaussian`.
 
     References:
         Liu, J. Am. Stat. Assoc. 89 (1994) 958-966; Rue & Held, Gaussian Markov Random Fields (2005), ch. 4; Fox &
         Norton, SIAM/ASA J. Uncertain. Quantif. 4 (2016) 1191-1218.
     """
+
+    needs_density = True  # a factor that is known by its gradient alone does not make a Gaussian law
 
     def __init__(
         self,
@@ -137,14 +147,14 @@ class ExactGibbs(MCMCKernel):
         sites: Sequence[str] | None = None,
         tolerance: float | None = None,
     ):
-        if not callable(model):
-            raise ValueError(f"{HERE}: `model` must be a NumPyro model; got {type(model).__name__}.")
-        if not callable(kernel):
-            raise ValueError(f"{HERE}: `kernel` must make a kernel from a model, such as NUTS; got {kernel!r}.")
+        check_callable(HERE, "model", model, "a NumPyro model")
+        check_callable(HERE, "kernel", kernel, "what makes a kernel from a model, such as NUTS")
         if isinstance(sites, str):
             raise ValueError(f"{HERE}: `sites` must be a sequence of names; got {sites!r}. Write [{sites!r}].")
-        if tolerance is not None and not 0 < tolerance < float("inf"):
-            raise ValueError(f"{HERE}: `tolerance` must be positive; got {tolerance}.")
+        if sites is not None and not (isinstance(sites, Sequence) and all(isinstance(name, str) for name in sites)):
+            raise TypeError(f"{HERE}: `sites` must be a sequence of names; got {describe(sites)}.")
+        if tolerance is not None:
+            check_positive_number(HERE, "tolerance", tolerance)
         self._model = model
         self._make_kernel = kernel
         self._sites = sites
@@ -205,16 +215,16 @@ class ExactGibbs(MCMCKernel):
         return marginal
 
     def _inspect(self, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Array], list[str]]:
-        """The names of the marginalised sites, whitened; hyperparameters from the prior; all other names."""
-        latent = latent_sites(abstract_trace(with_improper_at_zero(self._model), args, kwargs))
-        white = trace_at(with_improper_at_zero(whiten(self._model)), args, kwargs)
+        """The names of the marginalized sites, whitened; hyperparameters from the prior; all other names."""
+        latent = latent_sites(abstract_trace(self._model, args, kwargs))
+        white = trace_at(improper_at_rest(whiten(self._model)), args, kwargs)
         if not latent:
             raise ValueError(f"{HERE}: the model has no latent site; there is nothing to sample.")
         chosen = self._sites
         if chosen is None:
             chosen = [k for k, s in latent.items() if domain_of(s["fn"]) is not None]
             if not chosen:
-                raise ValueError(f"{HERE}: the model has no field; name the sites to marginalise in `sites`.")
+                raise ValueError(f"{HERE}: the model has no field; name the sites to marginalize in `sites`.")
         unknown = sorted(set(chosen) - set(latent))
         if unknown or not chosen:
             found = ", ".join(map(repr, latent))
@@ -222,8 +232,6 @@ class ExactGibbs(MCMCKernel):
                              f"{HERE}: `sites` is empty; latent are {found}.")  # fmt: skip
         names = tuple(k if k in white and white[k]["type"] == "sample" else k + LATENT for k in chosen)
         hyper = {k: s for k, s in latent_sites(white).items() if k not in names}
-        if not hyper:
-            raise ValueError(f"{HERE}: no hyperparameter is left; use `ExactGaussian`.")
         for name, site in hyper.items():
             if site["fn"].support.is_discrete:
                 raise ValueError(f"{HERE}: hyperparameter {name!r} is discrete; sum it out in the model.")
@@ -235,9 +243,9 @@ class ExactGibbs(MCMCKernel):
         found = gaussian_posterior(model, self.tolerance, 1, DENSE_LIMIT, is_traced(args, kwargs))
         if not isinstance(found, Factored):
             raise ValueError(
-                f"{HERE}: the determinant in the evidence needs a dense factorisation of {model.size} latent numbers, or "
-                f"of the data; the limit is {DENSE_LIMIT}. Use a coarser grid, or let prior and operator share a transform "
-                "(a field under a convolution with its grid's boundary), or NUTS on `whiten(model)`."
+                f"{HERE}: the determinant in the evidence needs a dense factorization of {model.size} latent numbers, "
+                f"or of the data; the limit is {DENSE_LIMIT}. Use a coarser grid, or let prior and operator share a "
+                "transform (a field under a convolution with its grid's boundary), or NUTS on `whiten(model)`."
             )
         return found
 
@@ -250,7 +258,8 @@ class ExactGibbs(MCMCKernel):
             names, hyper, others = self._inspect(model_args, kwargs)
             template = self._template(hyper, model_args, kwargs)
         self._names = names
-        self._kernel = self._make_kernel(self._marginal_model(names, tuple(hyper), others, template))
+        marginal = self._marginal_model(names, tuple(hyper), others, template)
+        self._kernel = self._make_kernel(marginal) if hyper else Still()
         single = is_prng_key(rng_key)
         keys = jax.random.split(rng_key) if single else jnp.swapaxes(jax.vmap(jax.random.split)(rng_key), 0, 1)
         if isinstance(init_params, dict):
@@ -265,7 +274,13 @@ class ExactGibbs(MCMCKernel):
         z = getattr(state, self._kernel.sample_field)
         noise, error, _ = begin(z, keys[1]) if single else jax.vmap(begin)(z, keys[1])
         return ExactGibbsState(
-            i=jnp.zeros(chains, int), z=dict(z) | noise, hyper=state, error=error, template=template, rng_key=keys[1]
+            i=jnp.zeros(chains, int),
+            z=dict(z) | noise,
+            hyper=state,
+            error=error,
+            template=template,
+            fingerprint=fingerprint((model_args, kwargs)),
+            rng_key=keys[1],
         )
 
     def _draw(self, z: Any, template: Factored, key: Array, args: tuple, kwargs: Any) -> tuple:
@@ -298,7 +313,16 @@ class ExactGibbs(MCMCKernel):
             batched = jax.tree.leaves(state.template)[0].ndim > 1
             axes = (0, shared if batched else None, 0)
             noise, error, rng_key = jax.vmap(draw, in_axes=axes)(z, state.template, state.rng_key)
-        return ExactGibbsState(state.i + 1, dict(z) | noise, hyper, error, state.template, rng_key)
+        stale = fingerprint((model_args, model_kwargs or {})) != state.fingerprint
+        error = eqx.error_if(error, stale, STALE)
+        return state._replace(i=state.i + 1, z=dict(z) | noise, hyper=hyper, error=error, rng_key=rng_key)
+
+    def refresh(self, state: Any, model_args: tuple, model_kwargs: dict[str, Any] | None) -> ExactGibbsState:
+        """The state for other model arguments, as Gibbs sampling needs it; how the field is drawn stays."""
+        if self._kernel is None:
+            raise RuntimeError(f"{HERE}: call `init` first.")
+        hyper = self._kernel.refresh(state.hyper, model_args, model_kwargs or {})
+        return state._replace(hyper=hyper, fingerprint=fingerprint((model_args, model_kwargs or {})))
 
     def postprocess_fn(self, model_args: tuple, model_kwargs: dict[str, Any] | None) -> Callable:
         """From ``z`` to constrained values and deterministic sites, the fields among them."""

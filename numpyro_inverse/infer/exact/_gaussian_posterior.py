@@ -1,7 +1,7 @@
 r"""Draws from :math:`N(H^{-1} b, H^{-1})` with :math:`H = I + \tilde A^T \tilde A`: three ways, and the choice.
 
 By a root of the covariance (diagonal, dense, or the identity up to as many directions as there are data), or
-matrix-free by perturb-then-optimise.
+matrix-free by perturb-then-optimize.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import lineax as lx
 from jaxtyping import Array, Float, Int
 from lineax.internal import two_norm
 
+from numpyro_inverse._linalg import power_iteration
 from numpyro_inverse.infer.exact._affine import Affine, AffineModel
 
 DATA_ENTRIES = 2**27  # numbers in the matrix of the data-space root, at most
@@ -54,7 +55,7 @@ class DiagonalRoot(eqx.Module):
 
 
 class DenseRoot(eqx.Module):
-    r""":math:`R^{-1}` with :math:`R^T R = H`, from a QR factorisation of :math:`(\tilde A; I)`.
+    r""":math:`R^{-1}` with :math:`R^T R = H`, from a QR factorization of :math:`(\tilde A; I)`.
 
     QR of the stacked matrix, not Cholesky of :math:`H`: the error is that of the signal-to-noise ratio's condition
     number, not of its square, which decides in single precision.
@@ -89,7 +90,7 @@ class DataRoot(eqx.Module):
     r""":math:`I - \tilde A^T R^{-1} (R^T + I)^{-1} \tilde A` with few data, :math:`R^T R = I + \tilde A \tilde A^T`.
 
     A root of :math:`H^{-1} = I - \tilde A^T (R^T R)^{-1} \tilde A` (Andrews, AIAA J. 6, 1968) that needs triangular
-    matrices of the data's size only; :math:`\log |H| = \log |R^T R|`. R comes from a QR factorisation of
+    matrices of the data's size only; :math:`\log |H| = \log |R^T R|`. R comes from a QR factorization of
     :math:`(\tilde A^T; I)`, for the reason given in :class:`DenseRoot`.
     """
 
@@ -166,7 +167,7 @@ class Preconditioner(eqx.Module):
 
     .. math:: D^{-1/2} \bigl(I + U (\Lambda^{-1} - I) U^T\bigr) D^{-1/2}
 
-    with Ritz pairs :math:`(\Lambda, U)` of the largest eigenvalues of :math:`D^{-1/2} H D^{-1/2}` from randomised
+    with Ritz pairs :math:`(\Lambda, U)` of the largest eigenvalues of :math:`D^{-1/2} H D^{-1/2}` from randomized
     subspace iteration (Halko, Martinsson & Tropp, SIAM Review 53, 2011). Positive definite however rough they are.
     """
 
@@ -199,7 +200,7 @@ class Preconditioner(eqx.Module):
         return jnp.max(jnp.maximum(self.values, 1)) / jnp.min(self.scale) ** 2
 
 
-class PerturbThenOptimise(eqx.Module):
+class PerturbThenOptimize(eqx.Module):
     r"""Draws :math:`H^{-1} (\tilde A^T (r_0 + \epsilon_1) + \epsilon_2)` by conjugate gradients, matrix-free.
 
     Exact in law if solved exactly (Papandreou & Yuille 2010; Bardsley et al. 2014). Because :math:`H \ge I`, the
@@ -227,9 +228,9 @@ class PerturbThenOptimise(eqx.Module):
         noise = jax.random.normal(key, (m + self.mean.size,), self.mean.dtype)
         return self._solve(affine, affine.offset + noise[:m], noise[m:])
 
-    def refreshed(self, affine: Affine) -> PerturbThenOptimise:
+    def refreshed(self, affine: Affine) -> PerturbThenOptimize:
         """The posterior for other model arguments, with the same preconditioner."""
-        return PerturbThenOptimise(affine, self.preconditioner, self.tolerance, self.max_steps)
+        return PerturbThenOptimize(affine, self.preconditioner, self.tolerance, self.max_steps)
 
     with_data = refreshed
 
@@ -267,7 +268,7 @@ class PerturbThenOptimise(eqx.Module):
         return Draw(x, jnp.where(sound, error, jnp.inf), length / size, steps)
 
 
-GaussianPosterior = Factored | PerturbThenOptimise
+GaussianPosterior = Factored | PerturbThenOptimize
 
 
 def _orthonormal(rows: Float[Array, "k n"]) -> Float[Array, "k n"]:
@@ -302,18 +303,12 @@ def _defect(affine: Affine, root: Root, key: Array) -> Float[Array, ""]:
     :math:`4^{-q}`, so a wrong root is not missed.
     """
 
-    def multiply(carry, _):
-        w, _ = carry
-        change = root.transpose(affine.hessian(root(w))) - w
-        length = jnp.linalg.norm(change)
-        return (change / jnp.maximum(length, jnp.finfo(w.dtype).tiny), length), None
+    def defect(w: Array) -> Array:
+        return root.transpose(affine.hessian(root(w))) - w
 
     zero = jnp.zeros_like(affine.adjoint(affine.offset))
     start = jax.random.normal(key, zero.shape, zero.dtype)
-    (_, length), _ = jax.lax.scan(
-        multiply, (start / jnp.linalg.norm(start), jnp.zeros((), zero.dtype)), length=POWER_STEPS
-    )
-    return length
+    return power_iteration(defect, start, POWER_STEPS)[0]
 
 
 def estimate_diagonal(affine: Affine, key: Array) -> Float[Array, " n"]:
@@ -368,7 +363,7 @@ def gaussian_posterior(
     def matrix_free(estimate):
         affine = model.affine()
         preconditioner = Preconditioner(affine, estimate, jax.random.key(4))
-        return PerturbThenOptimise(affine, preconditioner, tolerance, max_steps)
+        return PerturbThenOptimize(affine, preconditioner, tolerance, max_steps)
 
     def check():
         return model.check(jax.random.key(3))

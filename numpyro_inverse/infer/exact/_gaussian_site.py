@@ -20,7 +20,7 @@ from numpyro.distributions.distribution import MaskedDistribution
 
 from numpyro_inverse.distributions._complex_normal import ComplexNormal
 
-REAL = (Normal, MultivariateNormal, LowRankMultivariateNormal)
+GAUSSIAN = (Normal, MultivariateNormal, LowRankMultivariateNormal, ComplexNormal)
 
 
 class GaussianSite(NamedTuple):
@@ -76,17 +76,7 @@ class GaussianSite(NamedTuple):
 
 def is_gaussian(fn: Distribution) -> bool:
     """Whether :func:`gaussian_site` knows the distribution."""
-    return isinstance(_core(fn), (*REAL, ComplexNormal))
-
-
-def is_complex(fn: Distribution) -> bool:
-    """Whether it is a law of complex numbers."""
-    return isinstance(_core(fn), ComplexNormal)
-
-
-def has_complex_mean(fn: Distribution) -> bool:
-    """Whether a law of real numbers was given a complex mean."""
-    return isinstance(_core(fn), REAL) and jnp.issubdtype(jnp.result_type(_core(fn).loc), jnp.complexfloating)
+    return isinstance(_core(fn), GAUSSIAN)
 
 
 def is_masked(fn: Distribution) -> bool:

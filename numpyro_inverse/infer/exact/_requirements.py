@@ -7,14 +7,23 @@ from collections.abc import Callable
 import jax.numpy as jnp
 import numpy as np
 from numpyro import handlers
-from numpyro.distributions import ImproperUniform, biject_to
+from numpyro.distributions import ImproperUniform
 
-from numpyro_inverse._model import Site, Trace, latent_sites, not_finite, observed_sites, sample_sites
+from numpyro_inverse._model import (
+    Site,
+    Trace,
+    check_complex_data,
+    has_complex_parameters,
+    is_complex,
+    latent_sites,
+    not_finite,
+    observed_sites,
+    resting_value,
+    sample_sites,
+)
 from numpyro_inverse.distributions._reparametrized import unwrapped
 from numpyro_inverse.infer.exact._gaussian_site import (
     describe,
-    has_complex_mean,
-    is_complex,
     is_gaussian,
     is_masked,
 )
@@ -72,7 +81,7 @@ def _require_gaussian_latent(name: str, site: Site, latent: Trace, caller: str) 
             f"{caller}: latent site {name!r} is ImproperUniform, which has no covariance. Give it a wide proper prior, "
             "such as Normal(0, 1e3)."
         )
-    if is_complex(fn) or has_complex_mean(fn):
+    if is_complex(fn) or has_complex_parameters(fn):
         raise ValueError(
             f"{caller}: latent site {name!r} ({kind}) is complex. Sample its real and its imaginary part as two sites."
         )
@@ -89,14 +98,7 @@ def _require_data(name: str, site: Site, caller: str) -> None:
     dtype = np.asarray(value).dtype if not hasattr(value, "dtype") else value.dtype
     if not (jnp.issubdtype(dtype, jnp.number) or jnp.issubdtype(dtype, jnp.bool_)):
         raise ValueError(f"{caller}: data at site {name!r} must be numbers; got {type(value).__name__} of {dtype}.")
-    if is_gaussian(fn) and not is_complex(fn):
-        what = "data" if jnp.issubdtype(dtype, jnp.complexfloating) else "mean" if has_complex_mean(fn) else None
-        if what is not None:
-            raise ValueError(
-                f"{caller}: the {what} of site {name!r} {'are' if what == 'data' else 'is'} complex, but "
-                f"{describe(fn)} is a law of real numbers. Use `numpyro_inverse.distributions.ComplexNormal(loc, scale)`, `scale` "
-                "being the standard deviation of each part."
-            )
+    check_complex_data(caller, {name: site})
     if is_gaussian(fn):
         law, shape = tuple(fn.shape()), jnp.shape(value)
         try:
@@ -116,13 +118,11 @@ def _require_data(name: str, site: Site, caller: str) -> None:
         )
 
 
-def with_improper_at_zero(model: Callable) -> Callable:
-    """The model with latent sites that cannot be drawn at zero of unconstrained space, so that it can be traced."""
+def improper_at_rest(model: Callable) -> Callable:
+    """The model with latent sites that cannot be drawn at a value in their support, so that it can be traced."""
 
     def value(site: Site) -> object:
-        if site["type"] != "sample" or site["is_observed"] or not isinstance(unwrapped(site["fn"]), ImproperUniform):
-            return None
-        transform = biject_to(site["fn"].support)
-        return transform(jnp.zeros(transform.inverse_shape(site["fn"].shape())))
+        latent = site["type"] == "sample" and not site["is_observed"]
+        return resting_value(site) if latent and isinstance(unwrapped(site["fn"]), ImproperUniform) else None
 
     return handlers.substitute(model, substitute_fn=value)

@@ -1,6 +1,8 @@
 """MCMC kernels for NumPyro's ``MCMC``: Langevin, function-space, low-rank, delayed acceptance."""
 
 from numpyro_inverse.infer.kernels._delayed_acceptance import DelayedAcceptance as DelayedAcceptance
+from numpyro_inverse.infer.kernels._failures import FailureReport as FailureReport
+from numpyro_inverse.infer.kernels._failures import report_failures as report_failures
 from numpyro_inverse.infer.kernels._inf_mala import InfMALA as InfMALA
 from numpyro_inverse.infer.kernels._informed_mala import InformedMALA as InformedMALA
 from numpyro_inverse.infer.kernels._informed_pcn import InformedPCN as InformedPCN

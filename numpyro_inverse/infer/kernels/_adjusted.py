@@ -50,8 +50,8 @@ class AdjustedKernel(GradientKernel):
     def _move(self, key: Array, here: Point, state: KernelState, target: Callable) -> Move:
         key_propose, key_accept = jax.random.split(key)
         there, log_ratio, num_grads = self._propose(key_propose, here, state, target)
-        point, log_ratio = accept_or_reject(key_accept, here, there, log_ratio)
+        point, log_ratio, failure = accept_or_reject(key_accept, here, there, log_ratio)
         accept_prob = probability(log_ratio)
         values, _, adapt_scales = self._scaled(point.x)
         adapt_state = self._warmup(adapt_scales).update(state.i, accept_prob, values, state.adapt_state)
-        return Move(point, accept_prob, log_ratio < HOPELESS, num_grads, adapt_state)
+        return Move(point, there, accept_prob, log_ratio < HOPELESS, num_grads, adapt_state, failure)

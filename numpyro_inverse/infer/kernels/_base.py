@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import numpyro
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Bool, Float, Int, PyTree
+from jaxtyping import Array, Bool, Float, Int, PyTree, UInt
 from numpyro import handlers
 from numpyro.infer.gibbs import GIBBS_SITES_KWARG
 from numpyro.infer.initialization import init_to_uniform
@@ -21,17 +22,18 @@ from numpyro.infer.mcmc import MCMCKernel
 from numpyro.infer.util import initialize_model, potential_energy, transform_fn
 from numpyro.util import identity, is_prng_key
 
+from numpyro_inverse._checks import check_callable, check_key, check_real, describe
+from numpyro_inverse._fingerprint import fingerprint
 from numpyro_inverse._model import (
     Trace,
+    abstract_trace,
     discrete_latents,
     latent_sites,
-    log_probs,
-    sample_sites,
     subsampling_plates,
     trace_at,
     transforms,
-    unconstrained_trace,
 )
+from numpyro_inverse.infer.kernels._failures import Failure, site_densities
 
 NOWHERE = "the first point of a chain has a density or a gradient that is not finite; give other `init_params`."
 
@@ -57,6 +59,10 @@ class KernelState(NamedTuple):
         diverging: the last proposal was hopeless (log acceptance ratio below -1000).
         step_size: of the last move.
         num_grads: gradients that the last move took.
+        num_failures: moves so far that met a point whose log density, or its gradient, is not a number.
+        first_failure: iteration of the first of them; -1 if there is none.
+        failed_at: its point, flat.
+        fingerprint: of the model arguments that the potential and the gradient are for.
         adapt_state: what warm-up adapts.
         constants: what is fixed when a chain starts.
         rng_key: key of the next move.
@@ -71,19 +77,25 @@ class KernelState(NamedTuple):
     diverging: Bool[Array, ""]
     step_size: Float[Array, ""]
     num_grads: Int[Array, ""]
+    num_failures: Int[Array, ""]
+    first_failure: Int[Array, ""]
+    failed_at: Float[Array, "n"]
+    fingerprint: UInt[Array, ""]
     adapt_state: Any
     constants: Any
     rng_key: Array
 
 
 class Move(NamedTuple):
-    """What one transition returns."""
+    """What one transition returns; ``evaluated`` is the last point for which the target was called."""
 
     point: Point
+    evaluated: Point
     accept_prob: Float[Array, ""]
     diverging: Bool[Array, ""]
     num_grads: int
     adapt_state: Any
+    failure: Failure
 
 
 class GradientKernel(MCMCKernel):
@@ -112,9 +124,11 @@ class GradientKernel(MCMCKernel):
     ):
         if (model is None) == (potential_fn is None):
             raise ValueError(f"{self._name}: give either `model` or `potential_fn`.")
-        self._model = model
+        self._model = model if model is None else check_callable(self._name, "model", model, "a NumPyro model")
         self._potential_fn = potential_fn
-        self._init_strategy = init_strategy
+        if potential_fn is not None:
+            check_callable(self._name, "potential_fn", potential_fn)
+        self._init_strategy = check_callable(self._name, "init_strategy", init_strategy)
         self._num_warmup = 0
         self._forget()
 
@@ -191,7 +205,9 @@ class GradientKernel(MCMCKernel):
 
     def get_diagnostics_str(self, state: KernelState) -> str:
         """What the progress bar shows."""
-        return f"step size {float(state.step_size):.2e}, acceptance {float(state.mean_accept_prob):.2f}"
+        shown = f"step size {float(state.step_size):.2e}, acceptance {float(state.mean_accept_prob):.2f}"
+        failures = int(state.num_failures)
+        return f"{shown}, {failures} without a density" if failures else shown
 
     def init(
         self, rng_key: Array, num_warmup: int, init_params: Any, model_args: tuple, model_kwargs: dict[str, Any] | None
@@ -199,8 +215,11 @@ class GradientKernel(MCMCKernel):
         """The first state; ``init_params`` are unconstrained values, some sites or all.
 
         Raises:
-            ValueError: a discrete latent, no latent, a first point that is not finite; the site is named.
+            TypeError: ``rng_key`` is no random key; ``init_params`` are no numbers.
+            ValueError: a discrete latent, no latent, a first point that is not finite, ``init_params`` of a site that
+                is not latent or of another shape; the site is named.
         """
+        _check_keys(self._name, rng_key)
         self._num_warmup = num_warmup
         self._sample_fn = self._sample_one
         single = is_prng_key(rng_key)
@@ -209,6 +228,7 @@ class GradientKernel(MCMCKernel):
         z, trace = self._first(keys[0], keys[1], init_params, model_args, model_kwargs or {})
         first = z if single else jax.tree.map(lambda v: v[0], z)
         constants = self._constants(trace, first, model_args, model_kwargs or {})
+        mark = self._mark(model_args, model_kwargs)
 
         def state_at(z: PyTree, rng_key: Array) -> tuple[KernelState, Array]:
             x, unravel = ravel_pytree(z)
@@ -230,6 +250,10 @@ class GradientKernel(MCMCKernel):
                 diverging=jnp.zeros((), bool),
                 step_size=jnp.asarray(self._step_size(adapt_state), x.dtype),
                 num_grads=jnp.zeros((), int),
+                num_failures=jnp.zeros((), int),
+                first_failure=jnp.full((), -1),
+                failed_at=x,
+                fingerprint=jnp.asarray(mark),
                 adapt_state=adapt_state,
                 constants=constants,
                 rng_key=rng_key,
@@ -251,10 +275,21 @@ class GradientKernel(MCMCKernel):
         if self._model is None:
             if given is None:
                 raise ValueError(f"{self._name}: `potential_fn` needs `init_params`.")
+            given = jax.tree.map(partial(check_real, self._name, "init_params"), given)
+            if not jax.tree.leaves(given):
+                raise ValueError(f"{self._name}: `init_params` has no numbers; there is nothing to sample.")
             return jax.tree.map(lambda v: jnp.asarray(v, jnp.result_type(float)), given), {}
         trace = trace_at(self._model, args, kwargs, substitute_fn=self._init_strategy(), rng_key=_one(key))
         self._check_trace(trace)
         self._check_batches(trace)
+        started = handlers.substitute(handlers.seed(self._model, _one(key)), substitute_fn=self._init_strategy())
+        again = latent_sites(abstract_trace(started, args, kwargs))
+        changed = sorted(again.keys() ^ latent_sites(trace).keys())
+        if changed:
+            raise ValueError(
+                f"{self._name}: the model's latent sites change from call to call: {changed[0]!r} is there in some "
+                "only. They must depend on nothing but the model's arguments."
+            )
         self._transforms = transforms(trace)
         try:
             found, self._potential_gen, self._postprocess, _ = initialize_model(
@@ -270,14 +305,25 @@ class GradientKernel(MCMCKernel):
             values = transform_fn(self._transforms, first, invert=True)
             raise ValueError(f"{self._name}: {self._blame(values, True, args, kwargs)}") from error
         z = dict(found.z)
-        if given is not None:
-            unknown = sorted(set(given) - set(z))
-            if unknown:
-                raise ValueError(f"{self._name}: `init_params` has {unknown[0]!r}, which is not a latent site.")
-            if GIBBS_SITES_KWARG in kwargs:  # Gibbs hands constrained values to its blocks
-                given = transform_fn({k: self._transforms[k] for k in given}, given, invert=True)
-            z |= {k: jnp.asarray(v, z[k].dtype) for k, v in given.items()}
-        return z, trace
+        return z if given is None else z | self._first_values(given, z, kwargs), trace
+
+    def _first_values(self, given: Any, z: dict[str, Array], kwargs: dict[str, Any]) -> dict[str, Array]:
+        """``init_params`` in unconstrained space, of the shapes of ``z``."""
+        if not isinstance(given, dict):
+            raise TypeError(f"{self._name}: `init_params` must be a dictionary by latent site; got {describe(given)}.")
+        for name in given:
+            if name not in z:
+                raise ValueError(f"{self._name}: `init_params` has {name!r}, which is not a latent site.")
+        if GIBBS_SITES_KWARG in kwargs:  # Gibbs hands constrained values to its blocks
+            given = transform_fn({k: self._transforms[k] for k in given}, given, invert=True)
+        for name, value in given.items():
+            check_real(self._name, f"init_params[{name!r}]", value)
+            if np.shape(value) != z[name].shape:
+                raise ValueError(
+                    f"{self._name}: `init_params` of site {name!r} must have shape {z[name].shape}, chains first, in "
+                    f"unconstrained space; got {np.shape(value)}."
+                )
+        return {name: jnp.asarray(value, z[name].dtype) for name, value in given.items()}
 
     def _blame(self, z: PyTree, single: bool, args: tuple, kwargs: dict[str, Any]) -> str:
         """The site at which the log density, or its gradient, is not finite."""
@@ -286,10 +332,7 @@ class GradientKernel(MCMCKernel):
         model = self._model
         chains = [z] if single else [jax.tree.map(lambda v: v[c], z) for c in range(len(jax.tree.leaves(z)[0]))]
         for values in chains:
-
-            def densities(values: PyTree) -> dict[str, Array]:
-                return log_probs(sample_sites(unconstrained_trace(model, args, kwargs, values)))
-
+            densities = partial(site_densities, model, args, kwargs)
             with numpyro.validation_enabled(False):
                 found = densities(values)
                 slopes = jax.grad(lambda v: sum(densities(v).values()))(values)
@@ -302,7 +345,7 @@ class GradientKernel(MCMCKernel):
         return NOWHERE
 
     def sample(self, state: KernelState, model_args: tuple, model_kwargs: dict[str, Any] | None) -> KernelState:
-        """The next state."""
+        """The next state; with other model arguments than the last ones, the same point evaluated anew."""
         single = is_prng_key(state.rng_key)
         one = partial(self._sample_one, model_args=model_args, model_kwargs=model_kwargs)
         return one(state) if single else jax.vmap(one)(state)
@@ -311,7 +354,17 @@ class GradientKernel(MCMCKernel):
         rng_key, key = jax.random.split(state.rng_key)
         x, unravel = ravel_pytree(state.z)
         here = Point(x, state.potential_energy, state.grad)
-        move = self._move(key, here, state, self._target(model_args, model_kwargs, unravel))
+        state, stale = self._check_arguments(state, model_args, model_kwargs)
+        target = self._target(model_args, model_kwargs, unravel)
+        if stale is None:
+            move = self._move(key, here, state, target)
+        else:
+            # Not in a branch of its own: the potential would be compiled once more.
+            move = self._move(key, here, state, self._pinned(target, stale, x))
+            move = move._replace(
+                point=jax.tree.map(partial(jnp.where, stale), _startable(move.evaluated), move.point),
+                diverging=move.diverging & ~stale,
+            )
         drawn = jnp.where(state.i < self._num_warmup, state.i, state.i - self._num_warmup)
         mean = state.mean_accept_prob + (move.accept_prob - state.mean_accept_prob) / (drawn + 1)
         return KernelState(
@@ -324,10 +377,30 @@ class GradientKernel(MCMCKernel):
             diverging=move.diverging,
             step_size=jnp.asarray(self._step_size(state.adapt_state), x.dtype),
             num_grads=jnp.asarray(move.num_grads, int),
+            **counted(state, move.failure),
+            fingerprint=jnp.asarray(self._mark(model_args, model_kwargs)),
             adapt_state=move.adapt_state,
             constants=state.constants,
             rng_key=rng_key,
         )
+
+    def _mark(self, args: tuple, kwargs: dict[str, Any] | None) -> Any:
+        """The fingerprint of the arguments; 0 where they do not matter, or where Gibbs refreshes the state."""
+        if self._model is None or GIBBS_SITES_KWARG in (kwargs or {}):
+            return np.uint32(0)
+        return fingerprint((args, kwargs))
+
+    def _check_arguments(
+        self, state: KernelState, args: tuple, kwargs: dict[str, Any] | None
+    ) -> tuple[KernelState, Bool[Array, ""] | None]:
+        """Whether the state is for other model arguments than these; None where that cannot be."""
+        if self._model is None or GIBBS_SITES_KWARG in (kwargs or {}):
+            return state, None
+        return state, state.fingerprint != self._mark(args, kwargs)
+
+    def _pinned(self, target: Callable, stale: Bool[Array, ""], here: Float[Array, "n"]) -> Callable:
+        """The target; that at ``here``, whatever is asked for, where the state is stale."""
+        return lambda x, key: target(jnp.where(stale, here, x), key)
 
     def _potential(self, args: tuple, kwargs: dict[str, Any], key: Array) -> Callable:
         """The potential energy of a pytree of latents; ``key`` is for kernels whose gradients are random."""
@@ -350,7 +423,8 @@ class GradientKernel(MCMCKernel):
         def again(state: KernelState) -> KernelState:
             x, unravel = ravel_pytree(state.z)
             point = self._kept(self._target(model_args, model_kwargs, unravel)(x, state.rng_key))
-            return state._replace(potential_energy=point.potential_energy, grad=point.grad)
+            mark = jnp.broadcast_to(self._mark(model_args, model_kwargs), state.fingerprint.shape)
+            return state._replace(potential_energy=point.potential_energy, grad=point.grad, fingerprint=mark)
 
         return again(state) if is_prng_key(state.rng_key) else jax.vmap(again)(state)
 
@@ -378,6 +452,28 @@ class GradientKernel(MCMCKernel):
 def seeded_potential(model: Callable, args: tuple, kwargs: dict[str, Any], rng_key: Array) -> Callable:
     """The potential energy of a pytree of unconstrained latents; batches are those that ``rng_key`` draws."""
     return partial(potential_energy, handlers.seed(model, rng_key), args, kwargs)
+
+
+def _startable(point: Point) -> Point:
+    """The point, left for any other where its potential is not a number."""
+    energy = point.potential_energy
+    return point._replace(potential_energy=jnp.where(jnp.isnan(energy), jnp.inf, energy))
+
+
+def counted(state: Any, failure: Failure) -> dict[str, Any]:
+    """The fields of the state that count failures, after a move."""
+    first = failure.happened & (state.num_failures == 0)
+    return {
+        "num_failures": state.num_failures + failure.happened,
+        "first_failure": jnp.where(first, state.i, state.first_failure),
+        "failed_at": jnp.where(first, failure.x, state.failed_at),
+    }
+
+
+def _check_keys(where: str, rng_key: Any) -> None:
+    """One random key, or one for each chain."""
+    single = not hasattr(rng_key, "dtype") or is_prng_key(rng_key)
+    check_key(where, "rng_key", rng_key if single else rng_key[0])
 
 
 def _one(key: Array) -> Array:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Bool, Float, PyTree
 from numpyro.infer.initialization import init_to_uniform
 
 from numpyro_inverse._checks import (
@@ -166,11 +166,15 @@ class DelayedAcceptance(GradientKernel):
 
         there = target(end.position, key_target)
         log_ratio = here.potential_energy - there.potential_energy + start.logdensity - end.logdensity
-        point, log_ratio = accept_or_reject(key_accept, here, there, log_ratio)
+        point, log_ratio, failure = accept_or_reject(key_accept, here, there, log_ratio)
         # Local moves say nothing about trajectories; they count as if on target.
         rate = jnp.where(is_local, self._target_accept_prob, jnp.minimum(along, 1)).astype(here.x.dtype)
         adapt_state = self._warmup.update(state.i, rate, point.x, state.adapt_state)
-        return Move(point, probability(log_ratio), diverging, 0, adapt_state)
+        diverging = diverging | failure.happened
+        return Move(point, there, probability(log_ratio), diverging, 0, adapt_state, failure)
+
+    def _pinned(self, target: Any, stale: Bool[Array, ""], here: Float[Array, "n"]) -> Any:
+        return target._replace(exact=super()._pinned(target.exact, stale, here))
 
 
 def _shapes(trace: Trace) -> dict[str, tuple[int, ...]]:

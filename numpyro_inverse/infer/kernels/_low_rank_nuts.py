@@ -15,10 +15,16 @@ from numpyro.infer.initialization import init_to_uniform
 from numpyro_inverse._checks import check_count, check_flag, check_fraction, check_positive_number
 from numpyro_inverse.infer._trajectory import TURN
 from numpyro_inverse.infer.kernels._base import KernelState, Move, Point
+from numpyro_inverse.infer.kernels._failures import Failure, has_failed
 from numpyro_inverse.infer.kernels._informed import InformedKernel
+from numpyro_inverse.infer.kernels._raise_if import raise_if
 from numpyro_inverse.infer.kernels._warmup import WarmUp
 from numpyro_inverse.infer.laplace import LaplaceReference
 
+OTHER_ARGUMENTS = (
+    "LowRankNUTS: the state of iteration {} is for other model arguments, and so are the mode and the directions "
+    "around which its trajectories turn; start a new run instead of continuing it."
+)
 MAX_TURN = 1.5 * np.pi  # beyond 2 pi it would be back
 
 
@@ -68,6 +74,7 @@ class LowRankNUTS(InformedKernel):
 
     Raises:
         ValueError: as :class:`MALA`; ``rank`` or ``max_tree_depth`` less than 1.
+        RuntimeError: a state made with other model arguments is continued; JAX shows it as ``JaxRuntimeError``.
 
     References:
         Hoffman & Gelman, JMLR 15 (2014) 1593-1623; Beskos, Pinski, Sanz-Serna & Stuart, Stoch. Process. Appl. 121
@@ -107,6 +114,12 @@ class LowRankNUTS(InformedKernel):
         steps = 2 ** jnp.maximum(jnp.ceil(jnp.log2(TURN / epsilon + 1)), 2) - 1
         return jnp.minimum(epsilon, jnp.where(steps == 3, TURN, MAX_TURN) / steps)
 
+    def _check_arguments(self, state: KernelState, args: tuple, kwargs: dict[str, Any] | None) -> tuple:
+        state, stale = super()._check_arguments(state, args, kwargs)
+        if stale is not None:
+            state = state._replace(i=raise_if(stale, state.i, OTHER_ARGUMENTS, state.i))
+        return state, None
+
     def _move(self, key: Array, here: Point, state: KernelState, target: Callable) -> Move:
         from blackjax.mcmc.hmc import HMCState  # importing BlackJAX starts JAX's backends
         from blackjax.mcmc.integrators import IntegratorState
@@ -138,11 +151,19 @@ class LowRankNUTS(InformedKernel):
         end, info = nuts(key_move, start, lambda _: None, epsilon, jnp.ones_like(here.x), self._max_tree_depth)
         point = Point(reference.value(end.position), -end.logdensity, reference.push(-end.logdensity_grad))
         accept_prob = jnp.minimum(info.acceptance_rate, 1)  # rounding
+        failure = _failure(reference, info.trajectory_leftmost_state, info.trajectory_rightmost_state)
         values = laplace.directions.components(laplace.noise(point.x))
         adapt_state = self._warmup.update(
             state.i, accept_prob, values, state.adapt_state, then=partial(_with_prior, values=values)
         )
-        return Move(point, accept_prob, info.is_divergent, info.num_integration_steps, adapt_state)
+        return Move(point, point, accept_prob, info.is_divergent, info.num_integration_steps, adapt_state, failure)
+
+
+def _failure(reference: LaplaceReference, first: Any, last: Any) -> Failure:
+    """Whether the trajectory ended at a point without a log density: it goes no further than that."""
+    at_first, at_last = (has_failed(Point(end.position, -end.logdensity, end.logdensity_grad)) for end in (first, last))
+    u = jnp.where(at_first, first.position, last.position)
+    return Failure(at_first | at_last, reference.value(u))
 
 
 def _with_prior(state: Any, values: Float[Array, "r"]) -> Any:

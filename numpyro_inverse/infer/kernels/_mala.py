@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 from numpyro.infer.initialization import init_to_uniform
 
+from numpyro_inverse._checks import check_positive
 from numpyro_inverse.infer.kernels._adjusted import AdjustedKernel
 from numpyro_inverse.infer.kernels._base import KernelState, Point
 
@@ -61,9 +63,8 @@ class MALA(AdjustedKernel):
         )
         self._variances: Array | None = None
         if preconditioner is not None:
-            self._variances = ravel_pytree(preconditioner)[0]
-            if not (jnp.all(self._variances > 0) and jnp.all(jnp.isfinite(self._variances))):
-                raise ValueError("MALA: `preconditioner` must be positive variances.")
+            positive = partial(check_positive, self._name, "preconditioner")
+            self._variances = ravel_pytree(jax.tree.map(positive, preconditioner))[0]
 
     def _scaled(self, x: Float[Array, "n"]) -> tuple[Array, Array | None, bool]:
         if self._variances is None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import numpy as np
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 from numpyro.infer.initialization import init_to_uniform
 
-from numpyro_inverse._checks import check_callable, check_positive_number
+from numpyro_inverse._checks import check_callable, check_positive_number, check_real
 from numpyro_inverse.infer.kernels._base import Point
 from numpyro_inverse.infer.kernels._ula import ULA
 from numpyro_inverse.infer.kernels._unadjusted import GaussianLaw
@@ -91,9 +92,22 @@ class MoreauYosidaULA(ULA):
 
         def target(x: Float[Array, "n"], key: Array) -> Point:
             point = smooth(x, key)
-            nearer = ravel_pytree(self._prox(unravel(x), self._smoothing))[0]
-            if nearer.shape != x.shape:
-                raise ValueError(f"MoreauYosidaULA: `prox` turns {x.size} latent numbers into {nearer.size}.")
+            nearer = self._nearer(unravel(x))
             return point._replace(grad=point.grad + (x - nearer) / self._smoothing)
 
         return target
+
+    def _nearer(self, z: PyTree) -> Float[Array, "n"]:
+        """The proximal point, flat."""
+        found = self._prox(z, self._smoothing)
+        wanted_structure: Any = jax.tree.structure(z)
+        if wanted_structure != jax.tree.structure(found):
+            shown = ", ".join(map(str, found)) if isinstance(found, dict) else type(found).__name__
+            wanted = f"sites {', '.join(map(str, z))}" if isinstance(z, dict) else "the latents as it gets them"
+            raise ValueError(f"{self._name}: `prox` must return {wanted}; got {shown}.")
+        for (path, old), new in zip(jax.tree.leaves_with_path(z), jax.tree.leaves(found), strict=True):
+            place = f"z{jax.tree_util.keystr(path)}"
+            check_real(self._name, f"prox of {place}", new)
+            if np.shape(new) != np.shape(old):
+                raise ValueError(f"{self._name}: `prox` turns shape {np.shape(old)} of {place} into {np.shape(new)}.")
+        return ravel_pytree(found)[0]

@@ -13,6 +13,7 @@ from numpyro.infer.initialization import init_to_uniform
 
 from numpyro_inverse._checks import check_count, check_positive_number, check_real
 from numpyro_inverse.infer.kernels._base import Point
+from numpyro_inverse.infer.kernels._failures import Failure, has_failed
 from numpyro_inverse.infer.kernels._unadjusted import GaussianLaw, UnadjustedKernel
 
 
@@ -47,7 +48,8 @@ class SKROCK(UnadjustedKernel):
     Raises:
         ValueError: not exactly one of ``model`` and ``potential_fn``; a parameter out of range. When a run starts,
             naming the site: a discrete latent, no latent, a subsampling plate, a first point that is not finite.
-        RuntimeError: a value is not finite, with the iteration; JAX shows it as ``JaxRuntimeError``.
+        RuntimeError: the log density or its gradient is not a number, with the site; or the step is too large: a value
+            is not finite. It names the iteration; JAX shows it as ``JaxRuntimeError``.
 
     References:
         Abdulle, Almuslimani & Vilmart, SIAM/ASA J. Uncertain. Quantif. 6 (2018) 937-964;
@@ -98,31 +100,39 @@ class SKROCK(UnadjustedKernel):
         a = first(p) / first(self._omega_0)
         b = second(p) / second(self._omega_0) * (1 - self._omega_1 * self._delta * h / 2)
         if not np.all((h > 0) & (np.abs(a) < 1)):
-            raise ValueError(
-                f"{self._name}: no stationary law: `curvature` must be positive and at most "
-                f"max_step_size(1) / step_size = {self.max_step_size(1.0) / self._delta:.3g}."
-            )
+            limit = 2 * self._omega_0 / (self._omega_1 * self._delta)
+            raise ValueError(f"{self._name}: no stationary law: `curvature` must be in (0, {limit:.4g}).")
         return GaussianLaw(2 * self._delta * b**2 / (1 - a**2), a)
 
-    def _next(self, key: Array, here: Point, target: Callable) -> tuple[Point, int]:
+    def _next(self, key: Array, here: Point, target: Callable) -> tuple[Point, int, Failure]:
         key_noise, key_target = jax.random.split(key)
         keys = jax.random.split(key_target, self._stages + 1)
         x, dtype, s = here.x, here.x.dtype, self._stages
         noise = jnp.asarray(np.sqrt(2 * self._delta), dtype) * jax.random.normal(key_noise, x.shape, dtype)
         values = [chebyshev.Chebyshev.basis(j)(self._omega_0) for j in range(s + 1)]
         ratios = np.array([values[j - 1] / values[j] for j in range(2, s + 1)])
-        first = target(x + 0.5 * s * self._omega_1 * noise, keys[0]).grad
+        inside = x + 0.5 * s * self._omega_1 * noise
+        first = target(inside, keys[0]).grad
         k1 = x - self._omega_1 / self._omega_0 * (self._delta * first - s * noise)
 
+        def seen(failure: Failure, at: Array, grad: Array) -> Failure:
+            """The first stage whose gradient is not a number."""
+            new = ~failure.happened & jnp.any(jnp.isnan(grad)) & jnp.all(jnp.isfinite(at))
+            return Failure(failure.happened | new, jnp.where(new, at, failure.x))
+
         def stage(carry, inputs):
-            before, now = carry
+            before, now, failure = carry
             ratio, key = inputs
             nu = 2 * self._omega_0 * ratio
-            move = 2 * self._omega_1 * ratio * self._delta * target(now, key).grad
-            return (now, nu * now + (1 - nu) * before - move), None
+            grad = target(now, key).grad
+            move = 2 * self._omega_1 * ratio * self._delta * grad
+            return (now, nu * now + (1 - nu) * before - move, seen(failure, now, grad)), None
 
-        (_, last), _ = jax.lax.scan(stage, (x, k1), (jnp.asarray(ratios, dtype), keys[1:s]))
-        return self._kept(target(last, keys[s])), s
+        failure = seen(Failure(jnp.zeros((), bool), x), inside, first)
+        (_, last, failure), _ = jax.lax.scan(stage, (x, k1, failure), (jnp.asarray(ratios, dtype), keys[1:s]))
+        there = self._kept(target(last, keys[s]))
+        at_end = has_failed(there) & ~failure.happened
+        return there, s, Failure(failure.happened | at_end, jnp.where(at_end, last, failure.x))
 
     def _kept(self, point: Point) -> Point:
         return point._replace(grad=point.grad[:0])  # never used, so that compiled code does not compute it

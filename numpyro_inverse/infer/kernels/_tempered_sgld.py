@@ -13,7 +13,8 @@ from numpyro.infer.initialization import init_to_uniform
 from numpyro_inverse._checks import check_positive_number
 from numpyro_inverse._model import Trace
 from numpyro_inverse.infer.kernels._base import Point, seeded_potential
-from numpyro_inverse.infer.kernels._unadjusted import GaussianLaw, UnadjustedKernel, euler_law
+from numpyro_inverse.infer.kernels._failures import Failure
+from numpyro_inverse.infer.kernels._unadjusted import GaussianLaw, UnadjustedKernel, euler_law, failure_at
 
 
 class TemperedSGLD(UnadjustedKernel):
@@ -44,7 +45,8 @@ class TemperedSGLD(UnadjustedKernel):
     Raises:
         ValueError: not exactly one of ``model`` and ``potential_fn``; a parameter not positive. When a run starts,
             naming the site: a discrete latent, no latent, a first point that is not finite.
-        RuntimeError: a value is not finite, with the iteration; JAX shows it as ``JaxRuntimeError``.
+        RuntimeError: the log density or its gradient is not a number, with the site; or the step is too large: a value
+            is not finite. It names the iteration; JAX shows it as ``JaxRuntimeError``.
 
     References:
         Welling & Teh, ICML (2011); Mandt, Hoffman & Blei, J. Mach. Learn. Res. 18 (2017) 1-35.
@@ -94,8 +96,9 @@ class TemperedSGLD(UnadjustedKernel):
             return super()._potential(args, kwargs, key)
         return seeded_potential(self._model, args, kwargs, key)
 
-    def _next(self, key: Array, here: Point, target: Callable) -> tuple[Point, int]:
+    def _next(self, key: Array, here: Point, target: Callable) -> tuple[Point, int, Failure]:
         key_noise, key_batch = jax.random.split(key)
         noise = jax.random.normal(key_noise, here.x.shape, here.x.dtype)
         # The gradient at a point is used once, by the move that leaves it: its batch is independent of the others.
-        return target(here.x - self._delta * here.grad + self.noise_scale * noise, key_batch), 1
+        there = target(here.x - self._delta * here.grad + self.noise_scale * noise, key_batch)
+        return there, 1, failure_at(there)

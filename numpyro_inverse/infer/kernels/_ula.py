@@ -11,7 +11,8 @@ from jaxtyping import Array, Float
 from numpyro.infer.initialization import init_to_uniform
 
 from numpyro_inverse.infer.kernels._base import Point
-from numpyro_inverse.infer.kernels._unadjusted import GaussianLaw, UnadjustedKernel, euler_law
+from numpyro_inverse.infer.kernels._failures import Failure
+from numpyro_inverse.infer.kernels._unadjusted import GaussianLaw, UnadjustedKernel, euler_law, failure_at
 
 
 class ULA(UnadjustedKernel):
@@ -39,9 +40,10 @@ class ULA(UnadjustedKernel):
     Raises:
         ValueError: not exactly one of ``model`` and ``potential_fn``; ``step_size`` not positive. When a run starts,
             naming the site: a discrete latent, no latent, a subsampling plate, a first point that is not finite.
-        RuntimeError: the step is too large: a value is not finite, or :math:`\delta` times the curvature along the
-            last move, :math:`\delta\, |\Delta \nabla U| / |\Delta x|`, was above 2 in 20 moves in a row. It names the
-            iteration. JAX shows errors in compiled code as ``JaxRuntimeError``, when the draws are first looked at.
+        RuntimeError: the log density or its gradient is not a number, with the site; or the step is too large: a value
+            is not finite, or :math:`\delta` times the curvature along the last move,
+            :math:`\delta\, |\Delta \nabla U| / |\Delta x|`, was above 2 in 20 moves in a row. It names the iteration.
+            JAX shows errors in compiled code as ``JaxRuntimeError``, when the draws are first looked at.
 
     References:
         Roberts & Tweedie, Bernoulli 2 (1996) 341-363; Durmus & Moulines, Ann. Appl. Probab. 27 (2017) 1551-1587.
@@ -69,10 +71,11 @@ class ULA(UnadjustedKernel):
         """
         return euler_law(self._name, curvature, self._delta)
 
-    def _next(self, key: Array, here: Point, target: Callable) -> tuple[Point, int]:
+    def _next(self, key: Array, here: Point, target: Callable) -> tuple[Point, int, Failure]:
         key_noise, key_target = jax.random.split(key)
         noise = jax.random.normal(key_noise, here.x.shape, here.x.dtype)
-        return target(here.x - self._delta * here.grad + np.sqrt(2 * self._delta) * noise, key_target), 1
+        there = target(here.x - self._delta * here.grad + np.sqrt(2 * self._delta) * noise, key_target)
+        return there, 1, failure_at(there)
 
     def _too_steep(self, here: Point, there: Point) -> Array:
         return self._delta * jnp.linalg.norm(there.grad - here.grad) > 2.0 * jnp.linalg.norm(there.x - here.x)

@@ -16,6 +16,7 @@ from numpyro import handlers
 from numpyro.distributions import biject_to
 from numpyro.infer import MCMC, NUTS
 
+from numpyro_inverse._checks import check_count, check_instance, check_key
 from numpyro_inverse._model import (
     Trace,
     log_probs,
@@ -122,9 +123,10 @@ def fit_surrogate(
     """
     from numpyro_inverse.nn import TrainingSettings, fit_module
 
-    for name, value, least in (("derivatives", derivatives, 1), ("rounds", rounds, 0)):
-        if value < least:
-            raise ValueError(f"{HERE}: `{name}` must be at least {least}; got {value}.")
+    derivatives, rounds = check_count(HERE, "derivatives", derivatives), check_count(HERE, "rounds", rounds, 0)
+    num_simulations = check_count(HERE, "num_simulations", num_simulations)
+    check_key(HERE, "rng_key", rng_key)
+    check_instance(HERE, "draws", draws, Mapping, "a dictionary of draws by site")
     if settings is None:
         settings = TrainingSettings(max_epochs=120, learning_rate=8e-3, gradient_norm=100.0, patience=120)
     settings = settings._replace(progress_bar=progress_bar)

@@ -14,8 +14,11 @@ import numpyro
 from jaxtyping import Array, Float, PRNGKeyArray
 from numpyro.distributions import biject_to
 
+from numpyro_inverse._checks import check_callable, check_count, check_instance, check_key
 from numpyro_inverse._model import (
     abstract_trace,
+    check_complex_data,
+    data_sites,
     discrete_latents,
     observed_sites,
     real_parameters,
@@ -71,8 +74,8 @@ class Surrogate(eqx.Module):
         depth: int = 3,
         key: PRNGKeyArray,
     ):
-        if width < 1 or depth < 1:
-            raise ValueError(f"Surrogate: `width` and `depth` must be at least 1; got {width} and {depth}.")
+        width, depth = check_count("Surrogate", "width", width), check_count("Surrogate", "depth", depth)
+        check_key("Surrogate", "key", key)
         args, kwargs = model_arguments("Surrogate", model, model_args, model_kwargs)
         self.latents = latent_shapes(model, args, kwargs)
         self.places = _places(model, self.latents, args, kwargs)
@@ -101,12 +104,10 @@ def model_arguments(
     caller: str, model: Callable, args: tuple, kwargs: Mapping[str, Any] | None
 ) -> tuple[tuple, dict[str, Any]]:
     """Both, checked."""
-    if not callable(model):
-        raise TypeError(f"{caller}: `model` must be a NumPyro model; got {type(model).__name__}.")
-    if not isinstance(args, tuple | list):
-        raise TypeError(f"{caller}: `model_args` must be a tuple, such as (y,); got {type(args).__name__}.")
-    if kwargs is not None and not isinstance(kwargs, Mapping):
-        raise TypeError(f"{caller}: `model_kwargs` must be a dictionary; got {type(kwargs).__name__}.")
+    check_callable(caller, "model", model, "a NumPyro model")
+    check_instance(caller, "model_args", args, tuple | list, "a tuple, such as (y,)")
+    if kwargs is not None:
+        check_instance(caller, "model_kwargs", kwargs, Mapping, "a dictionary")
     return tuple(args), dict(kwargs or {})
 
 
@@ -116,6 +117,7 @@ def latent_shapes(model: Callable, args: tuple, kwargs: dict[str, Any]) -> tuple
     sites = list(sample_sites(trace).items())
     order = [site["is_observed"] for _, site in sites]
     latents = [(name, site) for name, site in sites if not site["is_observed"]]
+    check_complex_data("Surrogate", data_sites(trace))
     if not latents:
         raise ValueError("Surrogate: the model has no latent site; there is nothing to infer.")
     for name in discrete_latents(trace):

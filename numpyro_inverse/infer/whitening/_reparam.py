@@ -139,14 +139,14 @@ def reparametrize(
 
 
 class _Whitening(reparam):
-    """Notes, at the deterministic site that is left of a field, that it was whitened and where its values are."""
+    """Notes, at the deterministic site that is left of a field, that it was whitened, its law and its domain."""
 
     def process_message(self, msg: dict[str, Any]) -> None:
         """Reparametrize, and leave a note in ``msg["infer"]``."""
         fn = msg.get("fn")
         super().process_message(msg)
         if fn is not None and msg["type"] == "deterministic":
-            msg["infer"] = {"whitened": True, "domain": domain_of(fn)}
+            msg["infer"] = {"whitened": True, "domain": domain_of(fn), "fn": fn}
 
 
 def _check_value(name: str, value: Any) -> None:

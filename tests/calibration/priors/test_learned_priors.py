@@ -217,7 +217,8 @@ def test_a_bounded_base_bounds_the_range(key):
     u = np.array([[2.0, 0.0], [0.5, 0.3]])
     found = manifold_distance(prior, u, held_out=np.repeat(u, 5, axis=0), rng_key=key, num_starts=2)
     np.testing.assert_allclose(found.distance, np.array([1.0, 0.3]) / np.sqrt(2), rtol=1e-3)
-    np.testing.assert_allclose(found.latent, [1.0, 0.5], atol=2e-3)
+    # A mean square in float32 is flat to the root of its rounding about its minimum.
+    np.testing.assert_allclose(found.latent, [1.0, 0.5], atol=4 * np.sqrt(np.finfo(np.float32).eps))
 
 
 def test_bad_input_to_the_manifold_distance(key):
@@ -303,7 +304,7 @@ def test_bases_that_are_not_standard_normal(key):
     same = laplace.base_dist.sample(jax.random.fold_in(key, 1), (500,))
     assert scipy.stats.kstest(latent_shift(laplace, same, rng_key=key).tail_probability, "uniform").pvalue > 1e-3
     assert latent_shift(laplace, 4 * same[:1] / jnp.mean(jnp.abs(same[0])), rng_key=key).p_value < 0.02
-    with pytest.raises(ValueError, match="`key`"):
+    with pytest.raises(ValueError, match="`rng_key`"):
         latent_shift(laplace, same)
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from numpyro_inverse.calibration import coverage, tarp
 from numpyro_inverse.calibration.ranks._coverage import nearness
+from numpyro_inverse.calibration.ranks._tarp import _directions
 from tests.calibration import linear
 
 QUIET = {"progress_bar": False}
@@ -64,7 +65,7 @@ def test_tarp_passes_an_exact_posterior(key):
     assert tarp(linear.model, linear.exact, num_datasets=400, rng_key=key, **QUIET).p_value > 1e-3
 
 
-@pytest.mark.parametrize("inference", [linear.narrow, linear.prior])
+@pytest.mark.parametrize("inference", [linear.narrow, linear.shifted, linear.uncorrelated, linear.prior])
 def test_tarp_rejects(key, inference):
     assert tarp(linear.model, inference, num_datasets=500, rng_key=key, **QUIET).p_value < 0.05
 
@@ -83,5 +84,16 @@ def test_bad_references(key):
 
     with pytest.raises(ValueError, match="num_references"):
         run(num_references=1)
+    with pytest.raises(ValueError, match="num_directions"):
+        run(num_directions=-1)
     with pytest.raises(ValueError, match=r"site 'x' of shape \(3,\)"):
         run(reference=lambda data: {"x": jnp.zeros(2)})
+
+
+def test_far_out_references_are_orthonormal_and_few(key):
+    frame = _directions(key, {"a": (2,), "b": ()}, 10)
+    flat = np.array([np.concatenate([u["a"], u["b"][None]]) for u in frame])
+    np.testing.assert_allclose(flat @ flat.T, np.eye(3), atol=1e-6)
+    assert _directions(key, {"a": (2,)}, 0) == []
+    study = tarp(linear.model, linear.exact, num_datasets=20, rng_key=key, num_directions=2, **QUIET)
+    assert list(study.ranks) == ["distance to reference", "direction 1", "direction 2"]

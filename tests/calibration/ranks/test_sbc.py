@@ -94,7 +94,7 @@ def test_correlated_draws_are_thinned(key):
 
 def test_an_mcmc_is_run_as_it_is(key):
     """Two chains, thinned by three, are what `MCMC` itself makes of the same key; short ones are told."""
-    mcmc = MCMC(Chain(), num_warmup=5, num_samples=90, thinning=3, num_chains=2, chain_method="vectorized")
+    mcmc = MCMC(Chain(), num_warmup=5, num_samples=90, thinning=3, num_chains=2, chain_method="sequential")
     study = sbc(linear.model, mcmc, num_datasets=30, rng_key=key, **QUIET)
     assert np.all(study.ess["x"] <= 60)
     assert study.few_draws.all()
@@ -102,7 +102,13 @@ def test_an_mcmc_is_run_as_it_is(key):
 
     one = jax.random.split(jax.random.split(key, 2)[0], 3)
     by_hand = MCMC(
-        Chain(), num_warmup=5, num_samples=90, thinning=3, num_chains=2, chain_method="vectorized", progress_bar=False
+        Chain(),
+        num_warmup=5,
+        num_samples=90,
+        thinning=3,
+        num_chains=2,
+        chain_method="sequential",
+        progress_bar=False,
     )
     problem = problem_of(linear.model, (), None, "data")
     _, data = problem.simulate(one[0])

@@ -169,7 +169,6 @@ def no_latent(y=None):
         (partial(ExactGibbs, dense_model, sites="x"), r"Write \['x'\]"),
         (partial(ExactGibbs, dense_model, sites=["scale", "x"]), "'scale' is LogNormal"),
         (partial(ExactGibbs, with_discrete, sites=["x"]), "'k' is discrete"),
-        (partial(ExactGibbs, without_hyper, sites=["x"]), "no hyperparameter"),
         (partial(ExactGibbs, bent, sites=["x"]), "'y' is not affine"),
         (partial(ExactGibbs, no_latent, sites=["x"]), "no latent"),
         (partial(ExactGibbs, dense_model, sites=["x"], tolerance=0.0), "tolerance"),
@@ -178,8 +177,34 @@ def no_latent(y=None):
     ],
 )
 def test_bad_input(kernel, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((TypeError, ValueError), match=message):
         kernel().init(jax.random.key(0), 10, None, (), {"y": Y})
+
+
+def test_without_hyperparameters_it_draws_the_field(key):
+    """All that is left to do, exactly: mean and variance of 1600 independent draws, false-alarm rate 1e-5 each."""
+    mcmc = an_mcmc(ExactGibbs(without_hyper, sites=["x"]), 0, 400, 4)
+    mcmc.run(key, y=Y, extra_fields=("accept_prob", "num_steps", "error"))
+    x = np.asarray(mcmc.get_samples()["x"], float)
+    covariance = np.linalg.inv(A.T @ A + np.eye(5))
+    values, vectors = np.linalg.eigh(covariance)
+    white = (x - covariance @ A.T @ Y) @ vectors / np.sqrt(values)
+    n, total = len(white), np.sum((white - white.mean(axis=0)) ** 2, axis=0)
+    assert stats.chi2.sf(n * np.sum(white.mean(axis=0) ** 2), 5) > ALARM
+    assert np.all(np.minimum(stats.chi2.sf(total, n - 1), stats.chi2.cdf(total, n - 1)) > ALARM / 10)
+
+
+def test_continuing_with_other_data_is_an_error(key):
+    mcmc = an_mcmc(ExactGibbs(dense_model, MALA, sites=["x"]), 2, 2, 1)
+    mcmc.run(key, y=Y)
+    mcmc.post_warmup_state = mcmc.last_state
+
+    def run():
+        mcmc.run(key, y=Y + 1)
+        jax.block_until_ready(mcmc.get_samples())
+
+    with pytest.raises((ValueError, RuntimeError), match="other model arguments"):
+        run()
 
 
 def test_data_that_are_not_finite():

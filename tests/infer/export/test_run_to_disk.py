@@ -1,11 +1,13 @@
 """Runs on disk: the same draws after kills, small memory, and clear errors."""
 
+import errno
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import blackjax
@@ -17,6 +19,8 @@ import numpyro.distributions as dist
 import pytest
 from numpyro.infer import AIES, MCMC, NUTS
 
+from numpyro_inverse import whiten
+from numpyro_inverse.distributions import SpectralField
 from numpyro_inverse.domains import Grid
 from numpyro_inverse.infer import MALA, BlackJAX, ExactGaussian, read_run, run_to_disk
 from numpyro_inverse.infer.export._batch_means import no_sums, smallest_ess, updated
@@ -37,8 +41,8 @@ def model(y=None):
 
 
 def other_model(y=None):
-    scale = numpyro.sample("scale", dist.LogNormal(0.0, 0.3))
-    white = numpyro.sample("white", dist.Normal(0.0, 2.0).expand([3]).to_event(1))
+    scale = numpyro.sample("scale", dist.LogNormal(0.0, 0.301))
+    white = numpyro.sample("white", dist.Normal().expand([3]).to_event(1))
     values = numpyro.deterministic("values", scale * white)
     numpyro.sample("y", dist.Normal(values, 0.5).to_event(1), obs=y)
 
@@ -59,7 +63,7 @@ def raw(store):
     import zarr
 
     group = zarr.open_group(store, mode="r")
-    return {f"{part}/{k}": group[f"{part}/{k}"][...] for part in group if part in PARTS for k in group[part]}
+    return {f"{part}/{k}": x[...] for part in PARTS for k, x in group[part].arrays()}
 
 
 def assert_same_bits(one, other):
@@ -134,6 +138,43 @@ def test_any_kernel(tmp_path, monkeypatch, kernel):
     assert_same_bits(raw(tmp_path / "whole"), raw(tmp_path / "cut"))
 
 
+def test_ensembles(tmp_path, monkeypatch):
+    def line(y=None):
+        numpyro.sample("y", dist.Normal(numpyro.sample("x", dist.Normal()), 0.5).to_event(0), obs=y)
+
+    def mcmc():
+        return an_mcmc(AIES(line, moves={AIES.DEMove(): 1.0}), 4, 8, 4)
+
+    options = {"y": np.float32(1.0), "block_size": 4, "extra_fields": ("inner_state.accept_prob",)}
+    write(tmp_path / "whole", mcmc(), **options)
+    with monkeypatch.context() as patch:
+        stop_after(patch, 1)
+        with pytest.raises(KeyboardInterrupt):
+            write(tmp_path / "cut", mcmc(), **options)
+    write(tmp_path / "cut", mcmc(), **options)
+    assert_same_bits(raw(tmp_path / "whole"), raw(tmp_path / "cut"))
+    reference = mcmc()
+    reference.run(jax.random.key(0), y=np.float32(1.0))
+    draws = raw(tmp_path / "whole")
+    np.testing.assert_allclose(draws["posterior/x"], reference.get_samples(group_by_chain=True)["x"], rtol=1e-4)
+    assert draws["sample_stats/inner_state.accept_prob"].shape == (4, 8)
+
+
+@pytest.mark.parametrize("begun", [40, 30], ids=["whole blocks", "within a block"])
+def test_a_longer_run(tmp_path, whole, begun):
+    write(tmp_path / "run", an_mcmc(num_samples=begun))
+    before = raw(tmp_path / "run")
+    write(tmp_path / "run")
+    after = raw(tmp_path / "run")
+    for name, values in before.items():
+        assert values.tobytes() == np.ascontiguousarray(after[name][:, :begun]).tobytes()
+    if begun == 40:  # the blocks are those of a run that was as long from its start
+        assert_same_bits(raw(whole), after)
+    else:
+        np.testing.assert_allclose(after["posterior/values"], raw(whole)["posterior/values"], rtol=1e-3, atol=1e-3)
+    assert read_run(tmp_path / "run", sites=["scale"]).attrs["complete"]
+
+
 def test_a_finished_run_stays(tmp_path, whole):
     shutil.copytree(whole, tmp_path / "run")
     before = raw(tmp_path / "run")
@@ -155,23 +196,32 @@ def test_thinning_sites_and_quantities(tmp_path, whole):
 
 
 def test_reader(tmp_path, monkeypatch):
+    grid, y = Grid((4, 4), extent=2.0), np.ones((4, 4), np.float32)
+
     def field_model(y=None):
-        field = numpyro.sample("field", dist.Normal().expand([4, 4]).to_event(2))
+        field = numpyro.sample("field", SpectralField(grid, 1.0 / (1.0 + grid.eigenvalues)))
+        numpyro.deterministic("profile", field[0])
         numpyro.sample("y", dist.Normal(field, 0.5).to_event(2), obs=y)
 
-    grid, y = Grid((4, 4)), np.ones((4, 4), np.float32)
+    field_model = whiten(field_model)
     mcmc = an_mcmc(MALA(field_model))
     with monkeypatch.context() as patch:
         stop_after(patch, 4)
         with pytest.raises(KeyboardInterrupt):
             write(tmp_path / "run", mcmc, y=y, extra_fields=("accept_prob", "potential_energy"))
-    tree = read_run(tmp_path / "run", {"field": grid})
-    assert tree.posterior["field"].dims == ("chain", "draw", "x", "y")
+    tree = read_run(tmp_path / "run", {"profile": Grid(4, extent=2.0)}, length_unit="m")
+    assert tree.posterior["field"].dims == ("chain", "draw", "x", "y_field")  # `y` is taken by the data in the model
+    np.testing.assert_allclose(tree.posterior["x"], grid.coordinates["x"][1])
+    assert tree.posterior["x"].attrs["units"] == "m"
+    assert set(tree.posterior.data_vars) == {"field", "profile"}
+    assert "field_latent" in read_run(tmp_path / "run", keep_latent=True).posterior
+    assert "field_latent" in read_run(tmp_path / "run", sites=["field_latent"]).posterior
     assert tree.posterior.sizes["draw"] == 40
     assert not tree.attrs["complete"]
     assert set(tree.sample_stats) == {"acceptance_rate", "lp", "diverging"}
     write(tmp_path / "run", mcmc, y=y, extra_fields=("accept_prob", "potential_energy"))
-    tree = read_run(tmp_path / "run", sites=["field"], model=field_model, model_kwargs={"y": y})
+    tree = read_run(tmp_path / "run", model=field_model, model_kwargs={"y": y})
+    assert "field_latent" not in tree.posterior
     assert tree.attrs["complete"]
     assert tree.posterior.sizes["draw"] == 60
     assert tree.log_likelihood["y"].shape == (2, 60, 4, 4)
@@ -201,7 +251,8 @@ def test_progress_bar_shows_the_effective_sample_size(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"mcmc": lambda: an_mcmc(MALA(other_model))}, "model or the kernel is not the same"),
+        ({"mcmc": lambda: an_mcmc(MALA(other_model))}, "the model's log density of 'scale'"),
+        ({"quantities": lambda draw: {"largest": jnp.min(draw["values"])}}, "kept.posterior/largest"),
         ({"mcmc": lambda: an_mcmc(MALA(model, target_accept_prob=0.7))}, "target_accept_prob` was 0.574.* 0.7"),
         ({"mcmc": lambda: an_mcmc(NUTS(model))}, "class` was MALA.* NUTS"),
         ({"mcmc": lambda: an_mcmc(num_samples=40)}, "`num_samples` was 60, and is now 40; a run can be made longer"),
@@ -261,6 +312,226 @@ def test_values_that_are_not_finite_end_the_run(tmp_path):
 
     with pytest.raises(RuntimeError, match="'root' has values that are not finite in block 2"):
         write(tmp_path / "run", quantities=quantities)
+
+
+def test_an_edited_quantity(tmp_path):
+    short = an_mcmc(num_warmup=0, num_samples=2)
+    write(tmp_path / "run", short, block_size=2, quantities=lambda draw: {"q": jnp.max(draw["values"])})
+    with pytest.raises(ValueError, match="the first .*posterior/q.* differs"):
+        write(tmp_path / "run", short, block_size=2, quantities=lambda draw: {"q": jnp.min(draw["values"])})
+
+
+def test_an_edited_model_among_many_data(tmp_path):
+    # The log density is some -30,000, and changes by 4: seen because each site is compared by its own size.
+    y = np.random.default_rng(0).normal(2.0, 1.0, 20_000).astype(np.float32)
+
+    def edited(loc):
+        def model(y=None):
+            mean = numpyro.sample("mean", dist.Normal(0, 10))
+            numpyro.sample("free", dist.Normal(loc, 1.0))
+            numpyro.sample("y", dist.Normal(mean, 1.0).expand([len(y)]).to_event(1), obs=y)
+
+        return an_mcmc(MALA(model), 0, 2, 1)
+
+    write(tmp_path / "run", edited(0.0), y=y, block_size=2)
+    with pytest.raises(ValueError, match="model's log density of 'free'"):
+        write(tmp_path / "run", edited(4.0), y=y, block_size=2)
+
+
+def test_other_versions(tmp_path, monkeypatch, whole):
+    from numpyro_inverse.infer.export import _run_to_disk
+
+    shutil.copytree(whole, tmp_path / "run")
+    here = _run_to_disk.environment()
+    monkeypatch.setattr(_run_to_disk, "environment", lambda: here | {"jax": "9.9"})
+    write(tmp_path / "run")  # finished: nothing is computed
+    with pytest.warns(UserWarning, match=r"\(now 9.9\).*not promised"):
+        write(tmp_path / "run", an_mcmc(num_samples=80))
+    write(tmp_path / "run", an_mcmc(num_samples=100))  # told once
+    environments = read_run(tmp_path / "run", sites=["scale"]).attrs["run_environments"]
+    assert [(about["block"], about["jax"]) for about in environments] == [(0, here["jax"]), (5, "9.9")]
+
+
+# Damage. Blocks 0 and 1 are warm-up, 2 to 4 draws, of which chunk 0 to 2.
+
+
+def flip(path, place=0.5):
+    content = bytearray(path.read_bytes())
+    content[int(place * len(content))] ^= 1
+    path.write_bytes(content)
+
+
+def zero(path):
+    path.write_bytes(bytes(path.stat().st_size))
+
+
+@pytest.fixture
+def copied(tmp_path, whole):
+    return Path(shutil.copytree(whole, tmp_path / "copied"))
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "message"),
+    [
+        ("posterior/values/c.0.1.0", flip, r"'values' in block 3 \(draws 20 to 39 of each chain\)"),
+        ("posterior/values/c.0.1.0", zero, "'values' in block 3"),
+        ("posterior/values/c.0.1.0", Path.unlink, "'values' in block 3 .* has not the values that were written"),
+        ("posterior/values/zarr.json", flip, "posterior/values|'values'"),
+        ("posterior/values/zarr.json", Path.unlink, "the array 'posterior/values' is missing"),
+        ("marker/c.2.0.0", Path.unlink, "block 2 has lost its marker"),
+        ("marker/c.2.0.0", flip, "marker of block 2"),
+        ("marker/c.2.0.0", zero, "marker of block 2"),
+        ("zarr.json", flip, "record of the run|metadata"),
+        ("zarr.json", Path.unlink, "'.*zarr.json' is missing"),
+    ],
+)
+def test_damage_is_told_by_the_reader(copied, name, damage, message):
+    damage(copied / name)
+    with pytest.raises(ValueError, match=f"^read_run: .*{message}"):
+        read_run(copied)
+
+
+def test_damage_elsewhere_does_not_matter(copied, whole):
+    flip(copied / "posterior" / "values" / "c.0.1.0")
+    found = read_run(copied, sites=["scale"])
+    assert found.attrs["complete"]
+    np.testing.assert_array_equal(found.posterior["scale"], raw(whole)["posterior/scale"])
+
+
+@pytest.mark.parametrize("name", ["posterior/values/c.0.2.0", "state/c.0.0", "marker/c.4.0.0"])
+def test_a_damaged_last_block_is_computed_again(copied, whole, name):
+    flip(copied / name)
+    with pytest.warns(UserWarning, match="damaged: .*block 4.*Block 4 is computed again"):
+        write(copied)
+    assert_same_bits(raw(whole), raw(copied))
+    assert read_run(copied).attrs["complete"]
+
+
+def test_a_lost_last_marker_costs_a_block(copied, whole):
+    (copied / "marker" / "c.4.0.0").unlink()
+    assert not read_run(copied).attrs["complete"]
+    write(copied)
+    assert_same_bits(raw(whole), raw(copied))
+
+
+def test_damage_that_cannot_be_repaired(copied):
+    # Two lost markers: the state that would be needed has been overwritten by one that is two blocks older.
+    for number in (3, 4):
+        (copied / "marker" / f"c.{number}.0.0").unlink()
+    with pytest.raises(ValueError, match="state after block 2 is missing; in its place there is another"):
+        write(copied)
+    flip(copied / "posterior" / "values" / "c.0.0.0")
+    with pytest.raises(ValueError, match=r"^run_to_disk: .*damaged.* block 2"):
+        write(copied)
+
+
+def test_chunks_of_another_run(copied, tmp_path):
+    write(tmp_path / "other", seed=1)
+    for name in ("posterior/values/c.0.1.0", "marker/c.3.0.0"):
+        shutil.copy(tmp_path / "other" / name, copied / name)
+    with pytest.raises(ValueError, match="marker of block 3"):
+        read_run(copied)
+
+
+@pytest.mark.statistical
+@pytest.mark.parametrize("finished", [True, False])
+def test_sixty_flipped_bits(copied, tmp_path, whole, finished):
+    """Each is told, or the draws are the same; and so if the run is then continued."""
+    if not finished:
+        (copied / "marker" / "c.4.0.0").unlink()
+    good = raw(whole)
+    files = [path for path in copied.rglob("*") if path.is_file() and path.stat().st_size]
+    rng, told = np.random.default_rng(0), 0
+    for _ in range(60):
+        store = Path(shutil.copytree(copied, tmp_path / "hit"))
+        flip(store / files[rng.integers(len(files))].relative_to(copied), rng.uniform())
+        for act in (read_run, _resumed):
+            try:
+                tree = act(store)
+            except ValueError as error:
+                assert "damaged" in str(error) or "holds no run" in str(error)
+                told += 1
+            else:
+                assert tree.attrs["complete"] == (finished or act is _resumed)
+                for name, values in tree.posterior.data_vars.items():
+                    found = np.asarray(values)
+                    np.testing.assert_array_equal(found, good[f"posterior/{name}"][:, : found.shape[1]])
+        shutil.rmtree(store)
+    assert told > 30
+
+
+def _resumed(store):
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*computed again")
+        write(store)
+    return read_run(store)
+
+
+# The disk.
+
+
+def test_one_writer(copied):
+    from numpyro_inverse.infer.export._run_folder import writable_group
+
+    with writable_group(copied, "the other"), pytest.raises(RuntimeError, match="another process writes"):
+        write(copied)
+    write(copied)
+
+
+@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EROFS], ids=["full", "read-only"])
+@pytest.mark.parametrize("written", [0, 5, 60])
+def test_a_disk_that_takes_no_more(tmp_path, monkeypatch, whole, error, written):
+    from zarr.storage import _local
+
+    put, count = _local._put, iter(range(10_000))
+
+    def failing(*arguments, **options):
+        if next(count) >= written:
+            raise OSError(error, os.strerror(error))
+        return put(*arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_local, "_put", failing)
+        with pytest.raises(OSError, match=f"run_to_disk: `store` .*cannot write '.*run': {os.strerror(error)}"):
+            write(tmp_path / "run")
+    write(tmp_path / "run")
+    assert_same_bits(raw(whole), raw(tmp_path / "run"))
+
+
+def test_a_store_in_memory(whole):
+    import zarr
+
+    store = zarr.storage.MemoryStore()
+    write(store)
+    assert_same_bits(raw(whole), raw(store))
+    assert read_run(store).attrs["complete"]
+
+
+def test_runs_of_version_1():
+    import zarr
+
+    store = zarr.storage.ZipStore(Path(__file__).parent / "data" / "run_version_1.zip", mode="r")
+    tree = read_run(store)
+    np.testing.assert_allclose(tree.posterior["total"][:, 5], [0.97956187, 0.88353789], rtol=1e-6)
+    assert set(tree.sample_stats) == {"lp", "diverging"}
+    assert tree.attrs["complete"]
+    assert tree.attrs["run_num_samples"] == 8
+
+
+def test_sites_with_slashes(tmp_path):
+    def part():
+        return numpyro.sample("x", dist.Normal().expand([2]).to_event(1))
+
+    def scoped(y=None):
+        left, right = numpyro.handlers.scope(part, "left")(), numpyro.handlers.scope(part, "right")()
+        numpyro.sample("y", dist.Normal(left + right, 0.5).to_event(1), obs=y)
+
+    y = np.ones(2, np.float32)
+    write(tmp_path / "run", an_mcmc(MALA(scoped), 0, 4), y=y, block_size=4)
+    tree = read_run(tmp_path / "run", model=scoped, model_kwargs={"y": y})
+    assert set(tree.posterior.data_vars) == {"left.x", "right.x"}
+    assert tree.log_likelihood["y"].shape == (2, 4, 2)
+    assert set(read_run(tmp_path / "run", sites=["left/x"]).posterior.data_vars) == {"left.x"}
 
 
 def test_zarr_is_missing(tmp_path, monkeypatch):

@@ -67,9 +67,7 @@ def test_acceptance_rate(key):
     x, _ = chains(round_, key_alone)
     expected = np.exp(-s * np.maximum(x[:, 1:], x[:, :-1]) - s**2 / 2).mean(axis=1)
     assert stats.ttest_ind(accepted, expected, equal_var=False).pvalue > 1e-5
-    # Independent proposals would be accepted with 2 Phi(-s / sqrt 2), a little more often than those of NUTS, which
-    # jump beyond the mean; a neighbour, s a fifth larger, is told apart.
-    assert accepted.mean() < 2 * stats.norm.cdf(-s / np.sqrt(2))
+    # A neighbour, s a fifth larger, is told apart.
     larger = np.exp(-1.2 * s * np.maximum(x[:, 1:], x[:, :-1]) - (1.2 * s) ** 2 / 2).mean(axis=1)
     assert stats.ttest_ind(accepted, larger, equal_var=False).pvalue < 1e-5
 

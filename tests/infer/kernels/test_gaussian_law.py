@@ -107,9 +107,11 @@ def test_figures():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_no_stationary_law(name):
-    # At a step of 1 the limit of SKROCK with 10 stages is l_s = 173; for the others it is 2.
-    kernel = _kernel(name)
-    limit = 173.1 if name == "SKROCK" else 2 / kernel._delta
+    # delta h = 2 for Euler's kernels; for SK-ROCK 2 w_0 / w_1, with T_s(w) = cosh(s arccosh w).
+    kernel, s, w = _kernel(name), 10, 1 + 0.05 / 100
+    angle = s * np.arccosh(w)
+    limit = 2 * w * s * np.tanh(angle) / np.sqrt(w**2 - 1) if name == "SKROCK" else 2 / kernel._delta
+    kernel.gaussian_law(0.98 * limit)
     for curvature in (0.0, -1.0, 1.02 * limit, np.array([1.0, np.nan])):
         with pytest.raises(ValueError, match=f"{name}: no stationary law: `curvature`"):
             kernel.gaussian_law(curvature)

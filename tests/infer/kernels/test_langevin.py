@@ -39,8 +39,8 @@ def test_the_test_of_exactness_has_power(key):
 
 def test_mala_adapts_to_its_target_acceptance_and_to_scales(key):
     # Means over 64 independent chains, false-alarm rate 1e-5 a number, beyond a bias: of dual averaging in a last
-    # window of 50 noisy acceptances (0.03), and of Stan's shrinkage of variances towards 1e-3 (5 / 500). An acceptance
-    # 0.1 and variances a tenth off would be noticed.
+    # window of 50 noisy acceptances (0.03), and of a variance about the mean of 20 and more effective draws (1 / 20)
+    # with Stan's shrinkage (5 / 500). An acceptance 0.1 and variances a fifth off would be noticed.
     scales = jnp.array([0.1, 1.0, 10.0])
     kernel = MALA(potential_fn=lambda x: 0.5 * jnp.sum((x / scales) ** 2))
     mcmc = MCMC(kernel, num_warmup=1000, num_samples=500, num_chains=64, chain_method="vectorized", progress_bar=False)
@@ -50,7 +50,7 @@ def test_mala_adapts_to_its_target_acceptance_and_to_scales(key):
     variances = np.asarray(mcmc.last_state.adapt_state.inverse_mass_matrix / scales**2)
     for found, expected, bias, noticed in (
         (np.asarray(fields["accept_prob"]).mean(axis=1, keepdims=True), 0.574, 0.03, 0.1),
-        (variances, 1.0, 0.01, 0.1),
+        (variances, 1.0, 0.06, 0.2),
     ):
         noise = stats.t.isf(0.5e-5, 63) * found.std(axis=0, ddof=1) / 8
         assert np.all(np.abs(found.mean(axis=0) - expected) < bias + noise), (found.mean(axis=0), noise)

@@ -18,18 +18,22 @@ from numpyro_inverse.distributions._reparametrized import unwrapped
 LINE = ni.domains.Grid(32)
 NOISE = 0.1
 Y = 1 + np.sin(5 * LINE.axes[0]) + NOISE * np.random.default_rng(0).normal(size=32)
-COVARIATE = np.cos(7 * LINE.axes[0])
 
 
 def matern(**options):
     return ni.distributions.Matern(LINE, **({"range": 0.5, "scale": 1.0, "smoothness": 1.5, "padding": 0.5} | options))
 
 
+def covariate():
+    """Made anew at each call: a compiled function that captures an array keeps its single-precision copy."""
+    return np.cos(7 * LINE.axes[0])
+
+
 def trend(y=None):
     mu = numpyro.sample("mu", dist.Normal(0.0, 1.0))
     slope = numpyro.sample("slope", dist.Normal(0.0, 1.0))
     field = numpyro.sample("field", matern())
-    numpyro.sample("y", dist.Normal(mu + slope * COVARIATE + field, NOISE).to_event(1), obs=y)
+    numpyro.sample("y", dist.Normal(mu + slope * covariate() + field, NOISE).to_event(1), obs=y)
 
 
 def late_intercept(y=None):
@@ -57,7 +61,7 @@ def fitted():
 
 def dense_trend():
     """Exact posterior covariance of (mu, slope), the field integrated out."""
-    design = np.stack([np.ones(32), COVARIATE], axis=1)
+    design = np.stack([np.ones(32), covariate()], axis=1)
     covariance = np.asarray(matern().covariance_matrix, float) + NOISE**2 * np.eye(32)
     return np.linalg.inv(design.T @ np.linalg.solve(covariance, design) + np.eye(2))
 
