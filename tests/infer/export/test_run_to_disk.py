@@ -252,7 +252,6 @@ def test_progress_bar_shows_the_effective_sample_size(tmp_path, capsys):
     ("change", "message"),
     [
         ({"mcmc": lambda: an_mcmc(MALA(other_model))}, "the model's log density of 'scale'"),
-        ({"quantities": lambda draw: {"largest": jnp.min(draw["values"])}}, "kept.posterior/largest"),
         ({"mcmc": lambda: an_mcmc(MALA(model, target_accept_prob=0.7))}, "target_accept_prob` was 0.574.* 0.7"),
         ({"mcmc": lambda: an_mcmc(NUTS(model))}, "class` was MALA.* NUTS"),
         ({"mcmc": lambda: an_mcmc(num_samples=40)}, "`num_samples` was 60, and is now 40; a run can be made longer"),
@@ -317,7 +316,7 @@ def test_values_that_are_not_finite_end_the_run(tmp_path):
 def test_an_edited_quantity(tmp_path):
     short = an_mcmc(num_warmup=0, num_samples=2)
     write(tmp_path / "run", short, block_size=2, quantities=lambda draw: {"q": jnp.max(draw["values"])})
-    with pytest.raises(ValueError, match="the first .*posterior/q.* differs"):
+    with pytest.raises(ValueError, match=r"the first .*posterior/q.* differs"):
         write(tmp_path / "run", short, block_size=2, quantities=lambda draw: {"q": jnp.min(draw["values"])})
 
 
@@ -441,7 +440,7 @@ def test_sixty_flipped_bits(copied, tmp_path, whole, finished):
         (copied / "marker" / "c.4.0.0").unlink()
     good = raw(whole)
     files = [path for path in copied.rglob("*") if path.is_file() and path.stat().st_size]
-    rng, told = np.random.default_rng(0), 0
+    rng, told = np.random.default_rng(0), []
     for _ in range(60):
         store = Path(shutil.copytree(copied, tmp_path / "hit"))
         flip(store / files[rng.integers(len(files))].relative_to(copied), rng.uniform())
@@ -449,15 +448,15 @@ def test_sixty_flipped_bits(copied, tmp_path, whole, finished):
             try:
                 tree = act(store)
             except ValueError as error:
-                assert "damaged" in str(error) or "holds no run" in str(error)
-                told += 1
+                told.append(str(error))
             else:
                 assert tree.attrs["complete"] == (finished or act is _resumed)
                 for name, values in tree.posterior.data_vars.items():
                     found = np.asarray(values)
                     np.testing.assert_array_equal(found, good[f"posterior/{name}"][:, : found.shape[1]])
         shutil.rmtree(store)
-    assert told > 30
+    assert len(told) > 30
+    assert all("damaged" in message or "holds no run" in message for message in told)
 
 
 def _resumed(store):
