@@ -57,7 +57,7 @@ def call(tmp_path, **options):
 def test_wrong_kinds(tmp_path, argument, value):
     with pytest.raises((TypeError, ValueError), match=rf"^run_to_disk: .*`{argument}`"):
         call(tmp_path, **{argument: value})
-    assert not (tmp_path / "run" / "zarr.json").exists()
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(
@@ -85,6 +85,7 @@ def test_what_cannot_be_run(tmp_path, options, message):
     options = {"model_kwargs": {"y": Y}} | options
     with pytest.raises(ValueError, match=f"^run_to_disk: .*{message}"):
         call(tmp_path, **options)
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("store", CALLS["store"][:-1], ids=str)

@@ -242,6 +242,9 @@ def test_effective_sample_size_of_an_autoregressive_chain():
 
 
 def test_progress_bar_shows_the_effective_sample_size(tmp_path, capsys):
+    short = an_mcmc(num_warmup=0, num_samples=2)
+    write(tmp_path / "quiet", short, block_size=2, progress_bar=None)  # as the MCMC says
+    assert capsys.readouterr().err == ""
     write(tmp_path / "run", progress_bar=True)
     shown = capsys.readouterr().err
     assert "ESS" in shown
