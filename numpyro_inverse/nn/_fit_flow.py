@@ -51,8 +51,9 @@ def fit_flow(
         ValueError: as :func:`~numpyro_inverse.nn.train`; rows of another shape than the flow's, or no pair for a
             conditional flow; data outside its range, where its density is zero.
 
-    >>> fit = fit_flow(flow, images, key=jax.random.key(0), prepare=dequantize, max_epochs=10)
-    >>> fit = fit_flow(flow, (parameters, data), key=jax.random.key(0))
+    >>> # not run: docs/learned_priors.md does it
+    >>> fit = fit_flow(flow, images, key=key, prepare=dequantize, max_epochs=10)  # doctest: +SKIP
+    >>> fit = fit_flow(flow, (parameters, data), key=key)  # doctest: +SKIP
     """
     chosen = TrainingSettings(**settings)
     if not hasattr(flow, "inverse_and_log_det"):

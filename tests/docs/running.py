@@ -3,8 +3,6 @@
 import ast
 import re
 
-from tests.docs import world
-
 # Arguments that decide how long a run takes, and what they are cut down to.
 AT_MOST = {
     "block_size": 4,
@@ -14,21 +12,18 @@ AT_MOST = {
     "num_samples": 8,
     "num_simulations": 512,
     "num_warmup": 4,
+    "thinning": 1,
 }
-
-
 # Arguments that are given to calls without them.
 ADDED = {
     "MCMC": {"progress_bar": False},
-    "fit_flow": {"progress_bar": False, "batch_size": 16},
+    "CouplingFlow": {"layers": 1, "width": 8},
+    "fit_flow": {"progress_bar": False, "batch_size": 16, "max_epochs": 1},
     "fit_gan": {"progress_bar": False, "batch_size": 16, "max_epochs": 1},
-    "fit_module": {"progress_bar": False, "batch_size": 16, "max_epochs": 1},
     "fit_vae": {"progress_bar": False, "batch_size": 16},
     "fit_surrogate": {"num_simulations": 512, "width": 8, "depth": 1, "progress_bar": False},
     "manifold_distance": {"num_starts": 2, "num_steps": 4},
     "prior_predictive_check": {"num_draws": 16, "num_permutations": 19},
-    "sbc": {"num_warmup": 20, "num_samples": 20},
-    "coverage": {"num_warmup": 20, "num_samples": 20},
 }
 
 
@@ -55,6 +50,8 @@ def smaller(source: str) -> ast.Module:
 
 def provide(tree: ast.Module, namespace: dict) -> None:
     """Put into ``namespace`` what the code uses and does not make."""
+    from tests.docs import world  # takes seconds: not at collection
+
     names = [node for node in ast.walk(tree) if isinstance(node, ast.Name)]
     made = {node.id for node in names if isinstance(node.ctx, ast.Store)}
     for name in {node.id for node in names} - made - set(namespace):
@@ -62,22 +59,26 @@ def provide(tree: ast.Module, namespace: dict) -> None:
             namespace[name] = world.the(name)
 
 
+SMALLER = re.compile(r"^<!-- smaller: (.*?) is (.*?) -->$", re.MULTILINE)
 BLOCK = re.compile(r"^```python\n(.*?)^```$|^<!-- run:\n(.*?)^-->$", re.MULTILINE | re.DOTALL)
 NOT_RUN = re.compile(r"<!-- not run: \S.*-->\n$")
 
 
 def blocks(text: str):
-    """The blocks of code of a Markdown page, and those in comments (``<!-- run: ... -->``): first line and source.
+    """The blocks of code of a Markdown page, cut down, and those in comments (``<!-- run: ... -->``), as they are.
 
-    A block is left out that stands right below a comment ``<!-- not run: reason -->``.
+    What a comment ``<!-- smaller: this is that -->`` says is replaced in all of the page. A block is left out that
+    stands right below a comment ``<!-- not run: reason -->``.
     """
+    for this, that in SMALLER.findall(text):
+        text = text.replace(this, that)
     for found in BLOCK.finditer(text):
         if not NOT_RUN.search(text[: found.start()]):
             shown, hidden = found.groups()
-            yield text.count("\n", 0, found.start()) + 1, hidden if shown is None else shown
+            tree = ast.parse(hidden) if shown is None else smaller(shown)
+            yield ast.increment_lineno(tree, text.count("\n", 0, found.start()) + 1)
 
 
-def run(source: str, namespace: dict, file: str, line: int) -> None:
-    tree = ast.increment_lineno(smaller(source), line)
+def run(tree: ast.Module, namespace: dict, file: str) -> None:
     provide(tree, namespace)
     exec(compile(tree, file, "exec"), namespace)

@@ -14,19 +14,47 @@ ROOT = Path(__file__).parents[2]
 
 
 # What an example's names are, where the world has others.
-KNOWN = 'model = numpyro.handlers.condition(model, data={"range": 0.3, "scale": 1.0, "noise": 0.1})\n'
+KNOWN = """
+from tests.docs import world
+model = numpyro.handlers.condition(world.the("model"), data={"range": 0.3, "scale": 1.0, "noise": 0.1})
+"""
+FRESH = "mcmc = MCMC(NUTS(model), num_warmup=4, num_samples=8, progress_bar=False)"
 SETUP = {
-    "ContextEmbedding": "from numpyro_inverse import distributions\nimport equinox as eqx\n"
-    "network = eqx.nn.Sequential([eqx.nn.Lambda(jnp.ravel), eqx.nn.Linear(1024, 4, key=key)])\n"
-    "images, parameters = np.random.default_rng(0).normal(size=(64, 32, 32)), np.ones((64, 3))\nobserved = images[0]",
-    "fit_module": "import equinox as eqx\nnetwork = eqx.nn.Linear(2, 1, key=key)\n"
-    "x, y = np.ones((64, 2)), np.ones((64, 1))",
-    "ComplexNormal": "A, u, y = 1j, jnp.ones(3), jnp.ones(3) + 0j",
-    "compare": KNOWN + 'from numpyro_inverse.calibration import exact\nmcmc = {"field": np.zeros((100, 8, 8))}',
+    "ComplexNormal": "A, u, y = 1j * jnp.eye(3), jnp.ones(3), jnp.ones(3) + 0j",
+    "ContextEmbedding": """
+import equinox as eqx
+from numpyro_inverse import distributions
+network = eqx.nn.Sequential([eqx.nn.Lambda(jnp.ravel), eqx.nn.Linear(1024, 4, key=key)])
+images, parameters = np.random.default_rng(0).normal(size=(64, 32, 32)), np.random.default_rng(1).normal(size=(64, 3))
+observed = images[0]
+""",
     "ExactGaussian": KNOWN,
-    "fit_gan": "generator, critic = (lambda z: z[:2] ** 2), (lambda u: u[0])\nrows = np.ones((64, 2), np.float32)",
-    "prior_predictive_check": "flow = dist.Normal(0, 1).expand([8, 8]).to_event(2)\n"
-    "test_images = np.asarray(flow.sample(key, (24,)))",
+    "compare": KNOWN
+    + """
+from numpyro_inverse.calibration import exact
+mcmc = {"field": np.random.default_rng(0).normal(size=(100, 8, 8))}
+""",
+    "expected_patch_log_likelihood": "from numpyro_inverse.distributions import Flow",
+    "field": "from numpyro_inverse import to_arviz",
+    "fit_gan": """
+import equinox as eqx
+generator, critic = eqx.nn.Linear(8, 2, key=key), eqx.nn.Linear(2, "scalar", key=key)
+rows = np.random.default_rng(0).normal(size=(64, 2))
+""",
+    "fit_module": """
+import equinox as eqx
+network, x, y = eqx.nn.Linear(2, 1, key=key), np.ones((256, 2)), np.ones((256, 1))
+""",
+    "fit_vae": """
+vae = nn.VAE.for_images((8, 8), 2, width=4, key=key)
+images = np.random.default_rng(0).integers(0, 256, (64, 8, 8), np.uint8)
+""",
+    "prior_predictive_check": """
+flow = dist.Normal(0, 1).expand([8, 8]).to_event(2)
+test_images = np.asarray(flow.sample(key, (24,)))
+""",
+    "run_to_disk": FRESH,
+    "to_arviz": FRESH,
 }
 
 
@@ -55,7 +83,7 @@ def test_the_examples_of_a_docstring_run(module, docstring, setup, tmp_path, mon
     package = ".".join(module.split(".")[:2])
     names = vars(importlib.import_module(package)) | vars(importlib.import_module(module))
     test = doctest.DocTestParser().get_doctest(docstring, names, module, None, 0)
-    run(setup, test.globs, module, 0)
+    run(ast.parse(setup), test.globs, module)
     for example in test.examples:
         tree = smaller(example.source)
         example.source = ast.unparse(tree) + "\n"

@@ -14,5 +14,5 @@ PAGES = sorted(path for path in [ROOT / "README.md", *ROOT.glob("docs/**/*.md")]
 def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     namespace = {"__name__": page.stem}
-    for line, source in blocks(page.read_text()):
-        run(source, namespace, str(page), line)
+    for block in blocks(page.read_text()):
+        run(block, namespace, str(page))

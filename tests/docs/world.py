@@ -65,6 +65,9 @@ def key():
     return jax.random.key(0)
 
 
+rng_key = key
+
+
 def drawn():
     return Predictive(the("model"), num_samples=1)(the("key"))
 
@@ -110,7 +113,8 @@ def vae():
 
 
 def decoder():
-    return lambda z: jnp.tanh(jnp.full((SIDE, SIDE, 8), 0.1) @ z)
+    weights = jnp.asarray(RNG.normal(size=(SIDE, SIDE, 8)))
+    return lambda z: jnp.tanh(weights @ z)
 
 
 def latent():
@@ -118,9 +122,15 @@ def latent():
 
 
 @functools.cache
+def made(name):
+    return globals()[name]()
+
+
 def the(name):
-    """The thing of that name."""
-    return MODULES[name] if name in MODULES else globals()[name]()
+    """The thing of that name: the same one every time, but for kernels, which keep what they were last run on."""
+    if name in MODULES:
+        return MODULES[name]
+    return kernel() if name == "kernel" else made(name)
 
 
 def knows(name: str) -> bool:

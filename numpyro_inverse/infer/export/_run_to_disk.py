@@ -58,6 +58,7 @@ def run_to_disk(
     the blocks (Flegal & Jones, Ann. Stat. 38, 2010): rough below some twenty blocks, and too large if blocks are
     shorter than the autocorrelation time.
 
+    >>> # not run: docs/long_runs.md does it
     >>> run_to_disk(mcmc, "run.zarr", jax.random.key(0), model_kwargs={"data": y}, sites=["range"])  # doctest: +SKIP
     >>> tree = read_run("run.zarr")  # doctest: +SKIP
 

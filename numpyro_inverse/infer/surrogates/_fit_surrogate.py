@@ -92,10 +92,11 @@ def fit_surrogate(
     information; the noise of normal data), so that an error of 1 is one of the size of the noise, and :math:`a_i` is 1
     within the posterior and falls where the likelihood is small.
 
-    >>> mcmc = MCMC(NUTS(model), num_warmup=200, num_samples=300)
-    >>> mcmc.run(key, y)
-    >>> fit = fit_surrogate(model, mcmc.get_samples(), model_args=(y,), rng_key=key)
-    >>> kernel = DelayedAcceptance(model, approximation=emulate(model, fit.surrogate))
+    >>> # not run: docs/surrogates.md does it
+    >>> mcmc = MCMC(NUTS(model), num_warmup=200, num_samples=300)  # doctest: +SKIP
+    >>> mcmc.run(key, y)  # doctest: +SKIP
+    >>> fit = fit_surrogate(model, mcmc.get_samples(), model_args=(y,), rng_key=key)  # doctest: +SKIP
+    >>> kernel = DelayedAcceptance(model, approximation=emulate(model, fit.surrogate))  # doctest: +SKIP
 
     For up to a few hundred latents; the price of a simulation must be well above that of the network (20 microseconds).
 

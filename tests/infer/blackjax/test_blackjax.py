@@ -205,7 +205,7 @@ def single(y=None):
         (model, {"algorithm": blackjax.sgld}, "sgld needs `step_size`"),
         (model, {"algorithm": blackjax.nuts, "warmup": False}, "nuts needs `step_size`.*window_adaptation"),
         (model, {"algorithm": blackjax.nuts, "step_size": 0.1}, "finds `step_size` and `inverse_mass_matrix`"),
-        (model, {"algorithm": blackjax.mala, "step_size": -0.1}, "must be positive and finite; got -0.1"),
+        (model, {"algorithm": blackjax.mala, "step_size": -0.1}, "must be positive and finite.*got -0.1"),
         (model, {"algorithm": blackjax.mala, "stepsize": 0.1}, "no parameter 'stepsize'; it has .*step_size"),
         (model, {"algorithm": "nuts"}, "such as blackjax.nuts; got .nuts"),
         (model, {"algorithm": blackjax.csgld}, "must be one of BlackJAX's Markov chains"),
