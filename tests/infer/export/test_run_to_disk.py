@@ -210,7 +210,7 @@ def test_reader(tmp_path, monkeypatch):
         with pytest.raises(KeyboardInterrupt):
             write(tmp_path / "run", mcmc, y=y, extra_fields=("accept_prob", "potential_energy"))
     tree = read_run(tmp_path / "run", {"profile": Grid(4, extent=2.0)}, length_unit="m")
-    assert tree.posterior["field"].dims == ("chain", "draw", "x", "y_field")  # `y` is taken by the data in the model
+    assert tree.posterior["field"].dims == ("chain", "draw", "x", "y")
     np.testing.assert_allclose(tree.posterior["x"], grid.coordinates["x"][1])
     assert tree.posterior["x"].attrs["units"] == "m"
     assert set(tree.posterior.data_vars) == {"field", "profile"}
