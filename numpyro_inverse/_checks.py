@@ -103,6 +103,14 @@ def _is_real_scalar(value: Any) -> bool:
     return dtype is not None and np.shape(value) == () and _is_real(dtype)
 
 
+def check_sample_shape(where: str, argument: str, value: Any) -> tuple[int, ...]:
+    """A tuple of integers of 0 or more, as ``sample`` takes it."""
+    check_static(where, argument, value)
+    if not isinstance(value, tuple | list):
+        raise TypeError(f"{where}: `{argument}` must be a tuple of integers; got {describe(value)}.")
+    return tuple(check_count(where, argument, n, 0) for n in value)
+
+
 # Words, functions, objects.
 
 
@@ -175,11 +183,12 @@ def check_finite(where: str, argument: str, value: Any) -> Any:
     array = check_real(where, argument, value)
     if is_traced(array):
         return array
-    found, precision = _in_jax(array)
-    bad = ~np.isfinite(found)
+    exact, held = np.asarray(array), _in_jax(array)
+    bad = ~np.isfinite(held)
     if bad.any():
-        which = "" if found.ndim == 0 else f"; {int(bad.sum())} of its {bad.size} entries are not"
-        raise ValueError(f"{where}: `{argument}` must be finite{precision(bad)}{which}; got {_first(array, bad)}.")
+        precision = _only_in(held, np.isfinite(exact) & bad)
+        which = "" if held.ndim == 0 else f"; {int(bad.sum())} of its {bad.size} entries are not"
+        raise ValueError(f"{where}: `{argument}` must be finite{precision}{which}; got {_first(array, bad)}.")
     return array
 
 
@@ -188,12 +197,11 @@ def check_positive(where: str, argument: str, value: Any) -> Any:
     array = check_real(where, argument, value)
     if is_traced(array):
         return array
-    found, precision = _in_jax(array)
-    bad = ~(np.isfinite(found) & (found > 0))
+    exact, held = np.asarray(array), _in_jax(array)
+    bad = ~(np.isfinite(held) & (held > 0))
     if bad.any():
-        raise ValueError(
-            f"{where}: `{argument}` must be positive and finite{precision(bad)}; got {_first(array, bad)}."
-        )
+        precision = _only_in(held, np.isfinite(exact) & (exact > 0) & bad)
+        raise ValueError(f"{where}: `{argument}` must be positive and finite{precision}; got {_first(array, bad)}.")
     return array
 
 
@@ -232,16 +240,20 @@ def _is_real(dtype: Any) -> bool:
     return jnp.issubdtype(dtype, jnp.integer) or jnp.issubdtype(dtype, jnp.floating)
 
 
-def _in_jax(array: Any) -> tuple[np.ndarray, Callable[[np.ndarray], str]]:
-    """Numbers as JAX will hold them (subnormal ones are zero), and what to say if that is what makes them bad."""
+def _in_jax(array: Any) -> np.ndarray:
+    """Numbers as JAX will hold them; subnormal ones are zero."""
     exact = np.asarray(array)
     if not jnp.issubdtype(exact.dtype, jnp.floating):
-        return exact, lambda bad: ""
+        return exact
     dtype = jax.dtypes.canonicalize_dtype(exact.dtype)
     with np.errstate(over="ignore", under="ignore"):
         held = exact.astype(dtype)
-    held = np.where(np.abs(held) < jnp.finfo(dtype).tiny, 0, held)
-    return held, lambda bad: f" in {dtype}" if np.any(np.isfinite(exact) & (exact != 0) & bad & (held != exact)) else ""
+    return np.where(np.abs(held) < jnp.finfo(dtype).tiny, np.zeros((), dtype), held)
+
+
+def _only_in(held: np.ndarray, good: np.ndarray) -> str:
+    """Which precision it is that makes values bad that would be good."""
+    return f" in {held.dtype}" if good.any() else ""
 
 
 def _first(array: Any, bad: np.ndarray) -> str:

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import warnings
+from typing import Any
+
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 from numpyro.distributions import constraints
 
-from numpyro_inverse.distributions._matern_spectrum import matern_spectrum
-from numpyro_inverse.distributions._spectral_field import SpectralField, check_positive
+from numpyro_inverse._checks import check_broadcast, check_instance, check_positive, is_traced, show
+from numpyro_inverse.distributions._matern_images import added_variance
+from numpyro_inverse.distributions._matern_spectrum import matern_variances
+from numpyro_inverse.distributions._spectral_field import SpectralField
 from numpyro_inverse.domains import Grid
+
+ADDED = 0.01  # share of the variance that images may add without a warning
+ROUGH = 0.1  # smoothness below which the tail of the correlation is long
 
 
 class Matern(SpectralField):
@@ -22,10 +31,17 @@ class Matern(SpectralField):
 
     exactly, between the cells of any grid: the spectrum is folded, so refinement adds resolution and changes nothing
     else. Near a Neumann boundary the variance rises (2x at an edge, 4x at a corner), near a Dirichlet boundary it falls
-    to zero, within about a range. ``padding`` removes that: the field is sampled on a torus larger by the padding and
-    seen in the domain only, so its variance is the same everywhere; covariances at distance r gain those at the
-    torus' other way round, negligible once ``padding`` is about a range. Padding by the whole extent is the
-    average of the Dirichlet and Neumann fields (Kutri & Scheichl, arXiv:2412.07929).
+    to zero, within about a range (several, for a smoothness below 0.1, whose correlation has a long tail). ``padding``
+    removes that: the field is sampled on a torus larger by the padding and seen in the domain only, so its variance is
+    the same everywhere. What comes round the torus adds to it: the sum of the correlations at all multiples of the
+    torus' sides. On a domain as long as a range, a padding of one range adds 2 % in 1-D, 5 % in 2-D and 8 % in 3-D for
+    smoothness 1, of two ranges 0.5 % at most; values at opposite ends of the domain gain the covariance at the length
+    of the padding (0.14 at one range, 0.01 at two). A warning says where it adds more than 1 %. Padding by the whole
+    extent is the average of the Dirichlet and Neumann fields (Kutri & Scheichl, arXiv:2412.07929).
+
+    Smooth fields have modes that single precision cannot see in a value: above a certain smoothness (about 3.5 at 128
+    cells a range in 1-D, see docs/fields.md) the density is refused, or NaN under ``jit``. ``sample`` and ``whiten``
+    need none and work at any smoothness.
 
     Args:
         domain: the grid the field lives on.
@@ -38,7 +54,9 @@ class Matern(SpectralField):
             while ``sample`` and ``whiten`` stay fast. The domain's own boundary condition no longer matters.
 
     Raises:
-        ValueError: a range, scale or smoothness that is not positive and finite, or shapes that do not fit.
+        TypeError: ``domain`` is no grid, or a parameter is no real number.
+        ValueError: a range, scale or smoothness that is not positive and finite, or shapes that do not fit. A traced
+            one gives NaN instead.
 
     References:
         Whittle, Bull. Int. Stat. Inst. 40 (1963) 974-994; Lindgren, Rue & Lindström, JRSS B 73 (2011) 423-498, eq. 1-2.
@@ -63,20 +81,83 @@ class Matern(SpectralField):
         padding: float | tuple[float, ...] = 0.0,
         validate_args: bool | None = None,
     ):
+        check_instance("Matern", "domain", domain, Grid, "a Grid")
         d = domain.ndim
         ranges = tuple(range) if isinstance(range, tuple | list) else (range,) * d
         if len(ranges) != d:
             raise ValueError(f"Matern: `range` must be one value or a tuple of one per axis ({d}); got {len(ranges)}.")
+        ranges = tuple(check_positive("Matern", "range", r) for r in ranges)
+        scale, smoothness = check_positive("Matern", "scale", scale), check_positive("Matern", "smoothness", smoothness)
+        along = (
+            {"range": ranges[0]}
+            if len({id(r) for r in ranges}) == 1
+            else {f"range_{a}": r for a, r in enumerate(ranges)}
+        )
+        shapes = {
+            name: jnp.shape(value) for name, value in (along | {"scale": scale, "smoothness": smoothness}).items()
+        }
+        if 0 in check_broadcast("Matern", **shapes):
+            raise ValueError(f"Matern: `range`, `scale` and `smoothness` must not be empty; got shapes {shapes}.")
+        torus = domain.extended(padding)
+        host = domain if torus.shape == domain.shape else torus
+        if not is_traced(ranges, smoothness):
+            _warn_of_images(domain, host, ranges, smoothness)
+
         dtype = jnp.result_type(float, *ranges, scale, smoothness)
         *per_axis, scale, smoothness = jnp.broadcast_arrays(
-            *(jnp.asarray(value, dtype) for value in (*ranges, scale, smoothness))
+            *(_positive_or_nan(value, dtype) for value in (*ranges, scale, smoothness))
         )
-        for argument, value in (("range", jnp.stack(per_axis)), ("scale", scale), ("smoothness", smoothness)):
-            check_positive("Matern", argument, value)
         self.range = jnp.stack(per_axis, axis=-1)
         self.scale = scale
         self.smoothness = smoothness
-        torus = domain.extended(padding)
-        host = domain if torus.shape == domain.shape else torus
-        spectrum = matern_spectrum(host, self.range, scale, smoothness)
-        super().__init__(host, spectrum, mean=mean, window=domain, validate_args=validate_args)
+        variances = matern_variances(host, self.range, smoothness)
+        if not is_traced(variances) and not np.all(np.isfinite(variances)):
+            raise ValueError(
+                f"Matern: `range` {show(range)}, with `smoothness` {show(smoothness)}, is too far from the spacing "
+                f"{domain.spacing} for {dtype}: the field is a constant there, or white noise."
+            )
+        self._set(host, domain, variances, mean, validate_args)
+
+    @property
+    def _scale(self) -> Array:
+        return self.scale
+
+    def _parameters(self) -> str:
+        return f"range {show(self.range)}, smoothness {show(self.smoothness)}, spacing {self.window.spacing}"
+
+
+def _positive_or_nan(value: Any, dtype: Any) -> Array:
+    """An array; traced values, which cannot be checked, are NaN where they are not positive."""
+    array = jnp.asarray(value, dtype)
+    return jnp.where(array > 0, array, jnp.nan) if is_traced(value) else array
+
+
+def _warn_of_images(domain: Grid, host: Grid, ranges: tuple[Any, ...], smoothness: Any) -> None:
+    """Say where the torus is too short, or the tail of a rough field so long that the boundary is everywhere."""
+    roughest = float(np.min(smoothness))
+    longest = [float(np.max(r)) for r in ranges]
+
+    def added(grow: float = 1.0) -> float:
+        sides = [
+            (length + grow * (torus - length)) / r
+            for length, torus, r in zip(domain.extent, host.extent, longest, strict=True)
+        ]
+        return added_variance(tuple(sides), roughest)
+
+    if host != domain and added() > ADDED:
+        enough = next((g for g in 1.25 ** np.arange(1, 25) if added(g) <= ADDED), None)
+        padding = tuple(t - length for t, length in zip(host.extent, domain.extent, strict=True))
+        remedy = "" if enough is None else f"; {enough:.2g} times the padding keeps it below {ADDED:.0%}"
+        warnings.warn(
+            f"Matern: `padding` {tuple(float(f'{p:.3g}') for p in padding)} adds {added():.1%} to the variance of a "
+            f"field of range {max(longest):.3g} and smoothness {roughest:.3g}, which comes round the torus{remedy}.",
+            UserWarning,
+            stacklevel=3,
+        )
+    elif host == domain and roughest < ROUGH and set(domain.boundary) != {"periodic"} and added() > ADDED:
+        warnings.warn(
+            f"Matern: with smoothness {roughest:.3g} and range {max(longest):.3g} the boundary changes the variance by "
+            f"{added():.1%} in the middle of the domain; use a `padding` of several ranges.",
+            UserWarning,
+            stacklevel=3,
+        )

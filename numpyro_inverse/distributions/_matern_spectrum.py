@@ -1,4 +1,4 @@
-r"""The spectrum of a Matérn field observed at the centres of grid cells.
+r"""The spectrum of a Matérn field observed at the centers of grid cells.
 
 A field with spectral density S sampled with spacing h has at wavenumber k the *folded* density
 
@@ -34,32 +34,29 @@ CHEBYSHEV = 0.5 * np.cos((2 * np.arange(NODES) + 1) * np.pi / (4 * NODES))  # po
 DUAL_BELOW = 2.0  # theta is summed over its Poisson dual for smaller x
 START = 0.5  # below x = START theta is its dual's constant to 3e-9, and the integral is elementary
 START_TERMS = 8  # Taylor terms there
+WHITE = 1e5  # cells of that many ranges show white noise, as longer ones do
 
 
-def matern_spectrum(
+def matern_variances(
     domain: Grid,
     ranges: Float[Array, "*batch ndim"],
-    scale: Float[Array, "*batch"],
     smoothness: Float[Array, "*batch"],
 ) -> Float[Array, "*batch_and_shape"]:
-    r"""Variances of the coefficients of a Matérn field in the L2-orthonormal eigenfunctions of ``domain``, folded.
+    r"""Variances of the coefficients of a Matérn field of scale 1 in the orthonormal eigenbasis of ``domain``, folded.
 
-    The density is :math:`S(k) = \sigma^2 (4\pi)^{d/2} \frac{\Gamma(\nu + d/2)}{\Gamma(\nu)} \prod_i \kappa_i^{-1}
-    \bigl(1 + \sum_i k_i^2 / \kappa_i^2\bigr)^{-(\nu + d/2)}` with :math:`\kappa_i = \sqrt{8 \nu} / \rho_i`
-    (Lindgren, Rue & Lindström, JRSS B 73, 2011, eq. 1 and section 2.1).
+    They are :math:`S(k) / |h|`, with the cell's volume :math:`|h|` and the density
+    :math:`S(k) = (4\pi)^{d/2} \frac{\Gamma(\nu + d/2)}{\Gamma(\nu)} \prod_i \kappa_i^{-1}
+    \bigl(1 + \sum_i k_i^2 / \kappa_i^2\bigr)^{-(\nu + d/2)}`, :math:`\kappa_i = \sqrt{8 \nu} / \rho_i`
+    (Lindgren, Rue & Lindström, JRSS B 73, 2011, eq. 1 and section 2.1). Only :math:`\kappa_i h_i` enters, a number
+    without units, so that the smallest values do not depend on the units of length or of the field.
     """
     d = domain.ndim
     alpha = smoothness + d / 2
-    kappa = jnp.sqrt(8 * smoothness)[..., None] / ranges
+    cells = jnp.stack([jnp.asarray(h, ranges.dtype) / ranges[..., a] for a, h in enumerate(domain.spacing)], axis=-1)
+    kappa = jnp.sqrt(8 * smoothness)[..., None] * jnp.minimum(cells, WHITE)  # in radians per cell
     q = _squared_wavenumbers(domain, kappa)
     density = jnp.exp(-_grid_axes(alpha, d) * jnp.log(1 + q)) + _aliases(domain, kappa, smoothness, q)
-    log_front = (
-        2 * jnp.log(scale)
-        + d / 2 * np.log(4 * np.pi)
-        + gammaln(alpha)
-        - gammaln(smoothness)
-        - jnp.sum(jnp.log(kappa), axis=-1)
-    )
+    log_front = d / 2 * np.log(4 * np.pi) + gammaln(alpha) - gammaln(smoothness) - jnp.sum(jnp.log(kappa), axis=-1)
     return jnp.maximum(jnp.exp(_grid_axes(log_front, d)) * density, jnp.finfo(density.dtype).tiny)
 
 
@@ -71,8 +68,8 @@ def _squared_wavenumbers(domain: Grid, kappa: Array) -> Array:
     """sum_i (k_i / kappa_i)^2 for every mode."""
     d = domain.ndim
     total = jnp.zeros(())
-    for a, k in enumerate(domain.wavenumbers):
-        ratio = jnp.asarray(k, kappa.dtype) / kappa[..., a, None]
+    for a, t in enumerate(_phases(domain)):
+        ratio = jnp.asarray(2 * np.pi * t, kappa.dtype) / kappa[..., a, None]
         total = total + (ratio**2)[(..., *(None,) * a, slice(None), *(None,) * (d - 1 - a))]
     return total
 
@@ -81,7 +78,7 @@ def _aliases(domain: Grid, kappa: Array, smoothness: Array, q: Array) -> Array:
     """The sum over m != 0 of (1 + sum_i ((k_i + K_i m_i) / kappa_i)^2)^-alpha for every mode."""
     d, dtype = domain.ndim, kappa.dtype
     alpha = smoothness + d / 2
-    stretch = (2 * np.pi / np.asarray(domain.spacing) / kappa) ** 2  # (K / kappa)^2, one per axis
+    stretch = (2 * np.pi / kappa) ** 2  # (K / kappa)^2, one per axis
 
     # Below `first` theta(x, t) = sqrt(pi / x); beyond `last` nothing is left of the nearest alias.
     first = START / (10 + jnp.max(stretch, axis=-1))

@@ -8,6 +8,8 @@ from typing import Any
 from jaxtyping import Array, Float
 from numpyro.distributions import Distribution, ExpandedDistribution, Independent
 
+from numpyro_inverse._checks import check_key, check_sample_shape
+
 
 class ReparametrizedDistribution(Distribution):
     r"""The law of :math:`u = f(z)`, :math:`z \sim` ``base_dist``.
@@ -34,7 +36,14 @@ class ReparametrizedDistribution(Distribution):
         """:math:`f(z)`, batched over leading axes."""
 
     def sample(self, key, sample_shape=()):
-        """Draws of shape ``sample_shape + batch_shape + event_shape``."""
+        """Draws of shape ``sample_shape + batch_shape + event_shape``.
+
+        Raises:
+            TypeError, ValueError: ``key`` is not one random key, or ``sample_shape`` no tuple of integers.
+        """
+        where = f"{type(self).__name__}.sample"
+        check_key(where, "key", key)
+        check_sample_shape(where, "sample_shape", sample_shape)
         return self.from_base(self.base_dist.sample(key, sample_shape))
 
 

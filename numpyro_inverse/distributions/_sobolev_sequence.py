@@ -7,8 +7,8 @@ import numpyro.distributions as dist
 from jaxtyping import Array, Float
 from numpyro.distributions import constraints
 
+from numpyro_inverse._checks import check_broadcast, check_count, check_positive, check_real, check_trailing, is_traced
 from numpyro_inverse.distributions._reparametrized import ReparametrizedDistribution
-from numpyro_inverse.distributions._spectral_field import check_positive
 
 
 class SobolevSequence(ReparametrizedDistribution):
@@ -25,7 +25,8 @@ class SobolevSequence(ReparametrizedDistribution):
         scale: :math:`\tau > 0`, likewise.
 
     Raises:
-        ValueError: ``num_modes`` below 1; a smoothness or scale that is not positive and finite.
+        TypeError: an argument that is no real number.
+        ValueError: ``num_modes`` below 1; a smoothness or scale that is not positive and finite (NaN if it is traced).
 
     References:
         Knapik, van der Vaart & van Zanten, Annals of Statistics 39 (2011) 2626-2657, section 2.
@@ -45,13 +46,16 @@ class SobolevSequence(ReparametrizedDistribution):
         scale: float | Float[Array, "*batch"] = 1.0,
         validate_args: bool | None = None,
     ):
-        if int(num_modes) != num_modes or num_modes < 1:
-            raise ValueError(f"SobolevSequence: `num_modes` must be a positive integer; got {num_modes}.")
-        for argument, value in (("smoothness", smoothness), ("scale", scale)):
-            check_positive("SobolevSequence", argument, jnp.asarray(value, float))
-        self.num_modes = int(num_modes)
+        name = "SobolevSequence"
+        self.num_modes = check_count(name, "num_modes", num_modes)
+        smoothness, scale = check_positive(name, "smoothness", smoothness), check_positive(name, "scale", scale)
+        if 0 in check_broadcast(name, smoothness=jnp.shape(smoothness), scale=jnp.shape(scale)):
+            raise ValueError(f"{name}: `smoothness` and `scale` must not be empty.")
         dtype = jnp.result_type(float, smoothness, scale)
-        self.smoothness, self.scale = jnp.broadcast_arrays(jnp.asarray(smoothness, dtype), jnp.asarray(scale, dtype))
+        self.smoothness, self.scale = jnp.broadcast_arrays(
+            *(jnp.where(v > 0, v, jnp.nan) if is_traced(v) else jnp.asarray(v, dtype) for v in (smoothness, scale))
+        )
+        self.smoothness, self.scale = self.smoothness.astype(dtype), self.scale.astype(dtype)
         super().__init__(jnp.shape(self.scale), (self.num_modes,), validate_args=validate_args)
 
     @property
@@ -74,7 +78,18 @@ class SobolevSequence(ReparametrizedDistribution):
         return w
 
     def log_prob(self, value: Float[Array, "*batch J"]) -> Float[Array, "*batch"]:
-        """Log density."""
+        """Log density.
+
+        Raises:
+            TypeError: ``value`` is not of real numbers.
+            ValueError: its last axis is not of J coefficients.
+        """
+        value = check_trailing(
+            "SobolevSequence.log_prob",
+            "value",
+            check_real("SobolevSequence.log_prob", "value", value),
+            (self.num_modes,),
+        )
         return dist.Normal(0.0, self.amplitudes).to_event(1).log_prob(value)
 
     @property

@@ -41,11 +41,11 @@ def check_grid(owner: str, grid: Any) -> RegularGrid:
     return grid
 
 
-def grid_shape(owner: str, shape: Any, *, any_ndim: bool = False) -> tuple[int, ...]:
+def grid_shape(owner: str, shape: Any, *, name: str = "shape", any_ndim: bool = False) -> tuple[int, ...]:
     """``shape`` as a tuple of positive integers, or an error."""
-    check_static(owner, "shape", shape)
+    check_static(owner, name, shape)
     number = "one or more" if any_ndim else "one to three"
-    wrong = f"{owner}: `shape` must be {number} positive integers; got"
+    wrong = f"{owner}: `{name}` must be {number} positive integers; got"
     if shape is None or isinstance(shape, str | dict):
         raise TypeError(f"{wrong} {describe(shape)}.")
     sizes = (shape,) if np.ndim(shape) == 0 else tuple(shape)

@@ -104,10 +104,8 @@ def check_operator(where: str, argument: str, value: Any) -> Any:
 
 
 def _batch_shape(name: str, x: Array, shape: tuple[int, ...]) -> tuple[int, ...]:
-    d = len(shape)
-    if x.ndim < d or x.shape[x.ndim - d :] != tuple(shape):
-        raise ValueError(f"{name} acts on arrays whose trailing axes are {tuple(shape)}; got shape {x.shape}.")
-    return x.shape[: x.ndim - d]
+    check_trailing(name, "x", x, tuple(shape))
+    return x.shape[: x.ndim - len(shape)]
 
 
 class Transpose(LinearOperator):
@@ -173,8 +171,8 @@ class Composition(LinearOperator):
         check_operator("Composition", "inner", self.inner)
         if self.outer.in_shape != self.inner.out_shape:
             raise ValueError(
-                f"cannot compose: {type(self.outer).__name__} acts on shape {self.outer.in_shape}, but "
-                f"{type(self.inner).__name__} returns shape {self.inner.out_shape}."
+                f"Composition: `outer`, a {type(self.outer).__name__}, acts on shape {self.outer.in_shape}, but "
+                f"`inner`, a {type(self.inner).__name__}, returns shape {self.inner.out_shape}."
             )
 
     @property
@@ -204,8 +202,8 @@ class Sum(LinearOperator):
         check_operator("Sum", "right", self.right)
         if (self.left.in_shape, self.left.out_shape) != (self.right.in_shape, self.right.out_shape):
             raise ValueError(
-                f"cannot add operators of shapes {self.left.in_shape} -> {self.left.out_shape} and "
-                f"{self.right.in_shape} -> {self.right.out_shape}."
+                f"Sum: `left` and `right` must act alike; their shapes are {self.left.in_shape} -> "
+                f"{self.left.out_shape} and {self.right.in_shape} -> {self.right.out_shape}."
             )
 
     @property
@@ -232,7 +230,7 @@ class Scaled(LinearOperator):
 
     def __check_init__(self):
         if jnp.ndim(self.factor) != 0:
-            raise ValueError(f"an operator is scaled by a scalar; got an array of shape {jnp.shape(self.factor)}.")
+            raise ValueError(f"Scaled: `factor` must be a scalar; got an array of shape {jnp.shape(self.factor)}.")
 
     @property
     def in_shape(self) -> tuple[int, ...]:  # type: ignore[override]

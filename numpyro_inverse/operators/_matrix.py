@@ -57,7 +57,7 @@ class Matrix(LinearOperator):
 def _shape_of_size(name: str, shape: Sequence[int] | None, size: int) -> tuple[int, ...]:
     if shape is None:
         return (size,)
-    shape = grid_shape("Matrix", shape, any_ndim=True)
+    shape = grid_shape("Matrix", shape, name=name, any_ndim=True)
     if prod(shape) != size:
         raise ValueError(f"Matrix: `{name}` {shape} has {prod(shape)} entries, but the matrix wants {size}.")
     return shape

@@ -48,7 +48,7 @@ def test_spectrum_means_the_same_on_every_grid(x64):
 
 
 def test_window_sees_the_leading_cells(x64):
-    torus, window = Grid((5, 6), boundary="periodic"), Grid((2, 4))
+    torus, window = Grid((5, 6), extent=(5.0, 6.0), boundary="periodic"), Grid((2, 4), extent=(2.0, 4.0))
     spectrum = np.random.default_rng(0).uniform(0.5, 2, size=(3, 5, 6))  # cosine and sine of one wave differ
     whole, seen = SpectralField(torus, spectrum), SpectralField(torus, spectrum, window=window)
     assert (seen.batch_shape, seen.event_shape) == ((3,), (2, 4))
@@ -66,9 +66,9 @@ def test_windowed_density_in_single_precision_at_any_scale():
     A power of two changes no rounding of the covariance, its Cholesky factor and the quadratic form, whatever their
     condition. What differs is the sum of n logarithms, by n epsilons of the sum of their absolute values.
     """
-    torus, n = Grid((30, 31), boundary="periodic"), 9 * 13
-    small = SpectralField(torus, (1 + torus.eigenvalues) ** -1.5, window=Grid((9, 13)))
-    large = SpectralField(torus, 2.0**20 * (1 + torus.eigenvalues) ** -1.5, window=Grid((9, 13)))
+    torus, n = Grid((30, 31), extent=(30.0, 31.0), boundary="periodic"), 9 * 13
+    small = SpectralField(torus, (1 + torus.eigenvalues) ** -1.5, window=Grid((9, 13), extent=(9.0, 13.0)))
+    large = SpectralField(torus, 2.0**20 * (1 + torus.eigenvalues) ** -1.5, window=Grid((9, 13), extent=(9.0, 13.0)))
     covariance = np.asarray(large.covariance_matrix)
     np.testing.assert_array_equal(covariance, covariance.T)
     np.testing.assert_array_equal(covariance, np.float32(2**20) * np.asarray(small.covariance_matrix))
@@ -88,6 +88,7 @@ def test_windowed_density_in_single_precision_at_any_scale():
         (np.ones((4, 5)), {"mean": np.inf}, "`mean` must be finite"),
         (np.ones((4, 5)), {"mean": np.zeros((2, 4, 4))}, r"`mean` must broadcast to batch \+ \(4, 5\)"),
         (np.ones((4, 5)), {"window": Grid((4, 6))}, r"`window` \(4, 6\) does not fit into `domain` \(4, 5\)"),
+        (np.ones((4, 5)), {"window": Grid((2, 2))}, r"the cells of `window`, of sides \(0.5, 0.5\), are not those of"),
         (np.ones((4, 5)), {"window": Grid(4)}, r"`window` \(4,\) does not fit into `domain` \(4, 5\)"),
     ],
 )

@@ -57,6 +57,9 @@ test_images = np.asarray(flow.sample(key, (24,)))
     "to_arviz": FRESH,
 }
 
+# From a cold cache, ten seconds or more each.
+LONG = {"ExactGibbs", "compare", "fit_vae", "suggest_step_size"}
+
 
 def examples():
     """The docstrings with examples, found without importing anything."""
@@ -67,7 +70,9 @@ def examples():
                 if docstring and ">>> " in docstring:
                     module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
                     name = getattr(node, "name", "")
-                    yield pytest.param(module, docstring, SETUP.get(name, ""), id=f"{module.split('.')[-1]}.{name}")
+                    marks = [pytest.mark.statistical] * (name in LONG)
+                    id = f"{module.split('.')[-1]}.{name}"
+                    yield pytest.param(module, docstring, SETUP.get(name, ""), id=id, marks=marks)
 
 
 class Told(doctest.OutputChecker):
@@ -87,7 +92,8 @@ def test_the_examples_of_a_docstring_run(module, docstring, setup, tmp_path, mon
     for example in test.examples:
         tree = smaller(example.source)
         example.source = ast.unparse(tree) + "\n"
-        provide(tree, test.globs)
+        if doctest.SKIP not in example.options:
+            provide(tree, test.globs)
     runner = doctest.DocTestRunner(Told(), verbose=False, optionflags=doctest.ELLIPSIS)
     report = []
     assert runner.run(test, out=report.append).failed == 0, "".join(report)

@@ -7,10 +7,17 @@ import pytest
 from tests.docs.running import blocks, run
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted(path for path in [ROOT / "README.md", *ROOT.glob("docs/**/*.md")] if list(blocks(path.read_text())))
+# From a cold cache, a quarter of a minute or more each.
+LONG = {"calibration.md", "learned_priors.md", "long_runs.md", "reference_problems.md", "surrogates.md"}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def pages():
+    for path in [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))]:
+        if list(blocks(path.read_text())):
+            yield pytest.param(path, id=path.name, marks=[pytest.mark.statistical] * (path.name in LONG))
+
+
+@pytest.mark.parametrize("page", list(pages()))
 def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     namespace = {"__name__": page.stem}

@@ -1,7 +1,5 @@
 """The elliptic coefficient problem: the source's own outputs, a plain finite-element solve, derivatives and cost."""
 
-import time
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,8 +11,6 @@ from numpyro.infer.util import log_density
 from scipy.stats import norm
 
 from models import elliptic
-
-POTENTIAL_SECONDS = 3e-3
 
 
 @pytest.fixture(scope="module")
@@ -90,21 +86,26 @@ def test_the_truth_fits(forward, x64):
     np.testing.assert_allclose(misfit, 0.556, atol=1e-3)
 
 
-@pytest.mark.parametrize("precision", [np.float32, np.float64])
-def test_a_gradient_is_fast(precision):
-    """Value and gradient in 3 ms: the fastest of many, since other processes only ever add."""
-    with jax.enable_x64(precision == np.float64):
+def test_gradients_in_single_precision():
+    """Of the log density at draws of the prior, against double precision: each component to 1e-4 of the largest.
+
+    The solve's condition number, about 1e4 for these fields, bounds its error by 1e4 epsilon = 1e-3 of the solution; a
+    wrong sign or a missing term is of order one.
+    """
+    draws = np.random.default_rng(2).normal(size=(3, 8, 8))
+
+    def results(precision):
         data = jnp.asarray(elliptic.published()["z_hat"], precision)
         density = lambda x: log_density(elliptic.model, (data,), {}, {"log_theta": x})[0]  # noqa: E731
-        call = jax.jit(jax.value_and_grad(density))
-        x = jnp.full((8, 8), 4.0, precision)
-        jax.block_until_ready(call(x))
-        seconds = []
-        for _ in range(100):
-            start = time.perf_counter()
-            jax.block_until_ready(call(x))
-            seconds.append(time.perf_counter() - start)
-        assert min(seconds) < POTENTIAL_SECONDS
+        values, slopes = jax.vmap(jax.value_and_grad(density))(jnp.asarray(draws, precision))
+        return np.asarray(values), np.asarray(slopes)
+
+    values, slopes = results(np.float32)
+    assert values.dtype == slopes.dtype == np.float32
+    with jax.enable_x64(True):
+        expected, expected_slopes = results(np.float64)
+    np.testing.assert_allclose(values, expected, rtol=1e-4)
+    np.testing.assert_allclose(slopes, expected_slopes, rtol=0, atol=1e-4 * np.abs(expected_slopes).max())
 
 
 def test_simulation(key):
