@@ -210,6 +210,8 @@ class RunStore:
         if name in self._arrays:
             return self._arrays[name]
         with reading(self._where, f"the array {name!r}"):
+            if name not in self._group:
+                raise FileNotFoundError(name)
             array = self._group[name]
             found = (array.shape, array.chunks, array.dtype)
         shape, chunks, dtype = self._layout()[name]

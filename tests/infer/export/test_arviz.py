@@ -207,7 +207,8 @@ def test_single_chain_of_another_kernel():
         ({"posterior": {"level": np.zeros((2, 3)), "u": np.zeros((2, 4, 5))}}, r"'u' has shape \(2, 4, 5\)"),
         ({"posterior": {"level": np.zeros(6)}}, "num_chains"),
         ({"num_chains": 4, "posterior": {"level": np.zeros(6)}}, "`num_chains` is 4.*'level'"),
-        ({"posterior": np.zeros(6)}, "dict of samples"),
+        ({"posterior": {"level": np.zeros((2, 0))}}, r"not empty; 'level' has \(2, 0\)"),
+        ({"posterior": {}}, "`posterior` has no site"),
         ({"posterior": {"u": np.zeros((2, 3, 5))}}, r"lacks 'level'"),
         ({"prior": {"level": np.array([0.0, np.inf])}}, "`prior` has 1 values of site 'level'"),
         ({"batch_size": 0}, "`batch_size`"),
@@ -222,6 +223,9 @@ def test_bad_input_is_refused_by_name(change, message):
     good = {"posterior": {"level": np.zeros((2, 3)), "u": np.zeros((2, 3, 5))}, "model": small, "domain": {"u": LINE}}
     with pytest.raises(ValueError, match=message):
         to_arviz(**(good | change))
+    for wrong in (np.zeros(6), None, {"level": np.full((2, 3), "a")}):
+        with pytest.raises(TypeError, match="^to_arviz: `posterior` must"):
+            to_arviz(wrong, small)
 
 
 def test_samples_without_the_latent_sites_of_a_whitened_model_are_refused(mcmc):

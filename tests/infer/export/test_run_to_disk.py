@@ -47,7 +47,7 @@ def other_model(y=None):
     numpyro.sample("y", dist.Normal(values, 0.5).to_event(1), obs=y)
 
 
-def an_mcmc(kernel=None, num_warmup=30, num_samples=60, num_chains=2, chain_method="vectorized", **rest):
+def an_mcmc(kernel=None, num_warmup=40, num_samples=60, num_chains=2, chain_method="vectorized", **rest):
     kernel = MALA(model) if kernel is None else kernel
     return MCMC(kernel, num_warmup=num_warmup, num_samples=num_samples, num_chains=num_chains,
                 chain_method=chain_method, progress_bar=False, **rest)  # fmt: skip
@@ -63,7 +63,7 @@ def raw(store):
     import zarr
 
     group = zarr.open_group(store, mode="r")
-    return {f"{part}/{k}": x[...] for part in PARTS for k, x in group[part].arrays()}
+    return {f"{part}/{k}": x[...] for part in PARTS if part in group for k, x in group[part].arrays()}
 
 
 def assert_same_bits(one, other):
@@ -85,19 +85,29 @@ def stop_after(monkeypatch, blocks):
     monkeypatch.setattr(RunStore, "append", dying)
 
 
-@pytest.mark.parametrize("chain_method", ["sequential", "vectorized", "parallel", "single"])
-def test_draws_are_those_of_mcmc(tmp_path, chain_method):
-    chains = 1 if chain_method == "single" else 2
-    method = "sequential" if chains == 1 else chain_method
-    short = {"num_warmup": 4, "num_samples": 8, "num_chains": chains, "chain_method": method}
-    write(tmp_path / "run", an_mcmc(**short), block_size=4, extra_fields=("accept_prob",))
-    found = raw(tmp_path / "run")
-    mcmc = an_mcmc(**short)
-    mcmc.run(jax.random.key(0), y=DATA, extra_fields=("accept_prob",))
-    for site, values in mcmc.get_samples(group_by_chain=True).items():
+@pytest.mark.parametrize(
+    ("chain_method", "chains", "kernel"),
+    [
+        ("sequential", 2, lambda: ExactGaussian(numpyro.handlers.condition(model, {"scale": 1.0}))),
+        ("vectorized", 2, lambda: MALA(model)),
+        ("parallel", 2, lambda: MALA(model)),
+        ("sequential", 1, lambda: NUTS(model, max_tree_depth=3)),
+    ],
+    ids=["sequential", "vectorized", "parallel", "single"],
+)
+def test_draws_are_those_of_mcmc(tmp_path, chain_method, chains, kernel):
+    def mcmc():
+        return an_mcmc(kernel(), 4, 8, chains, chain_method)
+
+    fields = () if chain_method == "sequential" and chains == 2 else ("accept_prob",)
+    write(tmp_path / "run", mcmc(), block_size=4, extra_fields=fields)
+    found, reference = raw(tmp_path / "run"), mcmc()
+    reference.run(jax.random.key(0), y=DATA, extra_fields=fields)
+    for site, values in reference.get_samples(group_by_chain=True).items():
         np.testing.assert_allclose(found[f"posterior/{site}"], values, rtol=2e-3, atol=2e-3)
-    accept_prob = mcmc.get_extra_fields(group_by_chain=True)["accept_prob"]
-    np.testing.assert_allclose(found["sample_stats/accept_prob"], accept_prob, rtol=2e-3, atol=2e-3)
+    for field in fields:
+        values = reference.get_extra_fields(group_by_chain=True)[field]
+        np.testing.assert_allclose(found[f"sample_stats/{field}"], values, rtol=2e-3, atol=2e-3)
 
 
 @pytest.fixture(scope="module")
@@ -109,9 +119,9 @@ def whole(tmp_path_factory):
 
 
 def test_continues_to_the_same_bits(tmp_path, monkeypatch, whole):
-    # Blocks 0 and 1 are warm-up, 2 to 4 draws. One run is cut off in four of them, one after another; each time the
-    # block had been written in full but for its marker.
-    for blocks in (0, 1, 3, 4):
+    # Blocks 0 and 1 are warm-up, 2 to 4 draws. One run is cut off in block 0 and in block 2, when all is written but
+    # the marker; `test_a_kill` and the tests of damage and of disks cut it off in the others.
+    for blocks in (0, 2):
         with monkeypatch.context() as patch:
             stop_after(patch, blocks)
             with pytest.raises(KeyboardInterrupt):
@@ -120,13 +130,15 @@ def test_continues_to_the_same_bits(tmp_path, monkeypatch, whole):
     assert_same_bits(raw(whole), raw(tmp_path / "cut"))
 
 
+@pytest.mark.statistical
 @pytest.mark.parametrize(
     "kernel",
     [
-        pytest.param(lambda: NUTS(model), id="NUTS"),
-        pytest.param(lambda: BlackJAX(model, algorithm=blackjax.mala), id="BlackJAX", marks=pytest.mark.statistical),
-        pytest.param(lambda: ExactGaussian(numpyro.handlers.condition(model, {"scale": 1.0})), id="ExactGaussian"),
+        lambda: NUTS(model),
+        lambda: BlackJAX(model, algorithm=blackjax.mala),
+        lambda: ExactGaussian(numpyro.handlers.condition(model, {"scale": 1.0})),
     ],
+    ids=["NUTS", "BlackJAX", "ExactGaussian"],
 )
 def test_any_kernel(tmp_path, monkeypatch, kernel):
     write(tmp_path / "whole", an_mcmc(kernel(), 10, 20, 1), block_size=10)
@@ -160,7 +172,10 @@ def test_ensembles(tmp_path, monkeypatch):
     assert draws["sample_stats/inner_state.accept_prob"].shape == (4, 8)
 
 
-@pytest.mark.parametrize("begun", [40, 30], ids=["whole blocks", "within a block"])
+@pytest.mark.parametrize(
+    "begun",
+    [pytest.param(40, id="whole blocks"), pytest.param(30, id="within a block", marks=pytest.mark.statistical)],
+)
 def test_a_longer_run(tmp_path, whole, begun):
     write(tmp_path / "run", an_mcmc(num_samples=begun))
     before = raw(tmp_path / "run")
@@ -195,7 +210,7 @@ def test_thinning_sites_and_quantities(tmp_path, whole):
     np.testing.assert_allclose(few["posterior/largest"], full["posterior/values"][:, 1::2].max(axis=2), rtol=1e-3)
 
 
-def test_reader(tmp_path, monkeypatch):
+def test_reader(tmp_path):
     grid, y = Grid((4, 4), extent=2.0), np.ones((4, 4), np.float32)
 
     def field_model(y=None):
@@ -203,29 +218,26 @@ def test_reader(tmp_path, monkeypatch):
         numpyro.deterministic("profile", field[0])
         numpyro.sample("y", dist.Normal(field, 0.5).to_event(2), obs=y)
 
-    field_model = whiten(field_model)
-    mcmc = an_mcmc(MALA(field_model))
-    with monkeypatch.context() as patch:
-        stop_after(patch, 4)
-        with pytest.raises(KeyboardInterrupt):
-            write(tmp_path / "run", mcmc, y=y, extra_fields=("accept_prob", "potential_energy"))
-    tree = read_run(tmp_path / "run", {"profile": Grid(4, extent=2.0)}, length_unit="m")
+    field_model, store = whiten(field_model), tmp_path / "run"
+    fields = ("accept_prob", "potential_energy")
+    write(store, an_mcmc(MALA(field_model), 0, 8), y=y, extra_fields=fields, block_size=4)
+    tree = read_run(store, model=field_model, model_kwargs={"y": y})
+    assert "field_latent" not in tree.posterior
+    assert tree.attrs["complete"]
+    assert tree.posterior.sizes["draw"] == 8
+    assert tree.log_likelihood["y"].shape == (2, 8, 4, 4)
+    np.testing.assert_allclose(np.asarray(tree.posterior["field"]), raw(store)["posterior/field"])
+    (store / "marker" / "c.1.0.0").unlink()  # as if it still went on
+    tree = read_run(store, {"profile": Grid(4, extent=2.0)}, length_unit="m")
     assert tree.posterior["field"].dims == ("chain", "draw", "x", "y")
     np.testing.assert_allclose(tree.posterior["x"], grid.coordinates["x"][1])
     assert tree.posterior["x"].attrs["units"] == "m"
     assert set(tree.posterior.data_vars) == {"field", "profile"}
-    assert "field_latent" in read_run(tmp_path / "run", keep_latent=True).posterior
-    assert "field_latent" in read_run(tmp_path / "run", sites=["field_latent"]).posterior
-    assert tree.posterior.sizes["draw"] == 40
+    assert "field_latent" in read_run(store, keep_latent=True).posterior
+    assert "field_latent" in read_run(store, sites=["field_latent"]).posterior
+    assert tree.posterior.sizes["draw"] == 4
     assert not tree.attrs["complete"]
     assert set(tree.sample_stats) == {"acceptance_rate", "lp", "diverging"}
-    write(tmp_path / "run", mcmc, y=y, extra_fields=("accept_prob", "potential_energy"))
-    tree = read_run(tmp_path / "run", model=field_model, model_kwargs={"y": y})
-    assert "field_latent" not in tree.posterior
-    assert tree.attrs["complete"]
-    assert tree.posterior.sizes["draw"] == 60
-    assert tree.log_likelihood["y"].shape == (2, 60, 4, 4)
-    np.testing.assert_allclose(np.asarray(tree.posterior["field"]), raw(tmp_path / "run")["posterior/field"])
 
 
 def test_effective_sample_size_of_an_autoregressive_chain():
@@ -245,10 +257,10 @@ def test_progress_bar_shows_the_effective_sample_size(tmp_path, capsys):
     short = an_mcmc(num_warmup=0, num_samples=2)
     write(tmp_path / "quiet", short, block_size=2, progress_bar=None)  # as the MCMC says
     assert capsys.readouterr().err == ""
-    write(tmp_path / "run", progress_bar=True)
+    write(tmp_path / "run", an_mcmc(num_warmup=0, num_samples=4), block_size=2, progress_bar=True)
     shown = capsys.readouterr().err
     assert "ESS" in shown
-    assert "90/90" in shown
+    assert "4/4" in shown
 
 
 @pytest.mark.parametrize(
@@ -291,29 +303,12 @@ def test_a_directory_that_holds_something_else(tmp_path):
         write(tmp_path / "file")
 
 
-@pytest.mark.parametrize(
-    ("mcmc", "options", "message"),
-    [
-        (an_mcmc, {"block_size": 0}, "block_size"),
-        (lambda: an_mcmc(thinning=3), {"block_size": 20}, "multiple of thinning=3"),
-        (an_mcmc, {"sites": ["nothing"]}, "'nothing'; the model has 'scale', 'values', 'white'"),
-        (an_mcmc, {"sites": []}, "nothing to keep"),
-        (an_mcmc, {"quantities": lambda draw: {"scale": draw["scale"]}, "sites": ["scale"]}, "other names"),
-        (an_mcmc, {"init_params": {"scale": jnp.zeros(3)}}, "leading axis of 2 chains"),
-        (lambda: an_mcmc(AIES(model), chain_method="sequential"), {}, "AIES moves an ensemble.*'sequential' and 2"),
-    ],
-)
-def test_bad_arguments(tmp_path, mcmc, options, message):
-    with pytest.raises(ValueError, match=message):
-        write(tmp_path / "run", mcmc(), **options)
-
-
 def test_values_that_are_not_finite_end_the_run(tmp_path):
     def quantities(draw):
         return {"root": jnp.sqrt(draw["white"][0])}
 
-    with pytest.raises(RuntimeError, match="'root' has values that are not finite in block 2"):
-        write(tmp_path / "run", quantities=quantities)
+    with pytest.raises(RuntimeError, match="'root' has values that are not finite in block 0"):
+        write(tmp_path / "run", an_mcmc(num_warmup=0), quantities=quantities)
 
 
 def test_an_edited_quantity(tmp_path):
@@ -480,8 +475,11 @@ def test_one_writer(copied):
     write(copied)
 
 
-@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EROFS], ids=["full", "read-only"])
-@pytest.mark.parametrize("written", [0, 5, 60])
+@pytest.mark.parametrize(
+    ("written", "error"),
+    [(0, errno.EROFS), (5, errno.ENOSPC), (34, errno.ENOSPC)],
+    ids=["read-only", "full among arrays", "full within block 3"],
+)
 def test_a_disk_that_takes_no_more(tmp_path, monkeypatch, whole, error, written):
     from zarr.storage import _local
 
@@ -546,44 +544,33 @@ def test_zarr_is_missing(tmp_path, monkeypatch):
 
 SCRIPT = """
 import sys, time
-import jax
 from tests.infer.export.test_run_to_disk import an_mcmc, write
 from numpyro_inverse.infer.export._run_store import RunStore
 
-append = RunStore.append
-def slow(self, *rest):
-    append(self, *rest)
-    time.sleep(0.02)
+append, (store, num_warmup, num_samples, pause) = RunStore.append, sys.argv[1:]
+def slow(self, number, *rest):
+    print(number, flush=True)
+    append(self, number, *rest)
+    time.sleep(float(pause))
 RunStore.append = slow
 print("ready", flush=True)
-write(sys.argv[1], an_mcmc(num_warmup=200, num_samples=2000), block_size=20)
+write(store, an_mcmc(num_warmup=int(num_warmup), num_samples=int(num_samples)))
 """
 
 
-def _start(store):
+def _start(*arguments):
     environment = os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
-    return subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-c", SCRIPT, str(store)], env=environment, stdout=subprocess.PIPE, text=True
-    )
+    command = [sys.executable, "-W", "ignore", "-c", SCRIPT, *map(str, arguments)]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
 
 
-def _killed_and_resumed(tmp_path, kills, seed):
-    """How often a running process was killed with SIGKILL; then the run is finished."""
-    rng, landed = np.random.default_rng(seed), 0
-    for _ in range(kills):
-        process = _start(tmp_path / "killed")
-        assert process.stdout.readline() == "ready\n"
-        deadline = time.monotonic() + rng.uniform(0.0, 6.0)
-        while time.monotonic() < deadline and process.poll() is None:
-            time.sleep(0.002)
-        landed += process.poll() is None
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        process.stdout.close()
-        if (tmp_path / "killed" / "marker").exists() and _complete(tmp_path / "killed"):
-            shutil.rmtree(tmp_path / "killed")  # a further kill needs a further run
-    write(tmp_path / "killed", an_mcmc(num_warmup=200, num_samples=2000))
-    return landed
+def _killed(process):
+    """Whether it was still running."""
+    running = process.poll() is None
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    return running
 
 
 def _complete(store):
@@ -593,16 +580,28 @@ def _complete(store):
         return False
 
 
-def _kill_test(tmp_path, kills, seed):
-    write(tmp_path / "whole", an_mcmc(num_warmup=200, num_samples=2000))
-    assert _killed_and_resumed(tmp_path, kills, seed) == kills
-    assert_same_bits(raw(tmp_path / "whole"), raw(tmp_path / "killed"))
+def test_a_kill(tmp_path, whole):
+    process = _start(tmp_path / "killed", 40, 60, 0.3)
+    assert [process.stdout.readline() for _ in range(5)] == ["ready\n", "0\n", "1\n", "2\n", "3\n"]
+    assert _killed(process)  # while it writes block 3, or soon after
+    write(tmp_path / "killed")
+    assert_same_bits(raw(whole), raw(tmp_path / "killed"))
 
 
 @pytest.mark.statistical
 def test_twenty_kills(tmp_path):
-    _kill_test(tmp_path, 20, 0)
-
-
-def test_two_kills(tmp_path):
-    _kill_test(tmp_path, 2, 1)
+    long, killed = {"num_warmup": 200, "num_samples": 2000}, tmp_path / "killed"
+    write(tmp_path / "whole", an_mcmc(**long))
+    rng, kills = np.random.default_rng(0), 0
+    while kills < 20:
+        process = _start(killed, 200, 2000, 0.02)
+        assert process.stdout.readline() == "ready\n"
+        deadline = time.monotonic() + rng.uniform(0.0, 6.0)
+        while time.monotonic() < deadline and process.poll() is None:
+            time.sleep(0.002)
+        kills += _killed(process)
+        if kills < 20 and (killed / "marker").exists() and _complete(killed):
+            assert_same_bits(raw(tmp_path / "whole"), raw(killed))
+            shutil.rmtree(killed)  # a further kill needs a further run
+    write(killed, an_mcmc(**long))
+    assert_same_bits(raw(tmp_path / "whole"), raw(killed))
