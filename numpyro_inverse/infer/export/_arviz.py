@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -20,6 +21,7 @@ from numpyro_inverse.distributions._reparametrized import domain_of
 from numpyro_inverse.domains import Domain
 from numpyro_inverse.domains._domain import axis_names
 from numpyro_inverse.infer.export._draws import Draws, by_chain, check_shapes, map_draws, sampled
+from numpyro_inverse.infer.kernels._failures import FailureReport, counts_failures, failures_of
 from numpyro_inverse.infer.whitening import LATENT
 
 if TYPE_CHECKING:
@@ -85,6 +87,10 @@ def to_arviz(
         batch_size: draws per evaluation of the model; bounds the memory on the device.
         key: for the replicates; default: ``jax.random.key(0)``.
 
+    Warns:
+        UserWarning: moves of the ``MCMC`` met points without a log density, as :func:`report_failures` says. The
+            attributes of ``sample_stats`` have their number, and chain, iteration and site of the first.
+
     Raises:
         ValueError: a site that does not exist, is not finite or complex, is called ``chain`` or ``draw``, has the wrong
             number of chains, or whose trailing axes are not its domain's; no draw; samples that lack a site of the
@@ -121,6 +127,9 @@ def to_arviz(
     groups = {"posterior": group(kept)}
     if sampler is not None:
         groups["sample_stats"] = group(_sample_stats(sampler), dims={})
+        if counts_failures(sampler.last_state):
+            report, message = failures_of(sampler.sampler, sampler.last_state, sampler._args, sampler._kwargs)
+            tell_failures(groups["sample_stats"], report, message, stacklevel=3)
     if observed:
         groups["observed_data"] = group(observed, ())
         asked = {"posterior_predictive": posterior_predictive, "log_likelihood": log_likelihood}
@@ -139,6 +148,14 @@ def to_arviz(
         if any(k in observed for k in draws):
             groups["prior_predictive"] = group({k: v for k, v in draws.items() if k in observed})
     return DataTree.from_dict(groups)
+
+
+def tell_failures(stats: Any, report: FailureReport, message: str, stacklevel: int) -> None:
+    """Warn of failures of the forward map, and keep their number, and the first one, as attributes."""
+    first = {"first_failure_chain": report.chain, "first_failure": report.iteration, "first_failure_site": report.site}
+    stats.attrs |= {"num_failures": report.num_failures} | {k: v for k, v in first.items() if v is not None}
+    if message:
+        warnings.warn(message, stacklevel=stacklevel)
 
 
 def _is_like(values: Any, data: Any) -> bool:

@@ -27,6 +27,7 @@ from numpyro_inverse.infer.export._run_identity import (
     tree_content,
 )
 from numpyro_inverse.infer.export._run_store import RunStore, plan_of
+from numpyro_inverse.infer.kernels._failures import counts_failures, failures_of
 
 
 def run_to_disk(
@@ -86,7 +87,7 @@ def run_to_disk(
 
     Warns:
         UserWarning: the run is continued with other versions or on another processor; or its last block was damaged and
-            is computed again.
+            is computed again; or moves of the run met points without a log density, as :func:`report_failures` says.
     """
     args, kwargs, options = _checked(
         mcmc, rng_key, model_args, model_kwargs, block_size, sites, quantities, extra_fields, progress_bar
@@ -133,6 +134,11 @@ def run_to_disk(
                 sums = updated(sums, {k: v for k, v in kept.items() if k.startswith(POSTERIOR)})
                 run.append(number, kept, state, sums)
                 bar.advance(length, smallest_ess(sums))
+        if counts_failures(state):
+            report, message = failures_of(chains.kernel, state, args, kwargs)
+            run.note_failures({**report._asdict(), "message": message})
+            if message:
+                warnings.warn(message, stacklevel=2)
 
 
 def _checked(

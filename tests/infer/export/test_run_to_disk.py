@@ -238,6 +238,7 @@ def test_reader(tmp_path):
     assert tree.posterior.sizes["draw"] == 4
     assert not tree.attrs["complete"]
     assert set(tree.sample_stats) == {"acceptance_rate", "lp", "diverging"}
+    assert tree.sample_stats.attrs["num_failures"] == 0
 
 
 def test_effective_sample_size_of_an_autoregressive_chain():
@@ -309,6 +310,29 @@ def test_values_that_are_not_finite_end_the_run(tmp_path):
 
     with pytest.raises(RuntimeError, match="'root' has values that are not finite in block 0"):
         write(tmp_path / "run", an_mcmc(num_warmup=0), quantities=quantities)
+
+
+def test_failures_of_the_forward_map_are_told(tmp_path):
+    """By the run at its end, by the same call of a finished run, and by the reader."""
+
+    def failing(y=None):
+        u = numpyro.sample("u", dist.Normal())
+        numpyro.sample("y", dist.Normal(jnp.where(u > 1.0, jnp.nan, u), 1.0, validate_args=False), obs=y)
+
+    def run():
+        kernel = MALA(failing)
+        write(tmp_path / "run", an_mcmc(kernel, 20, 40), y=0.0, extra_fields=("num_failures",), init_params=first)
+
+    first, told = {"u": jnp.zeros(2)}, r"MALA: \d+ moves of 2 chain\(s\) met .* of chain [01], where site 'y' has log"
+    for act in (run, run, lambda: read_run(tmp_path / "run")):
+        with pytest.warns(UserWarning, match=told) as warned:
+            tree = act()
+    stats = tree.sample_stats
+    assert stats.attrs["num_failures"] == stats["num_failures"][:, -1].sum() > 2
+    assert stats.attrs["first_failure_site"] == "y"
+    assert f"iteration {stats.attrs['first_failure']} of chain {stats.attrs['first_failure_chain']}" in str(
+        warned[0].message
+    )
 
 
 def test_an_edited_quantity(tmp_path):
