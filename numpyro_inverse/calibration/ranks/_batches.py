@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -22,6 +23,7 @@ from numpyro_inverse.calibration.ranks._shelf import Shelf, content_of, study_id
 MEMORY = 2**29  # bytes of draws in flight
 LARGEST_BATCH = 256
 FEWEST_DRAWS = 9  # ranks among fewer do not show the tails
+ATTEMPTS = 20  # to simulate finite data
 EXAMPLE = 2**31 - 1  # folded into the key for the data set that is none of the study's
 
 
@@ -34,6 +36,7 @@ class Ranks(NamedTuple):
     value: dict[str, Float[Array, "..."]]
     finite: Bool[Array, ""]
     diverging: Bool[Array, ""]
+    failures: dict[str, Int[Array, ""]]
 
 
 def ranks_of(
@@ -50,8 +53,10 @@ def ranks_of(
     store: str | os.PathLike | None,
     progress_bar: bool,
     title: str,
-) -> Ranks:
-    """Ranks of the truth among the draws, for every quantity and data set; numpy arrays, data sets first."""
+) -> tuple[Ranks, tuple[str, ...]]:
+    """Ranks of the truth among the draws, for every quantity and data set, as numpy arrays, data sets first; and the
+    names of the sites among which a failing one has its place.
+    """
     check_key(title, "rng_key", rng_key)
     num_datasets = check_count(title, "num_datasets", num_datasets, 2)
     batch_size = None if batch_size is None else check_count(title, "batch_size", batch_size)
@@ -64,17 +69,19 @@ def ranks_of(
     for name, quantity in quantities.items():
         check_callable(title, f"quantities[{name!r}]", quantity, "a function of sites and data")
     key_example = jax.random.fold_in(rng_key, EXAMPLE)
-    _, example = jax.jit(problem.simulate)(key_example)
+    example = _finite_data(problem, key_example, title)
     posterior = posterior_of(inference, call, example)
     drawn = jax.eval_shape(lambda k: posterior.draw(k, example).sites, rng_key)
     _check_sites(problem, drawn, needed, title)
     keys = jax.random.split(rng_key, num_datasets)
-    batch, many = _compiled(problem, posterior, quantities, scores, call.num_draws, drawn, num_datasets, batch_size)
+    study = partial(_study, problem, posterior, quantities, example)
+    batch, many = _compiled(study, posterior, scores, call.num_draws, drawn, num_datasets, batch_size)
     with contextlib.ExitStack() as stack:
         shelf = None
         if store is not None:
             identity = study_identity(problem, inference, call, quantities, rng_key, num_datasets, batch)
-            identity["content"] = content_of(*jax.jit(lambda k: _study(problem, posterior, quantities, k))(key_example))
+            one = jax.jit(study)(key_example)
+            identity["content"] = content_of(one.truth, one.data, one.draws, one.at_truth, one.at_draws)
             shelf = stack.enter_context(Shelf(store, identity, f"{title}: `store`"))
         parts = []
         with tqdm(total=num_datasets, desc=title, unit="data set", disable=not progress_bar) as bar:
@@ -87,22 +94,45 @@ def ranks_of(
                         shelf.save(first, part)
                 parts.append(jax.tree.map(lambda v: v[: num_datasets - first], part))
                 bar.update(len(parts[-1].finite))
-    return jax.tree.map(lambda *v: np.concatenate(v), *parts)
+    return jax.tree.map(lambda *v: np.concatenate(v), *parts), posterior.failing
+
+
+def _finite_data(problem: Problem, rng_key: Array, title: str) -> Data:
+    """A simulated data set that is finite: the forward map may fail in part of the prior's support."""
+    simulate = jax.jit(problem.simulate)
+    for attempt in range(ATTEMPTS):
+        _, data = simulate(rng_key if attempt == 0 else jax.random.fold_in(rng_key, attempt))
+        if _all_finite(data):
+            return data
+    raise ValueError(
+        f"{title}: the model simulates data that are not finite, {ATTEMPTS} times in a row; see to it that the forward "
+        "map is finite wherever the prior is."
+    )
+
+
+def _all_finite(tree: Any) -> Bool[Array, ""]:
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]))
 
 
 class One(NamedTuple):
-    """One simulated data set with its posterior draws, and the test quantities at both."""
+    """One simulated data set with its posterior draws, and the test quantities at both; ``usable`` if it is finite."""
 
     truth: dict[str, Array]
     data: Data
     draws: Draws
     at_truth: dict[str, Array]
     at_draws: dict[str, Array]
+    usable: Bool[Array, ""]
 
 
-def _study(problem: Problem, posterior: Posterior, quantities: Mapping[str, Quantity], rng_key: Array) -> One:
+def _study(
+    problem: Problem, posterior: Posterior, quantities: Mapping[str, Quantity], example: Data, rng_key: Array
+) -> One:
+    """``example`` is fitted in place of data that are not finite, from which no kernel could start."""
     key_simulate, key_draw, _ = jax.random.split(rng_key, 3)
     truth, data = problem.simulate(key_simulate)
+    usable = _all_finite(data)
+    data = jax.tree.map(lambda simulated, other: jnp.where(usable, simulated, other), data, example)
     draws = posterior.draw(key_draw, data)
     known = {name: value for name, value in truth.items() if name in draws.sites}
     at_truth = {name: quantity(known, data) for name, quantity in quantities.items()}
@@ -110,7 +140,7 @@ def _study(problem: Problem, posterior: Posterior, quantities: Mapping[str, Quan
         name: jax.vmap(quantity, (0, None))({k: draws.sites[k] for k in known}, data)
         for name, quantity in quantities.items()
     }
-    return One(truth, data, draws, at_truth, at_draws)
+    return One(truth, data, draws, at_truth, at_draws, usable)
 
 
 def _ranked(one: One, posterior: Posterior, scores: Mapping[str, Score], num_draws: int, rng_key: Array) -> Ranks:
@@ -119,21 +149,21 @@ def _ranked(one: One, posterior: Posterior, scores: Mapping[str, Score], num_dra
         name: rank_of(k, one.at_truth[name], one.at_draws[name], num_draws, posterior.num_chains, scores.get(name))
         for k, name in zip(keys, one.at_truth, strict=True)
     }
-    values = jax.tree.leaves((one.at_truth, one.at_draws))
+    failures = one.draws.failures._asdict() | {"simulation": ~one.usable}
     return Ranks(
         rank={name: one.rank for name, one in found.items()},
         ess={name: one.ess for name, one in found.items()},
         moves={name: one.moves for name, one in found.items()},
         value=one.at_truth,
-        finite=jnp.all(jnp.stack([jnp.all(jnp.isfinite(v)) for v in values])),
+        finite=one.usable & _all_finite((one.at_truth, one.at_draws)),
         diverging=one.draws.diverging,
+        failures={name: jnp.where(one.usable | (name == "simulation"), v, 0) for name, v in failures.items()},
     )
 
 
 def _compiled(
-    problem: Problem,
+    study: Callable[[Array], One],
     posterior: Posterior,
-    quantities: Mapping[str, Quantity],
     scores: Mapping[str, Score],
     num_draws: int,
     drawn: Mapping[str, Any],
@@ -145,7 +175,7 @@ def _compiled(
     devices = jax.local_devices()
     batch = batch_size or int(np.clip(MEMORY // max(size, 1), 1, LARGEST_BATCH))
     batch = -(-min(batch, num_datasets) // len(devices)) * len(devices)
-    many = jax.vmap(lambda k: _ranked(_study(problem, posterior, quantities, k), posterior, scores, num_draws, k))
+    many = jax.vmap(lambda k: _ranked(study(k), posterior, scores, num_draws, k))
     if len(devices) > 1:
         mesh = jax.make_mesh((len(devices),), ("datasets",), (jax.sharding.AxisType.Auto,), devices=devices)
         spec = jax.sharding.PartitionSpec("datasets")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from math import ceil, sqrt
 from typing import TYPE_CHECKING, Any
@@ -188,7 +188,7 @@ def coverage(
             folded[name] = np.minimum((np.abs(2 * pit - 1) * (num_draws + 1)).astype(int), num_draws)
         else:
             folded[name] = num_draws - ranks
-    return Coverage(RankStudy(folded, num_draws, study.ess, study.failed, study.diverging, study.title))
+    return Coverage(replace(study, ranks=folded))
 
 
 def nearness(neighbours: int, values: Float[Array, "n q"], valid: Bool[Array, " n"]) -> Float[Array, "n q"]:

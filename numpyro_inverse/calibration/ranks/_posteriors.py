@@ -9,21 +9,37 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Bool, Int
 from numpyro.infer import MCMC, SVI
 from numpyro.infer.mcmc import MCMCKernel
 
+from numpyro_inverse._model import abstract_trace, sample_sites
 from numpyro_inverse.calibration.ranks._problem import Data
 from numpyro_inverse.infer import ExactGaussian
+from numpyro_inverse.infer.kernels._failures import counts_failures, failing_site
 
 NUM_WARMUP, NUM_SAMPLES = 300, 500  # of a kernel's chain
 
 
+class Failures(NamedTuple):
+    """Moves that met points without a log density; of the first: chain, iteration, place of the site; -1: unknown."""
+
+    number: Int[Array, ""] | int
+    chain: Int[Array, ""] | int
+    iteration: Int[Array, ""] | int
+    site: Int[Array, ""] | int
+
+
+NO_FAILURES = Failures(0, -1, -1, -1)
+
+
 class Draws(NamedTuple):
-    """Posterior draws by site, draws first, and whether a transition diverged."""
+    """Posterior draws by site, draws first, whether a transition diverged, and how many met no log density."""
 
     sites: dict[str, Array]
     diverging: Bool[Array, ""]
+    failures: Failures = NO_FAILURES
 
 
 class Call(NamedTuple):
@@ -38,10 +54,17 @@ class Call(NamedTuple):
 
 
 class Posterior(NamedTuple):
-    """A function that draws, and of how many chains its draws are; None: they are independent of each other."""
+    """A function that draws.
+
+    Attributes:
+        draw: it.
+        num_chains: of how many chains its draws are; None: they are independent of each other.
+        failing: the sites among which :class:`Failures` counts places.
+    """
 
     draw: Callable[[Array, Data], Draws]
     num_chains: int | None
+    failing: tuple[str, ...] = ()
 
 
 @singledispatch
@@ -92,6 +115,9 @@ def _(mcmc: MCMC, call: Call, example: Data) -> Posterior:
         jax.random.key(0),
     )
     fields = ("diverging",) if "diverging" in getattr(state, "_fields", ()) else ()
+    failing: tuple[str, ...] = ()
+    if counts_failures(state) and kernel.model is not None:
+        failing = tuple(sample_sites(abstract_trace(kernel.model, call.args, dict(call.kwargs) | example)))
 
     def chain(key: Array, data: Data) -> Draws:
         one = MCMC(
@@ -103,16 +129,34 @@ def _(mcmc: MCMC, call: Call, example: Data) -> Posterior:
             progress_bar=False,
         )
         one.run(key, *call.args, extra_fields=fields, **dict(call.kwargs) | data)
-        return Draws(one.get_samples(), jnp.any(one.get_extra_fields().get("diverging", jnp.zeros(1, bool))))
+        diverging = jnp.any(one.get_extra_fields().get("diverging", jnp.zeros(1, bool)))
+        return Draws(one.get_samples(), diverging, failures(one.last_state, data))
+
+    def failures(last: Any, data: Data) -> Failures:
+        if not counts_failures(last):
+            return NO_FAILURES
+        site = jnp.full((), -1)
+        if failing:
+            _, unravel = ravel_pytree(last.z)
+            site = failing_site(kernel.model, call.args, dict(call.kwargs) | data, unravel(last.failed_at), failing)
+        first = jnp.where(last.num_failures > 0, jnp.stack([jnp.zeros((), int), last.first_failure, site]), -1)
+        return Failures(last.num_failures, *first)
 
     def draw(key: Array, data: Data) -> Draws:
         if mcmc.num_chains == 1:
             return chain(key, data)
         chains = jax.vmap(chain, (0, None))(jax.random.split(key, mcmc.num_chains), data)  # not all kernels vectorize
         sites = {name: value.reshape(-1, *value.shape[2:]) for name, value in chains.sites.items()}
-        return Draws(sites, jnp.any(chains.diverging))
+        return Draws(sites, jnp.any(chains.diverging), _joined(chains.failures))
 
-    return Posterior(draw, mcmc.num_chains)
+    return Posterior(draw, mcmc.num_chains, failing)
+
+
+def _joined(failures: Failures) -> Failures:
+    """Failures of all chains, with the first one's chain."""
+    number, _, iteration, site = map(jnp.asarray, failures)
+    chain = jnp.argmin(jnp.where(number > 0, iteration, jnp.iinfo(number.dtype).max))
+    return Failures(jnp.sum(number), jnp.where(jnp.any(number > 0), chain, -1), iteration[chain], site[chain])
 
 
 @posterior_of.register

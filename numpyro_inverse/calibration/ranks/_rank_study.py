@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -37,9 +38,12 @@ class RankStudy:
             whose fit failed are not among them: see ``failed``.
         num_draws: draws each rank is among.
         ess: draws that were left after thinning, by quantity and data set.
-        failed: data sets whose draws are not finite or do not move.
+        failed: data sets whose data or draws are not finite, or whose draws do not move.
         diverging: data sets with a divergent transition; they are among the ranks.
         title: of the study.
+        failures: what there is to say of truths whose data are not finite, and of moves that met points without a log
+            density: how many, in how many fits, and where the first was; empty if there were none.
+        num_failures: how many they were, by data set; 0 for what does not count them.
     """
 
     ranks: dict[str, Int[np.ndarray, "datasets ..."]]
@@ -48,6 +52,8 @@ class RankStudy:
     failed: Bool[np.ndarray, " all"]
     diverging: Bool[np.ndarray, " all"]
     title: str = "simulation-based calibration"
+    failures: str = ""
+    num_failures: Int[np.ndarray, " all"] = field(default_factory=lambda: np.zeros(0, int))
 
     @cached_property
     def p_values(self) -> dict[str, float]:
@@ -111,7 +117,7 @@ class RankStudy:
             text += f" {int(self.failed.sum())} of {len(self.failed)} fits FAILED and have no rank."
         if self.diverging.any():
             text += f" {int(self.diverging.sum())} of {len(self.diverging)} fits had divergences."
-        return text
+        return f"{text} {self.failures}" if self.failures else text
 
     def bands(self, coverage: float = 0.94) -> Bands:
         """Exact simultaneous bands for the number of ranks below 1, ..., S of one element."""
@@ -175,10 +181,17 @@ def rank_study(
     title: str,
     **options: Any,
 ) -> RankStudy:
-    """Ranks of ``quantities``, with failed fits set apart."""
-    found = ranks_of(problem, inference, call, quantities, scores or {}, title=title, **options)
+    """Ranks of ``quantities``, with failed fits set apart; a warning tells of failures of the forward map."""
+    found, sites = ranks_of(problem, inference, call, quantities, scores or {}, title=title, **options)
     failed = _failed(found, title)
     kept = ~failed
+    failures = _told(found.failures, sites)
+    if failures:
+        warnings.warn(
+            f"{title}: {failures} What is tested is the posterior where the forward map works; see to it that it and "
+            "the likelihood are finite wherever the prior is.",
+            stacklevel=3,
+        )
     return RankStudy(
         ranks={name: found.rank[name][kept] for name in quantities},
         num_draws=call.num_draws,
@@ -186,7 +199,30 @@ def rank_study(
         failed=failed,
         diverging=np.asarray(found.diverging),
         title=title,
+        failures=failures,
+        num_failures=np.asarray(found.failures["number"]),
     )
+
+
+def _told(failures: Mapping[str, Any], sites: Sequence[str]) -> str:
+    """Sentences on truths without finite data and on moves that met no log density; empty if there are none."""
+    number, broken = np.asarray(failures["number"]), np.asarray(failures["simulation"])
+    told = []
+    if broken.any():
+        told.append(
+            f"The model simulates data that are not finite for {int(broken.sum())} of {len(broken)} data sets, first "
+            f"for data set {int(np.flatnonzero(broken)[0])}; these have no rank."
+        )
+    if number.any():
+        dataset = int(np.flatnonzero(number)[0])
+        chain, iteration, site = (int(failures[name][dataset]) for name in ("chain", "iteration", "site"))
+        named = f"site {sites[site]!r} has none" if site >= 0 else "it or its gradient is not a number"
+        told.append(
+            f"{int(number.sum())} moves in {int(np.sum(number > 0))} of {len(number)} fits met points without a log "
+            f"density and were rejected, first for data set {dataset} in iteration {iteration} of chain {chain}, where "
+            f"{named}."
+        )
+    return " ".join(told)
 
 
 def _failed(found: Ranks, title: str) -> Bool[np.ndarray, " all"]:

@@ -28,7 +28,7 @@ from numpyro_inverse._identity import digest, first_difference, kernel_settings,
 from numpyro_inverse.calibration.ranks._posteriors import Call
 from numpyro_inverse.calibration.ranks._problem import Problem
 
-SCHEMA = 2
+SCHEMA = 3
 SAME = 1e-3  # standard deviations by which numbers of the same study may differ: another machine rounds otherwise
 ROUNDING = 1e-5  # the same, relative to the numbers' size
 

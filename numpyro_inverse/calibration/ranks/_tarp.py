@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Key
 
 from numpyro_inverse._checks import check_callable, check_count, check_key
@@ -69,7 +70,7 @@ def tarp(
         observed: likewise.
         sites: the sites that make up :math:`\theta`.
         reference: :math:`\theta_r(y)`, from the dict of data to a dict with all of ``sites``.
-        num_references: simulated data sets to choose the default reference from.
+        num_references: simulated data sets to choose the default reference from, less those that are not finite.
         num_directions: references infinitely far out, at most as many as :math:`\theta` has numbers.
         num_draws: likewise.
         num_warmup: likewise.
@@ -95,6 +96,13 @@ def tarp(
     names = tested_sites(problem, sites)
     key_bank, rng_key = jax.random.split(rng_key)
     truths, bank = jax.jit(jax.vmap(problem.simulate))(jax.random.split(key_bank, num_references))
+    usable = np.all([np.isfinite(v).reshape(num_references, -1).all(axis=1) for v in bank.values()], axis=0)
+    if usable.sum() < 2:
+        raise ValueError(
+            f"tarp: the model simulates data that are not finite, {int(np.sum(~usable))} of {num_references} times; "
+            "see to it that the forward map is finite wherever the prior is."
+        )
+    truths, bank = jax.tree.map(lambda v: v[usable], (truths, bank))
     units = {name: _spread(truths[name]) for name in names}
     chosen = reference or _nearest(truths, bank, names)
     found = jax.eval_shape(chosen, jax.tree.map(lambda v: v[0], bank))

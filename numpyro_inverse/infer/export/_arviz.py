@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import numpyro
 from jaxtyping import Array, Key, Shaped
@@ -15,10 +15,13 @@ from numpyro.distributions import Distribution, ExpandedDistribution, Independen
 from numpyro.distributions.distribution import MaskedDistribution
 from numpyro.infer import MCMC, NUTS
 
-from numpyro_inverse._model import Site, data_sites, latent_sites, simulate, trace_at
+from numpyro_inverse._checks import check_count
+from numpyro_inverse._model import Site, Trace, data_sites, latent_sites, simulate, trace_at
 from numpyro_inverse.distributions._reparametrized import domain_of
 from numpyro_inverse.domains import Domain
 from numpyro_inverse.domains._domain import axis_names
+from numpyro_inverse.infer.export._draws import Draws, by_chain, check_shapes, map_draws, sampled
+from numpyro_inverse.infer.kernels._failures import FailureReport, counts_failures, failures_of
 from numpyro_inverse.infer.whitening import LATENT
 
 if TYPE_CHECKING:
@@ -84,29 +87,32 @@ def to_arviz(
         batch_size: draws per evaluation of the model; bounds the memory on the device.
         key: for the replicates; default: ``jax.random.key(0)``.
 
+    Warns:
+        UserWarning: moves of the ``MCMC`` met points without a log density, as :func:`report_failures` says. The
+            attributes of ``sample_stats`` have their number, and chain, iteration and site of the first.
+
     Raises:
         ValueError: a site that does not exist, is not finite or complex, is called ``chain`` or ``draw``, has the wrong
             number of chains, or whose trailing axes are not its domain's; no draw; samples that lack a site of the
             model or have another shape there.
+        TypeError: ``posterior`` is neither an ``MCMC`` nor numbers by site name.
     """
     from xarray import DataTree
 
     sampler = posterior if isinstance(posterior, MCMC) else None
     if sampler is not None:
-        samples = sampler.get_samples(group_by_chain=True)
         model = getattr(sampler.sampler, "model", None) if model is None else model
         model_args = sampler._args if model_args is None else model_args
         model_kwargs = sampler._kwargs if model_kwargs is None else model_kwargs
-    else:
-        samples = posterior
-    samples = _by_chain(samples, num_chains)
+    samples = by_chain("to_arviz", posterior, num_chains)
     _check_numbers("posterior", samples)
 
     call = (tuple(model_args or ()), dict(model_kwargs or {}))
     sites: dict[str, _Site] = {}
+    latents: Trace = {}
     observed: dict[str, Any] = {}
     if model is not None:
-        sites, observed = _inspect(model, samples, *call)
+        sites, latents, observed = _inspect(model, samples, *call)
     hidden = set() if keep_latent else {f"{name}{LATENT}" for name, site in sites.items() if site.whitened}
     kept = {name: x for name, x in samples.items() if name not in hidden}
 
@@ -121,14 +127,17 @@ def to_arviz(
     groups = {"posterior": group(kept)}
     if sampler is not None:
         groups["sample_stats"] = group(_sample_stats(sampler), dims={})
+        if counts_failures(sampler.last_state):
+            report, message = failures_of(sampler.sampler, sampler.last_state, sampler._args, sampler._kwargs)
+            tell_failures(groups["sample_stats"], report, message, stacklevel=3)
     if observed:
         groups["observed_data"] = group(observed, ())
         asked = {"posterior_predictive": posterior_predictive, "log_likelihood": log_likelihood}
         wanted = {name for name, yes in asked.items() if yes}
         if wanted:
-            latent = _complete(sites, samples)
+            draws = sampled("to_arviz", latents, samples)
             key = jax.random.key(0) if key is None else key
-            for name, data in _per_draw(wanted, model, latent, observed, call, batch_size, key).items():
+            for name, data in _per_draw(wanted, model, draws, observed, call, batch_size, key).items():
                 groups[name] = group(data, dims={k: dims[k] for k in dims if _is_like(data.get(k), observed.get(k))})
     if prior is not None:
         draws = {k: np.asarray(v)[None] for k, v in prior.items() if k not in hidden}
@@ -139,6 +148,14 @@ def to_arviz(
         if any(k in observed for k in draws):
             groups["prior_predictive"] = group({k: v for k, v in draws.items() if k in observed})
     return DataTree.from_dict(groups)
+
+
+def tell_failures(stats: Any, report: FailureReport, message: str, stacklevel: int) -> None:
+    """Warn of failures of the forward map, and keep their number, and the first one, as attributes."""
+    first = {"first_failure_chain": report.chain, "first_failure": report.iteration, "first_failure_site": report.site}
+    stats.attrs |= {"num_failures": report.num_failures} | {k: v for k, v in first.items() if v is not None}
+    if message:
+        warnings.warn(message, stacklevel=stacklevel)
 
 
 def _is_like(values: Any, data: Any) -> bool:
@@ -154,35 +171,8 @@ class _Plate(NamedTuple):
 @dataclass(frozen=True)
 class _Site:
     dims: list[_Plate | str | None]  # of the leading axes, where plates or `event_dims` name them
-    shape: tuple[int, ...] | None  # of a latent site
     domain: Any
     whitened: bool
-
-    @property
-    def latent(self) -> bool:
-        return self.shape is not None
-
-
-def _by_chain(samples: Any, num_chains: int | None) -> dict[str, np.ndarray]:
-    if not isinstance(samples, Mapping) or not samples:
-        raise ValueError("to_arviz: `posterior` must be an MCMC of a model, or a dict of samples by site name.")
-    samples = {name: np.asarray(x) for name, x in samples.items()}
-    if num_chains is not None:
-        for name, x in samples.items():
-            if x.ndim < 1 or num_chains < 1 or len(x) % num_chains:
-                raise ValueError(
-                    f"to_arviz: `num_chains` is {num_chains}, which does not divide the first axis of site {name!r}, "
-                    f"of shape {x.shape}."
-                )
-        samples = {name: x.reshape((num_chains, -1, *x.shape[1:])) for name, x in samples.items()}
-    first, shape = next((name, x.shape[:2]) for name, x in samples.items())
-    for name, x in samples.items():
-        if x.ndim < 2 or x.shape[:2] != shape:
-            raise ValueError(
-                f"to_arviz: `posterior` must have leading axes (chain, draw), the same for every site; {first!r} has "
-                f"{shape} and {name!r} has shape {x.shape}. For samples without a chain axis pass `num_chains`."
-            )
-    return samples
 
 
 def _check_numbers(argument: str, samples: Mapping[str, np.ndarray]) -> None:
@@ -208,41 +198,25 @@ def _check_numbers(argument: str, samples: Mapping[str, np.ndarray]) -> None:
             )
 
 
-def _complete(sites: Mapping[str, _Site], samples: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The samples of the sites that the model samples; what is computed from them is computed again."""
-    latent = [name for name, site in sites.items() if site.latent]
-    missing = [name for name in latent if name not in samples]
-    if missing:
-        raise ValueError(
-            f"to_arviz: `posterior` lacks {', '.join(map(repr, missing))}, which the model samples, so data cannot be "
-            "predicted. Pass all sites (those ending in `_latent` for a whitened model), the `model` that the samples "
-            "are of, or `posterior_predictive=False, log_likelihood=False`."
-        )
-    return {name: samples[name] for name in latent}
-
-
-def _inspect(model: Callable, samples: Mapping, args: tuple, kwargs: dict) -> tuple[dict[str, _Site], dict]:
-    """The model's sites, and the values of those that are observed."""
+def _inspect(model: Callable, samples: Draws, args: tuple, kwargs: dict) -> tuple[dict[str, _Site], Trace, dict]:
+    """The model's sites, its latent ones as they are traced, and the values of those that are observed."""
     draw = {name: x[0, 0] for name, x in samples.items()}
     sites: dict[str, _Site] = {}
+    latents: Trace = {}
 
     @jax.jit  # only what the observed values need is computed
     def run():
         trace = trace_at(model, args, kwargs, draw)
         sites.update({name: _read(site) for name, site in trace.items() if _is_value(site)})
-        for name, site in latent_sites(trace).items():
-            if name in draw and jnp.shape(draw[name]) != site["fn"].shape():
-                raise ValueError(
-                    f"to_arviz: site {name!r} has shape {site['fn'].shape()} in the model and {jnp.shape(draw[name])} "
-                    "in a draw; the samples are of another model."
-                )
+        latents.update({name: site for name, site in latent_sites(trace).items() if name in sites})
+        check_shapes("to_arviz", latents, samples)
         return {name: site["value"] for name, site in data_sites(trace).items() if _is_value(site)}
 
     observed = jax.device_get(run())
     complex_data = [name for name, y in observed.items() if np.iscomplexobj(y)]
     if complex_data:
         raise ValueError(f"to_arviz: the data at site {complex_data[0]!r} are complex; observe their parts apart.")
-    return sites, observed
+    return sites, latents, observed
 
 
 def _is_value(site: Site) -> bool:
@@ -251,10 +225,8 @@ def _is_value(site: Site) -> bool:
 
 def _read(site: Site) -> _Site:
     note = site.get("infer", {})
-    is_sample = site["type"] == "sample"
-    shape = jnp.shape(site["value"]) if is_sample and not site["is_observed"] else None
-    domain = domain_of(site["fn"]) if is_sample else note.get("domain")
-    return _Site(_named_dims(site), shape, domain, note.get("whitened", False))
+    domain = domain_of(site["fn"]) if site["type"] == "sample" else note.get("domain")
+    return _Site(_named_dims(site), domain, note.get("whitened", False))
 
 
 def _named_dims(site: Site) -> list[_Plate | str | None]:
@@ -350,16 +322,12 @@ def _sample_stats(mcmc: MCMC) -> dict[str, np.ndarray]:
 
 
 def _per_draw(
-    wanted: set[str], model: Any, samples: Mapping, observed: Mapping, call: tuple, batch_size: int, key: Array
+    wanted: set[str], model: Any, draws: Draws, observed: Mapping, call: tuple, batch_size: int, key: Array
 ) -> dict[str, dict[str, np.ndarray]]:
     """Replicates of the observed sites and their pointwise log-likelihood, by group, in batches of draws."""
     args, kwargs = call
-    if batch_size < 1:
-        raise ValueError(f"to_arviz: `batch_size` must be at least 1; got {batch_size}.")
-    num_chains, num_draws = next(iter(samples.values())).shape[:2]
-    n = num_chains * num_draws
-    flat = {name: x.reshape((n, *x.shape[2:])) for name, x in samples.items()}
-    keys = jax.random.split(key, n)
+    check_count("to_arviz", "batch_size", batch_size)
+    shape = next(iter(draws.values())).shape[:2]
 
     def one(key, draw):
         groups = {}
@@ -371,27 +339,14 @@ def _per_draw(
             groups["log_likelihood"] = {name: _pointwise(sites[name]) for name in observed}
         return groups
 
-    # Every batch has the same size, so that there is one program; the last is filled up with its last draw.
-    batch_size = min(batch_size, n)
-    evaluate = jax.jit(jax.vmap(one))
-    out: Any = None
-    for rows in _batches(n, batch_size):
-        padded = np.minimum(np.arange(rows.start, rows.start + batch_size), n - 1)
-        part = jax.device_get(evaluate(keys[padded], {name: x[padded] for name, x in flat.items()}))
-        if out is None:
-            out = jax.tree.map(lambda x: np.empty((n, *x.shape[1:]), x.dtype), part)
-        jax.tree.map(lambda whole, x, rows=rows: whole.__setitem__(rows, x[: rows.stop - rows.start]), out, part)
+    out = map_draws(one, (jax.random.split(key, shape), draws), shape, batch_size)
     if "log_likelihood" in wanted:
-        first = trace_at(model, args, kwargs, {name: x[0] for name, x in flat.items()})
-        masks = {name: _mask(first[name]) for name in observed}
+        first = trace_at(model, args, kwargs, {name: x[0, 0] for name, x in draws.items()})
         for name, values in out["log_likelihood"].items():
-            if not masks[name].all():
-                out["log_likelihood"][name] = values[:, np.broadcast_to(masks[name], values.shape[1:])]
-    return jax.tree.map(lambda x: x.reshape((num_chains, num_draws, *x.shape[1:])), out)
-
-
-def _batches(n: int, size: int) -> Iterator[slice]:
-    return (slice(start, min(start + size, n)) for start in range(0, n, size))
+            mask = _mask(first[name])
+            if not mask.all():
+                out["log_likelihood"][name] = values[:, :, np.broadcast_to(mask, values.shape[2:])]
+    return out
 
 
 def _pointwise(site: Mapping[str, Any]) -> Array:

@@ -33,16 +33,9 @@ def read_posterior(
     """The draws by chain and the call of their model; checked."""
     own_call = None
     if isinstance(posterior, MCMC):
-        samples: Any = posterior.get_samples(group_by_chain=True)
         model = getattr(posterior.sampler, "model", None) if model is None else model
         own_call = (tuple(posterior._args), dict(posterior._kwargs))
-        num_chains = None
-    elif isinstance(posterior, Mapping):
-        samples = posterior
-    else:
-        raise TypeError(
-            f"{where}: `posterior` must be an MCMC that has run, or samples by site name; got {describe(posterior)}."
-        )
+    draws = by_chain(where, posterior, num_chains)
     if model is None:
         raise ValueError(f"{where}: `model` is missing; give the model that the draws are of, whitened if it was.")
     check_callable(where, "model", model, "a NumPyro model")
@@ -51,11 +44,18 @@ def read_posterior(
     else:
         args = check_instance(where, "model_args", () if model_args is None else model_args, tuple | list, "a tuple")
         kwargs = check_instance(where, "model_kwargs", {} if model_kwargs is None else model_kwargs, Mapping, "a dict")
-    return Run(_by_chain(where, samples, num_chains), model, tuple(args), dict(kwargs), own_call)
+    return Run(draws, model, tuple(args), dict(kwargs), own_call)
 
 
-def _by_chain(where: str, samples: Mapping[Any, Any], num_chains: int | None) -> Draws:
-    found = {str(name): np.asarray(x) for name, x in samples.items()}
+def by_chain(where: str, posterior: Any, num_chains: int | None) -> Draws:
+    """The samples of an ``MCMC`` or of a dict, checked; with ``num_chains`` those of a dict have no chain axis."""
+    if isinstance(posterior, MCMC):
+        posterior, num_chains = posterior.get_samples(group_by_chain=True), None
+    if not isinstance(posterior, Mapping):
+        raise TypeError(
+            f"{where}: `posterior` must be an MCMC that has run, or samples by site name; got {describe(posterior)}."
+        )
+    found = {str(name): np.asarray(x) for name, x in posterior.items()}
     if not found:
         raise ValueError(f"{where}: `posterior` has no site.")
     for name, x in found.items():
@@ -86,19 +86,26 @@ def sampled(where: str, trace: Trace, draws: Draws, may_lack: tuple[str, ...] = 
     missing = [name for name in latent if name not in draws]
     if missing:
         raise ValueError(
-            f"{where}: `posterior` lacks {', '.join(map(repr, missing))}, which the model samples. Give all sites, "
-            "those ending in `_latent` for a whitened model too (`to_arviz(keep_latent=True)`), and the model sampled."
+            f"{where}: `posterior` lacks {', '.join(map(repr, missing))}, which the model samples, so nothing can be "
+            "predicted. Give all sites, those ending in `_latent` for a whitened model too "
+            "(`to_arviz(keep_latent=True)`), and the `model` that was sampled."
         )
-    for name, site in latent.items():
-        if site["fn"].shape() != draws[name].shape[2:]:
-            raise ValueError(
-                f"{where}: site {name!r} has shape {site['fn'].shape()} in the model and {draws[name].shape[2:]} in a "
-                "draw; the samples are of another model, or the model is called with other arguments."
-            )
+    check_shapes(where, latent, draws)
+    for name in latent:
         bad = ~np.isfinite(draws[name])
         if bad.any():
             raise ValueError(f"{where}: `posterior` has {int(bad.sum())} values of site {name!r} that are not finite.")
     return {name: draws[name] for name in latent}
+
+
+def check_shapes(where: str, latent: Trace, draws: Draws) -> None:
+    """Raise if a latent site has another shape in the model than in the draws, where it is there."""
+    for name, site in latent.items():
+        if name in draws and site["fn"].shape() != draws[name].shape[2:]:
+            raise ValueError(
+                f"{where}: site {name!r} has shape {site['fn'].shape()} in the model and {draws[name].shape[2:]} in a "
+                "draw; the samples are of another model, or the model is called with other arguments."
+            )
 
 
 def map_draws(function: Callable[..., PyTree], draws: PyTree, shape: tuple[int, int], batch_size: int) -> PyTree:

@@ -12,11 +12,12 @@ from numpyro_inverse._checks import describe
 from numpyro_inverse._model import Trace
 from numpyro_inverse.distributions._reparametrized import domain_of
 from numpyro_inverse.domains import Domain
-from numpyro_inverse.infer.export._arviz import STATISTICS, to_arviz
+from numpyro_inverse.infer.export._arviz import STATISTICS, tell_failures, to_arviz
 from numpyro_inverse.infer.export._chains import POSTERIOR, STATS
 from numpyro_inverse.infer.export._old_runs import OldRun
 from numpyro_inverse.infer.export._run_folder import OLD_FORMAT, readable_group
 from numpyro_inverse.infer.export._run_store import RunStore, domain_array, sha256_of
+from numpyro_inverse.infer.kernels._failures import FailureReport
 from numpyro_inverse.infer.whitening import LATENT
 
 if TYPE_CHECKING:
@@ -50,6 +51,9 @@ def read_run(
         **to_arviz_options: passed on to :func:`to_arviz`: ``model`` with ``model_args`` and ``model_kwargs`` for
             replicates of the data, ``length_unit``, ...
 
+    Warns:
+        UserWarning: moves of the finished run met points without a log density, as :func:`report_failures` says.
+
     Raises:
         TypeError: an argument is of the wrong kind.
         ValueError: there is no run in the store, no draw in it yet, or no such site; draws are damaged: it says of
@@ -60,6 +64,7 @@ def read_run(
     from xarray import DataTree
 
     places: dict[str, Any] = {}
+    failures = None
     if sites is not None:
         sites = check_names(HERE, "sites", sites)
     group = readable_group(store, HERE)
@@ -77,6 +82,7 @@ def read_run(
         draws, complete = run.read(names)
         places = _stored_domains(run, [name.removeprefix(POSTERIOR) for name in names if name.startswith(POSTERIOR)])
         about = run.record["settings"] | {"environments": run.record["environments"]}
+        failures = run.record.get("failures")
 
     tree = to_arviz(
         {k.removeprefix(POSTERIOR): v for k, v in draws.items() if k.startswith(POSTERIOR)},
@@ -93,6 +99,9 @@ def read_run(
             )
     if stats:
         tree["sample_stats"] = DataTree(dict_to_dataset(stats))
+        if failures is not None:
+            report = FailureReport(*(failures[name] for name in FailureReport._fields))
+            tell_failures(tree["sample_stats"], report, failures["message"], stacklevel=3)
     tree.attrs |= {"complete": bool(complete)} | {f"run_{k}": v for k, v in about.items() if k != "kept"}
     return tree
 

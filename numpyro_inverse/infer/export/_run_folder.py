@@ -161,7 +161,7 @@ def flush(folder: Path | None, names: Iterable[str]) -> None:
     for name in names:
         path = folder / name
         if path.exists():
-            with open(path, "rb") as file:
+            with open(path, "r+b") as file:
                 os.fsync(file.fileno())
         for parent in path.parents:
             parents[parent] = None

@@ -62,17 +62,20 @@ def model_content(model: Callable, args: tuple, kwargs: Mapping[str, Any], trace
         values = {name: site["value"] for name, site in sites.items() if _is_computed(site)}
         return jnp.sum(jnp.asarray([*known.values(), 0.0])), (known, values)
 
-    @jax.jit
-    def at_points(points: dict) -> Any:
-        return jax.lax.map(jax.value_and_grad(log_density, has_aux=True), points)
-
     if not points:
         return {}
-    (_, (densities, values)), gradients = jax.device_get(at_points(points))
+    try:
+        (_, (densities, values)), gradients = _at(jax.value_and_grad(log_density, has_aux=True), points)
+    except (TypeError, ValueError, NotImplementedError):  # a black box; a kernel that needs the gradient has failed
+        (_, (densities, values)), gradients = _at(log_density, points), {}
     found = {f"log density of {name!r}": x for name, x in densities.items()}
     found |= {f"value of {name!r}": x for name, x in values.items()}
     found |= {f"gradient with respect to {name!r}": x for name, x in gradients.items()}
     return {f"the model's {what}": _numbers(x) for what, x in found.items()}
+
+
+def _at(function: Callable, points: dict) -> Any:
+    return jax.device_get(jax.jit(lambda points: jax.lax.map(function, points))(points))
 
 
 def _points(trace: Trace) -> dict[str, jax.Array]:
@@ -102,7 +105,7 @@ def _log_density(site: Site) -> Any:
 def tree_content(what: str, tree: PyTree) -> Content:
     """The leaves of a tree, each by its path."""
     leaves, _ = tree_flatten_with_path(tree)
-    return {f"{what} `{keystr(path).lstrip('.')}`": _numbers(leaf) for path, leaf in leaves}
+    return {f"{what} {keystr(path, simple=True, separator='.')!r}": _numbers(leaf) for path, leaf in leaves}
 
 
 def _numbers(x: Any) -> dict[str, Any]:
@@ -119,14 +122,13 @@ def _numbers(x: Any) -> dict[str, Any]:
     return entry | {"numbers": flat.tolist(), "size": size}
 
 
-def check_same(where: str, found: Mapping[str, Any], asked: Mapping[str, Any], longer: bool) -> None:
+def check_same(where: str, found: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
     """Raise unless settings and content are those of the run in the store.
 
     Args:
         where: for messages.
         found: the record in the store: ``settings``, ``content``, ``environments``.
-        asked: the same of the call, with one environment.
-        longer: whether the call may ask for more draws.
+        asked: ``settings``, which may ask for more draws, ``content`` and ``environment`` of the call.
 
     Raises:
         ValueError: says what differs.
@@ -137,7 +139,7 @@ def check_same(where: str, found: Mapping[str, Any], asked: Mapping[str, Any], l
     if before != now:
         name, one, two = first_difference(before, now)
         raise ValueError(f"{other}: `{name}` was {one}, and is now {two}.")
-    if new < old or (new > old and not longer):
+    if new < old:
         raise ValueError(f"{other}: `num_samples` was {old}, and is now {new}; a run can be made longer, not shorter.")
     latest = found["environments"][-1]
     here = {k: v for k, v in latest.items() if k != "block"} == asked["environment"]

@@ -177,6 +177,13 @@ class RunStore:
             self._know(self.record | {"environments": environments})
             self._write_record()
 
+    def note_failures(self, failures: Mapping[str, Any]) -> None:
+        """Remember at the end what the chains counted, for the reader to tell."""
+        if self.record.get("failures") != failures:
+            with writing(self._folder, self._where):
+                self._know(self.record | {"failures": dict(failures)})
+                self._write_record()
+
     def append(self, number: int, draws: Mapping[str, np.ndarray], state: PyTree, sums: Sums) -> None:
         """Write a block, then its marker."""
         rows = np.zeros((len(self.record["kept"]) + 2, DIGEST), np.uint8)
@@ -210,6 +217,8 @@ class RunStore:
         if name in self._arrays:
             return self._arrays[name]
         with reading(self._where, f"the array {name!r}"):
+            if name not in self._group:
+                raise FileNotFoundError(name)
             array = self._group[name]
             found = (array.shape, array.chunks, array.dtype)
         shape, chunks, dtype = self._layout()[name]

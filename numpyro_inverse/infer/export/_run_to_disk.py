@@ -18,7 +18,7 @@ from numpyro_inverse._model import abstract_trace
 from numpyro_inverse.infer.export._batch_means import smallest_ess, updated
 from numpyro_inverse.infer.export._chains import HERE, POSTERIOR, Chains, check_finite, check_kept
 from numpyro_inverse.infer.export._read_run import check_names, noted_fields
-from numpyro_inverse.infer.export._run_folder import OLD_FORMAT, writable_group
+from numpyro_inverse.infer.export._run_folder import OLD_FORMAT, folder_of, writable_group
 from numpyro_inverse.infer.export._run_identity import (
     check_same,
     environment,
@@ -27,6 +27,7 @@ from numpyro_inverse.infer.export._run_identity import (
     tree_content,
 )
 from numpyro_inverse.infer.export._run_store import RunStore, plan_of
+from numpyro_inverse.infer.kernels._failures import counts_failures, failures_of
 
 
 def run_to_disk(
@@ -86,11 +87,19 @@ def run_to_disk(
 
     Warns:
         UserWarning: the run is continued with other versions or on another processor; or its last block was damaged and
-            is computed again.
+            is computed again; or moves of the run met points without a log density, as :func:`report_failures` says.
     """
     args, kwargs, options = _checked(
         mcmc, rng_key, model_args, model_kwargs, block_size, sites, quantities, extra_fields, progress_bar
     )
+    folder_of(store, HERE)
+    chains = Chains(mcmc, args, kwargs, **options)
+    first = chains.first(rng_key, init_params)
+    shapes = chains.shapes(first)
+    check_kept(shapes)
+    block_size, total = int(block_size), mcmc.num_samples - mcmc.num_samples % mcmc.thinning
+    record, arrays = _record(chains, rng_key, init_params, block_size, first, shapes)
+    here = record.pop("environment")
     with writable_group(store, HERE) as (group, folder):
         if group.attrs.get("format") == OLD_FORMAT:
             raise ValueError(
@@ -98,18 +107,11 @@ def run_to_disk(
                 "cannot be continued. Give another store."
             )
         run = RunStore(group, folder, HERE)
-        chains = Chains(mcmc, args, kwargs, **options)
-        first = chains.first(rng_key, init_params)
-        shapes = chains.shapes(first)
-        check_kept(shapes)
-        block_size, total = int(block_size), mcmc.num_samples - mcmc.num_samples % mcmc.thinning
-        record, arrays = _record(chains, rng_key, init_params, block_size, first, shapes)
-        here = record.pop("environment")
         if run.is_new:
             plan = plan_of(mcmc.num_warmup, total, block_size)
             run.create(record | {"plan": plan, "environments": [here | {"block": 0}]}, arrays, first)
         else:
-            check_same(HERE, run.record, record | {"environment": here}, longer=True)
+            check_same(HERE, run.record, record | {"environment": here})
         done, state, sums = run.resume(first)
         if mcmc.num_samples > run.record["settings"]["num_samples"]:
             run.lengthen(mcmc.num_samples, plan_of(mcmc.num_warmup, total, block_size, run.plan))
@@ -132,6 +134,11 @@ def run_to_disk(
                 sums = updated(sums, {k: v for k, v in kept.items() if k.startswith(POSTERIOR)})
                 run.append(number, kept, state, sums)
                 bar.advance(length, smallest_ess(sums))
+        if counts_failures(state):
+            report, message = failures_of(chains.kernel, state, args, kwargs)
+            run.note_failures({**report._asdict(), "message": message})
+            if message:
+                warnings.warn(message, stacklevel=2)
 
 
 def _checked(

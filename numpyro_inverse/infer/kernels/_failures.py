@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -10,11 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 from numpyro.infer import MCMC
 
 from numpyro_inverse._checks import check_instance
 from numpyro_inverse._model import Trace, log_probs, sample_sites, unconstrained_trace
+
+ADVICE = "They were rejected; see to it that the forward map and the likelihood are finite wherever the prior is."
 
 
 class Failure(NamedTuple):
@@ -57,12 +60,54 @@ def site_densities(model: Any, args: tuple, kwargs: dict[str, Any], z: Any) -> d
     return log_probs(sample_sites(trace))
 
 
+def failing_site(model: Any, args: tuple, kwargs: dict[str, Any], z: Any, names: Sequence[str]) -> Int[Array, ""]:
+    """Place among ``names`` of the first site whose log density at unconstrained latents is not a number, or -1."""
+    with numpyro.validation_enabled(False):
+        found = site_densities(model, args, kwargs, z)
+    failed = jnp.stack([jnp.isnan(found[name]) | (found[name] == jnp.inf) for name in names])
+    return jnp.where(jnp.any(failed), jnp.argmax(failed), -1)
+
+
+def counts_failures(state: Any) -> bool:
+    """Whether a state is of a kernel that counts failures."""
+    return hasattr(state, "num_failures")
+
+
+def failures_of(
+    kernel: Any, state: Any, args: tuple | None, kwargs: Mapping[str, Any] | None
+) -> tuple[FailureReport, str]:
+    """What the last state of all chains counted, and the sentence that tells it; empty if there is nothing to tell."""
+    counts, firsts = np.atleast_1d(state.num_failures), np.atleast_1d(state.first_failure)
+    count = int(counts.sum())
+    if count == 0:
+        return FailureReport(0, None, None, None), ""
+    chain = int(np.argmin(np.where(counts > 0, firsts, np.iinfo(firsts.dtype).max)))
+    iteration, site = int(firsts[chain]), None
+    if kernel.model is not None:
+        z = state.z if np.ndim(state.num_failures) == 0 else jax.tree.map(lambda v: v[chain], state.z)
+        _, unravel = ravel_pytree(z)
+        where = unravel(jnp.reshape(state.failed_at, (len(counts), -1))[chain])
+        call = tuple(args or ()), dict(kwargs or {})
+        with numpyro.validation_enabled(False):
+            found = jax.jit(lambda z: site_densities(kernel.model, *call, z))(where)
+        site = next((name for name, value in found.items() if np.isnan(value) or value == np.inf), None)
+    named = "where the log density or its gradient is not a number"
+    if site is not None:
+        named = f"where site {site!r} has log density {float(found[site])}"
+    message = (
+        f"{type(kernel).__name__}: {count} moves of {len(counts)} chain(s) met points without a log density, first in "
+        f"iteration {iteration} of chain {chain}, {named}. {ADVICE}"
+    )
+    return FailureReport(count, chain, iteration, site), message
+
+
 def report_failures(mcmc: MCMC) -> FailureReport:
     """The moves of a run that met a point at which the log density or its gradient is not a number, with a warning.
 
     Such a proposal is rejected, and the move called divergent, by every kernel of this package that rejects; the
     posterior is then that of the model restricted to where its forward map works. The counts are in the extra fields
-    ``num_failures`` and ``first_failure`` too, and in the progress bar.
+    ``num_failures`` and ``first_failure`` too, and in the progress bar. What takes a run further warns in the same
+    words: :func:`to_arviz`, :func:`run_to_disk`, :func:`read_run`, and the studies of calibration.
 
     Args:
         mcmc: after its run, with a kernel of this package.
@@ -78,29 +123,9 @@ def report_failures(mcmc: MCMC) -> FailureReport:
     state, kernel = mcmc.last_state, mcmc.sampler
     if state is None:
         raise ValueError("report_failures: `mcmc` has no state; call its `run` first.")
-    if not hasattr(state, "num_failures"):
+    if not counts_failures(state):
         raise TypeError(f"report_failures: the kernel {type(kernel).__name__} does not count failures.")
-    counts, firsts = np.atleast_1d(state.num_failures), np.atleast_1d(state.first_failure)
-    count = int(counts.sum())
-    if count == 0:
-        return FailureReport(0, None, None, None)
-    chain = int(np.argmin(np.where(counts > 0, firsts, np.iinfo(firsts.dtype).max)))
-    iteration, site = int(firsts[chain]), None
-    if kernel.model is not None:
-        z = state.z if np.ndim(state.num_failures) == 0 else jax.tree.map(lambda v: v[chain], state.z)
-        _, unravel = ravel_pytree(z)
-        where = unravel(jnp.reshape(state.failed_at, (len(counts), -1))[chain])
-        kwargs = dict(mcmc._kwargs or {})
-        with numpyro.validation_enabled(False):
-            found = jax.jit(lambda z: site_densities(kernel.model, tuple(mcmc._args or ()), kwargs, z))(where)
-        site = next((name for name, value in found.items() if np.isnan(value) or value == np.inf), None)
-    named = "where the log density or its gradient is not a number"
-    if site is not None:
-        named = f"where site {site!r} has log density {float(found[site])}"
-    warnings.warn(
-        f"{type(kernel).__name__}: {count} moves of {len(counts)} chain(s) met points without a log density, first in "
-        f"iteration {iteration} of chain {chain}, {named}. They were rejected; see to it that the forward map and the "
-        "likelihood are finite wherever the prior is.",
-        stacklevel=2,
-    )
-    return FailureReport(count, chain, iteration, site)
+    report, message = failures_of(kernel, state, mcmc._args, mcmc._kwargs)
+    if message:
+        warnings.warn(message, stacklevel=2)
+    return report

@@ -16,7 +16,7 @@ from scipy.special import expit
 from numpyro_inverse import whiten
 from numpyro_inverse.distributions import SpectralField
 from numpyro_inverse.domains import Grid
-from numpyro_inverse.infer import to_arviz
+from numpyro_inverse.infer import MALA, to_arviz
 
 GRID = Grid((4, 3), extent=(2.0, 1.5))
 LINE = Grid(5, extent=10.0)
@@ -194,6 +194,25 @@ def test_single_chain_of_another_kernel():
     assert set(tree.sample_stats.data_vars) == {"n_steps", "diverging"}  # a tree depth would be NUTS's
 
 
+def test_failures_of_the_forward_map_are_told(tmp_path):
+    def failing(y):
+        u = numpyro.sample("u", dist.Normal())
+        numpyro.sample("y", dist.Normal(jnp.where(u > 1.0, jnp.nan, u), 1.0, validate_args=False), obs=y)
+
+    mcmc = MCMC(MALA(failing), num_warmup=20, num_samples=40, num_chains=2, chain_method="vectorized",
+                progress_bar=False)  # fmt: skip
+    mcmc.run(jax.random.key(0), 0.0, init_params={"u": jnp.zeros(2)}, extra_fields=("num_failures", "first_failure"))
+    fields = {name: np.asarray(x) for name, x in mcmc.get_extra_fields(group_by_chain=True).items()}
+    with pytest.warns(UserWarning, match=r"MALA: \d+ moves of 2 chain\(s\) met .* where site 'y' has log density nan"):
+        tree = to_arviz(mcmc, posterior_predictive=False, log_likelihood=False)
+    chain = int(np.argmin(fields["first_failure"][:, -1]))
+    assert tree.sample_stats.attrs["num_failures"] == fields["num_failures"][:, -1].sum() > 2
+    assert tree.sample_stats.attrs["first_failure"] == fields["first_failure"][chain, -1]
+    assert tree.sample_stats.attrs["first_failure_chain"] == chain
+    assert tree.sample_stats.attrs["first_failure_site"] == "y"
+    tree.to_netcdf(tmp_path / "tree.nc")
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -207,7 +226,8 @@ def test_single_chain_of_another_kernel():
         ({"posterior": {"level": np.zeros((2, 3)), "u": np.zeros((2, 4, 5))}}, r"'u' has shape \(2, 4, 5\)"),
         ({"posterior": {"level": np.zeros(6)}}, "num_chains"),
         ({"num_chains": 4, "posterior": {"level": np.zeros(6)}}, "`num_chains` is 4.*'level'"),
-        ({"posterior": np.zeros(6)}, "dict of samples"),
+        ({"posterior": {"level": np.zeros((2, 0))}}, r"not empty; 'level' has \(2, 0\)"),
+        ({"posterior": {}}, "`posterior` has no site"),
         ({"posterior": {"u": np.zeros((2, 3, 5))}}, r"lacks 'level'"),
         ({"prior": {"level": np.array([0.0, np.inf])}}, "`prior` has 1 values of site 'level'"),
         ({"batch_size": 0}, "`batch_size`"),
@@ -222,6 +242,9 @@ def test_bad_input_is_refused_by_name(change, message):
     good = {"posterior": {"level": np.zeros((2, 3)), "u": np.zeros((2, 3, 5))}, "model": small, "domain": {"u": LINE}}
     with pytest.raises(ValueError, match=message):
         to_arviz(**(good | change))
+    for wrong in (np.zeros(6), None, {"level": np.full((2, 3), "a")}):
+        with pytest.raises(TypeError, match=r"^to_arviz: `posterior` must"):
+            to_arviz(wrong, small)
 
 
 def test_samples_without_the_latent_sites_of_a_whitened_model_are_refused(mcmc):
