@@ -168,9 +168,10 @@ def test_a_discrete_posterior_of_one_value_passes(key):
 
 def test_field_functionals_and_deterministic_sites(key):
     grid = Grid((8, 8))
+    prior = Matern(grid, range=0.4, scale=1.0, smoothness=1.0)
 
     def model(data=None):
-        field = numpyro.sample("field", Matern(grid, range=0.4, scale=1.0, smoothness=1.0))
+        field = numpyro.sample("field", prior)
         numpyro.sample("data", dist.Normal(field, 0.5).to_event(2), obs=data)
 
     left = np.arange(64).reshape(8, 8) % 8 < 4
@@ -181,7 +182,6 @@ def test_field_functionals_and_deterministic_sites(key):
         "energy": functionals.energy("field"),
         "rough": functionals.spectral_energy("field", grid, 10.0, 40.0),
     }
-    prior = Matern(grid, range=0.4, scale=1.0, smoothness=1.0)
     root = np.asarray(jax.vmap(prior.from_base)(jnp.eye(64).reshape(64, 8, 8))).reshape(64, 64).T
     precision = root.T @ root / 0.25 + np.eye(64)  # of the white noise
     spread = np.linalg.cholesky(np.linalg.inv(precision))

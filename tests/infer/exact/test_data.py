@@ -1,4 +1,7 @@
-"""Data as they come: replicates, complex numbers, fewer of them than latents. Against dense algebra in NumPy."""
+"""Data as they come: replicates, complex numbers, fewer of them than latents. Against dense algebra in NumPy.
+
+The fields have a rational spectrum: a Matérn field's Bessel functions would be compiled anew with every program.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +13,7 @@ from numpyro import handlers
 from numpyro.infer.util import potential_energy
 from scipy import stats
 
-from numpyro_inverse.distributions import ComplexNormal, Matern
+from numpyro_inverse.distributions import ComplexNormal, SpectralField
 from numpyro_inverse.domains import Grid
 from numpyro_inverse.infer import ExactGaussian, ExactGibbs
 from numpyro_inverse.infer.exact._affine import AffineModel
@@ -21,8 +24,14 @@ from numpyro_inverse.operators import Fourier, Matrix
 REPLICATES, CELLS, NOISE = 5, 6, 0.7
 
 
+def smooth(grid, range_, scale=1.0):
+    """A field of about that range, and standard deviation of the order of ``scale``."""
+    cells = range_**grid.ndim / np.prod(grid.spacing)
+    return SpectralField(grid, scale**2 * cells * (1 + range_**2 * grid.eigenvalues) ** -2)
+
+
 def prior():
-    return Matern(Grid((CELLS,), 1.0), range=0.4, scale=1.0, smoothness=1.0)
+    return smooth(Grid((CELLS,), 1.0), 0.4)
 
 
 def covariance():
@@ -172,7 +181,7 @@ def test_complex_data_in_gibbs_and_nuts(x64):
 def test_undersampled_k_space(x64):
     """An image from part of its Fourier coefficients, as two real parts and as complex numbers."""
     grid = Grid((4, 5), (1.0, 1.25))
-    field = Matern(grid, range=0.4, scale=1.0, smoothness=1.0)
+    field = smooth(grid, 0.4)
     keep = np.zeros(grid.shape, bool)
     keep[[0, 1, 3, 2], [0, 1, 1, 4]] = True
     fourier = Fourier(jnp.asarray(keep))
@@ -201,14 +210,14 @@ def test_undersampled_k_space(x64):
 
 def few_data(y, a=None):
     grid = Grid((7, 8), (1.0, 1.1))
-    u = numpyro.sample("u", Matern(grid, range=0.3, scale=1.2, smoothness=1.0))
+    u = numpyro.sample("u", smooth(grid, 0.3, 1.2))
     numpyro.sample("y", dist.Normal(a @ u.ravel(), 0.05).to_event(1), obs=y)
 
 
 def few_data_problem(m=9):
     rng = np.random.default_rng(4)
     grid = Grid((7, 8), (1.0, 1.1))
-    field = Matern(grid, range=0.3, scale=1.2, smoothness=1.0)
+    field = smooth(grid, 0.3, 1.2)
     c = np.asarray(field.covariance_matrix, float).reshape(grid.size, grid.size)
     return rng.standard_normal((m, grid.size)) / 7, c, rng.standard_normal(m)
 
@@ -261,7 +270,7 @@ def test_few_data_in_gibbs(x64):
     def model(y, a):
         scale = numpyro.sample("scale", dist.LogNormal(0.0, 1.0))
         grid = Grid((50, 50), 1.0)
-        u = numpyro.sample("u", Matern(grid, range=0.3, scale=scale, smoothness=1.0))
+        u = numpyro.sample("u", smooth(grid, 0.3, scale))
         numpyro.sample("y", dist.Normal(a @ u.ravel(), 0.1).to_event(1), obs=y)
 
     rng = np.random.default_rng(8)
@@ -270,7 +279,7 @@ def test_few_data_in_gibbs(x64):
     args = jnp.asarray(y), jnp.asarray(a)
     state = kernel.init(jax.random.key(0), 10, None, args, {})
     assert isinstance(state.template.root, DataRoot)
-    unit = Matern(Grid((50, 50), 1.0), range=0.3, scale=1.0, smoothness=1.0)
+    unit = smooth(Grid((50, 50), 1.0), 0.3)
     columns = jax.vmap(unit.from_base)(jax.vmap(jax.linear_transpose(unit.from_base, jnp.zeros((50, 50))))(
         jnp.asarray(a).reshape(5, 50, 50))[0])  # fmt: skip
     gram = a @ np.asarray(columns).reshape(5, -1).T

@@ -74,7 +74,7 @@ def matern(boundary="periodic", n=8, sigma=0.1, hide=False):
     prior = ni.distributions.Matern(grid, range=0.4, scale=1.3, smoothness=1.0, mean=0.5)
 
     def model(data=None):
-        u = numpyro.sample("u", ni.distributions.Matern(grid, range=0.4, scale=1.3, smoothness=1.0, mean=0.5))
+        u = numpyro.sample("u", prior)  # made once: its spectrum takes long to compile
         numpyro.sample("data", dist.Normal(operator(u), sigma).to_event(len(operator.out_shape)), obs=data)
 
     a = np.asarray(operator.as_matrix(), float)

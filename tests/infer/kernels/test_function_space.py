@@ -63,12 +63,14 @@ def test_the_drift_of_inf_mala_is_corrected(key, monkeypatch):
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_the_prior_is_accepted_at_any_step_on_any_grid(kernel, count, key):
     # Without data Phi is constant; what is left is rounding of two potentials of about half the number of latents.
-    def prior(count):
-        numpyro.sample("field", Matern(Grid((count, count)), range=0.4, scale=1.0, smoothness=1.5))
+    field = Matern(Grid((count, count)), range=0.4, scale=1.0, smoothness=1.5)
+
+    def prior():
+        numpyro.sample("field", field)
         numpyro.sample("shift", dist.Normal(3.0, 0.2))
 
     mcmc = MCMC(kernel(whiten(prior), step_size=0.9), num_warmup=0, num_samples=20, progress_bar=False)
-    mcmc.run(key, count, extra_fields=("accept_prob", "step_size", "num_grads"))
+    mcmc.run(key, extra_fields=("accept_prob", "step_size", "num_grads"))
     fields = mcmc.get_extra_fields()
     np.testing.assert_allclose(fields["accept_prob"], 1, atol=8 * np.finfo(np.float32).eps * (count**2 + 1))
     np.testing.assert_allclose(fields["step_size"], 0.9, rtol=1e-6)
