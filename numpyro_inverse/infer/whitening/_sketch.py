@@ -264,11 +264,14 @@ class Sketch:
         :class:`Growth` has, of shape (3, directions, p), by central differences over half a standard deviation.
 
         A direction u is followed by the later fields, t = (u, their response), so that its information, with these
-        integrated out, is :math:`t^T (I + F) t - 1`.
+        integrated out, is :math:`t^T (I + F) t - 1`. It is taken where the fields have followed eta by C.
         """
-        eta, unravel = ravel_pytree(self.x[0])
         steps = np.minimum(self.hyper_spread, 1.0) / 2
-        ends = [[(unravel(eta.at[i].add(t)), self.x[1]) for t in (h, -h)] for i, h in enumerate(steps)]
+        directions = np.concatenate([np.eye(self.p), self.shear], axis=1)
+        ends = [
+            [self.unravel(jnp.asarray(self.center + t * directions[i], self.dtype)) for t in (h, -h)]
+            for i, h in enumerate(steps)
+        ]
         log_amplitudes = [[jax.tree.map(jnp.log, amplitudes(x, self.modes)) for x in pair] for pair in ends]
         found = {}
         for name, part in self.slices.items():
