@@ -52,7 +52,9 @@ def call(tmp_path, **options):
 
 
 @pytest.mark.parametrize(
-    ("argument", "value"), [(name, v) for name, values in CALLS.items() for v in values], ids=lambda v: str(v)[:30].partition(" at 0x")[0]
+    ("argument", "value"),
+    [(name, v) for name, values in CALLS.items() for v in values],
+    ids=lambda v: str(v)[:30].partition(" at 0x")[0],
 )
 def test_wrong_kinds(tmp_path, argument, value):
     with pytest.raises((TypeError, ValueError), match=rf"^run_to_disk: .*`{argument}`"):

@@ -32,7 +32,7 @@ from numpyro_inverse.distributions._reparametrized import has_amplitudes, has_ba
 from numpyro_inverse.infer.laplace import fisher_information
 from numpyro_inverse.infer.whitening._coordinates import Coordinates
 from numpyro_inverse.infer.whitening._reparam import LATENT, reparametrize
-from numpyro_inverse.infer.whitening._settle import settled
+from numpyro_inverse.infer.whitening._settle import potential_in, settled
 from numpyro_inverse.infer.whitening._sketch import Sketch
 
 HERE = "fit_coordinates"
@@ -82,29 +82,29 @@ def fit_coordinates(model: Callable, *args: Any, **kwargs: Any) -> Coordinates:
     programs = _Programs(
         jax.jit(jax.value_and_grad(lambda flat, modes: problem.potential(unflatten(flat), modes))),
         jax.jit(lambda rows, x, modes, tolerance: problem.solve(rows, x, modes, key, tolerance)),
-        jax.jit(lambda keys, x, modes: problem.scores(keys, x, modes)),
     )
     _, unflatten = ravel_pytree(x)
     step = 0.05 * np.asarray(ravel_pytree(prior_spread)[0], float)
     doubt = jax.tree.map(lambda value: jnp.full_like(value, np.sqrt(0.5)), problem.of_effects(x[0]))
     for i in range(ROUNDS + 1):
         key_information, key_noise = jax.random.split(jax.random.fold_in(key, i + 1))
-        modes, x = renew(x, modes, doubt, key_information)
+        modes, x, scores = renew(x, modes, doubt, key_information)
         tolerance = LAST_TOLERANCE if i == ROUNDS else TOLERANCE
         averaged = problem.averaged(x[0])
-        sketch = Sketch(*programs, x, modes, key_noise, step, tolerance, averaged, problem.fields)
+        sketch = Sketch(*programs, x, modes, scores, key_noise, step, tolerance, averaged, problem.fields)
         step, doubt = 0.5 * sketch.hyper_spread, problem.of_effects(sketch.spread_given_rest)
         if i < ROUNDS:  # the last coordinates are those at the final point
             x = sketch.minimize()
-    key_rest = jax.random.fold_in(key, ROUNDS + 2)
-    growths: dict[str, np.ndarray] = {}
     if problem.few:
-        sketch.take_directions(*jax.jit(lambda x, modes: problem.eigenpairs(x, modes, key_rest))(x, modes))
+        pairs = jax.jit(lambda x, modes: problem.eigenpairs(x, modes, jax.random.fold_in(key, ROUNDS + 2)))
+        sketch.take_directions(*pairs(x, modes))
         multiply = jax.jit(lambda rows, x, modes: jax.vmap(problem.information_product(x, modes, key))(rows))
         growths = sketch.growths(multiply, jax.jit(problem.amplitudes))
+        fitted = sketch.coordinates(problem.downstream, growths)
+        fitted = settled(fitted, potential_in(model, args, kwargs, fitted))
     else:
-        sketch.measure_variances(key_rest)
-    fitted = settled(model, args, kwargs, sketch.coordinates(problem.downstream, growths))
+        sketch.measure_variances()
+        fitted = settled(sketch.coordinates(problem.downstream, {}), sketch.standardized)
     bad = [leaf for leaf in jax.tree.leaves((fitted.mode_location, fitted.mode_variance, fitted.hyper_covariance))
            if not np.all(np.isfinite(leaf))]  # fmt: skip
     if bad:
@@ -130,7 +130,6 @@ class _Programs(NamedTuple):
 
     value_and_grad: Callable
     solve: Callable
-    scores: Callable
 
 
 class _Problem:
@@ -276,27 +275,16 @@ class _Problem:
 
         return jax.grad(log_likelihood)(w)
 
-    def information(self, eta: dict[str, Array], w: dict[str, Array], modes: _Modes, key: Array) -> tuple[dict, dict]:
-        """Mean squared score of each coefficient over simulated data, and mean products for fields of one shape."""
-        pairs = [
-            (later, earlier)
-            for j, later in enumerate(self.fields)
-            for earlier in self.fields[:j]
-            if w[later].shape == w[earlier].shape
-        ]
+    def scores(self, eta: dict[str, Array], w: dict[str, Array], modes: _Modes, key: Array) -> dict[str, Array]:
+        """Scores of simulated data sets, along a leading axis."""
+        return jax.lax.map(lambda key: self.score(eta, w, modes, key), jax.random.split(key, SIMULATIONS))
 
-        def add(total: tuple, key: Array):
-            score = self.score(eta, w, modes, key)
-            squares, products = total
-            squares = jax.tree.map(lambda t, g: t + g**2, squares, score)
-            return (squares, {(j, i): products[j, i] + score[j] * score[i] for j, i in pairs}), None
+    def renew(
+        self, x: tuple, old: _Modes, doubt: dict[str, Array], key: Array
+    ) -> tuple[_Modes, tuple, Float[Array, "simulations n"]]:
+        """The coordinates that fit the point ``x`` = (eta, v) of the old ones, that point in the new ones, and scores.
 
-        zero = (jax.tree.map(jnp.zeros_like, w), {(j, i): jnp.zeros_like(w[j]) for j, i in pairs})
-        total, _ = jax.lax.scan(add, zero, jax.random.split(key, SIMULATIONS))
-        return jax.tree.map(lambda t: t / SIMULATIONS, total)
-
-    def renew(self, x: tuple, old: _Modes, doubt: dict[str, Array], key: Array) -> tuple[_Modes, tuple]:
-        """The coordinates that fit the point ``x`` = (eta, v) of the old ones, and that point in the new ones.
+        The scores, of simulated data, are in units of the coefficients' prior.
 
         ``doubt`` has the group effects' posterior over their prior standard deviations.
         """
@@ -307,17 +295,25 @@ class _Problem:
             for name, value in (v | self.of_effects(eta)).items()
         }
         of_effects = {name: w.pop(name) for name in self.effects}
-        information, products = self.information(eta, w, old, key)
-        gain = {name: reference[name] ** 2 * information[name] for name in w}
+        scores = {name: score * reference[name] for name, score in self.scores(eta, w, old, key).items()}
+        gain = {name: jnp.mean(score**2, axis=0) for name, score in scores.items()}
         centering = jax.tree.map(lambda g: g / (1 + g), gain)
         centering |= jax.tree.map(lambda ratio: jnp.clip(1 - ratio**2, 0.0, 1.0), doubt)
-        precision, coupling = _eliminated(self.fields, gain, {
-            (j, i): jnp.where(p**2 > RELATED * information[j] * information[i], reference[j] * reference[i] * p, 0)
-            for (j, i), p in products.items()
-        })  # fmt: skip
+        products = {
+            (later, earlier): jnp.mean(scores[later] * scores[earlier], axis=0)
+            for j, later in enumerate(self.fields)
+            for earlier in self.fields[:j]
+            if w[later].shape == w[earlier].shape
+        }
+        precision, coupling = _eliminated(
+            self.fields,
+            gain,
+            {(j, i): jnp.where(p**2 > RELATED * gain[j] * gain[i], p, 0) for (j, i), p in products.items()},
+        )
         spread = jax.tree.map(lambda d: 1 / jnp.sqrt(d), precision)
         eta = eta | {f"{name}{LATENT}": of_effects[name] / reference[name] for name in self.effects}
-        return _Modes(reference, centering, spread, coupling), (eta, {name: w[name] / reference[name] for name in w})
+        modes = _Modes(reference, centering, spread, coupling)
+        return modes, (eta, {name: w[name] / reference[name] for name in w}), jax.vmap(_flat)(scores)
 
     def white_model(self, modes: _Modes) -> Callable:
         """The model in the coordinates' latents, without couplings."""
@@ -326,19 +322,6 @@ class _Problem:
     def potential(self, x: tuple, modes: _Modes) -> Array:
         """Potential energy at (eta, v)."""
         return potential_energy(self.white_model(modes), self.args, self.kwargs, x[0] | _latents(x[1]))
-
-    def scores(self, keys: Array, x: tuple, modes: _Modes) -> Float[Array, "rows n"]:
-        """Draws of N(0, I + F), F the Fisher information about the coefficients in units of their prior, at x."""
-        eta, v = x
-        reference = {name: modes.reference[name] for name in v}
-        w = jax.tree.map(jnp.multiply, v, reference)
-
-        def one(key: Array) -> Array:
-            key_data, key_prior = jax.random.split(key)
-            score = ravel_pytree(jax.tree.map(jnp.multiply, self.score(eta, w, modes, key_data), reference))[0]
-            return score + jax.random.normal(key_prior, score.shape, score.dtype)
-
-        return jax.lax.map(one, keys)
 
     def information_product(self, x: tuple, modes: _Modes, key: Array) -> Callable:
         """Products with the Fisher information about the coefficients v at x."""
@@ -383,6 +366,10 @@ def _values_that_differ(sites: list[str], key: Array) -> Callable:
         return transform(jax.random.normal(jax.random.fold_in(key, sites.index(site["name"])), shape))
 
     return value
+
+
+def _flat(tree: dict[str, Array]) -> Array:
+    return ravel_pytree(tree)[0]
 
 
 def _latents(values: dict[str, Array]) -> dict[str, Array]:

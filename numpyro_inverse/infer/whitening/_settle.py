@@ -23,14 +23,16 @@ NEAR = 2.0  # ratio of variances that is near enough
 SHARE, STUCK = 0.1, 0.3  # of trajectories, and the acceptance below which a step is too large where they are
 
 
-def settled(model: Callable, args: tuple, kwargs: dict[str, Any], coordinates: Coordinates) -> Coordinates:
-    r"""The coordinates with a step size, and with the covariance of :math:`\eta` that a short chain sees.
+Standardized = Callable[[np.ndarray], Callable[[np.ndarray], tuple[float, np.ndarray]]]
 
-    A potential that is averaged over fixed spreads leaves out that the fields' spreads change with :math:`\eta`: its
-    precision is too large by :math:`\tfrac12 \operatorname{tr}(S\, \partial H\, S\, \partial H)`, most of it if the
-    data hardly tell noise from field. Where the chain's covariance is not within a factor of two of the sketch's in
-    every direction, it takes its place.
-    """
+
+def potential_in(model: Callable, args: tuple, kwargs: dict[str, Any], coordinates: Coordinates) -> Standardized:
+    """The potential of the whitened model and its gradient, in units of the modes' spreads and of a root of the other
+    sites' covariance, as a function of that root."""
+    modes = {f"{name}{LATENT}": value for name, value in coordinates.mode_location.items()}
+    center, unravel = ravel_pytree((coordinates.hyper_location, modes))
+    spread = np.sqrt(np.asarray(ravel_pytree(coordinates.mode_variance)[0], float))
+    p, dtype, start = center.size - spread.size, center.dtype, np.asarray(center, float)
 
     @jax.jit
     def value_and_grad(flat: Any, coordinates: Coordinates) -> tuple:
@@ -40,26 +42,41 @@ def settled(model: Callable, args: tuple, kwargs: dict[str, Any], coordinates: C
 
         return jax.value_and_grad(potential)(flat)
 
-    modes = {f"{name}{LATENT}": value for name, value in coordinates.mode_location.items()}
-    center, unravel = ravel_pytree((coordinates.hyper_location, modes))
-    spread = np.sqrt(np.asarray(ravel_pytree(coordinates.mode_variance)[0], float))
-    p, dtype, start = center.size - spread.size, center.dtype, np.asarray(center, float)
-    covariance = np.asarray(coordinates.hyper_covariance, float)
-    values, vectors = np.linalg.eigh(covariance)
-    root = vectors * np.sqrt(values)
+    def standardized(root: np.ndarray) -> Callable[[np.ndarray], tuple[float, np.ndarray]]:
+        def function(u: np.ndarray) -> tuple[float, np.ndarray]:
+            here = start + np.concatenate([root @ u[:p], spread * u[p:]])
+            value, gradient = value_and_grad(np.asarray(here, dtype), coordinates)
+            gradient = np.asarray(gradient, float)
+            return float(value), np.concatenate([root.T @ gradient[:p], spread * gradient[p:]])
 
-    def standardized(u: np.ndarray) -> tuple[float, np.ndarray]:
-        here = start + np.concatenate([root @ u[:p], spread * u[p:]])
-        value, gradient = value_and_grad(np.asarray(here, dtype), coordinates)
-        gradient = np.asarray(gradient, float)
-        return float(value), np.concatenate([root.T @ gradient[:p], spread * gradient[p:]])
+        return function
+
+    return standardized
+
+
+def settled(coordinates: Coordinates, standardized: Standardized) -> Coordinates:
+    r"""The coordinates with a step size, and with the covariance of :math:`\eta` that a short chain sees.
+
+    A potential that is averaged over fixed spreads leaves out that the fields' spreads change with :math:`\eta`: its
+    precision is too large by :math:`\tfrac12 \operatorname{tr}(S\, \partial H\, S\, \partial H)`, most of it if the
+    data hardly tell noise from field. Where the chain's covariance is not within a factor of two of the sketch's in
+    every direction, it takes its place.
+
+    Args:
+        coordinates: without a step size.
+        standardized: from a root of :math:`\eta`'s covariance to potential and gradient in units of root and modes.
+    """
+    values, vectors = np.linalg.eigh(np.asarray(coordinates.hyper_covariance, float))
+    root, p = vectors * np.sqrt(values), len(values)
+    size = p + sum(np.size(variance) for variance in coordinates.mode_variance.values())
+    dtype = coordinates.hyper_covariance.dtype
 
     below = np.inf
     for remaining in reversed(range(ROUNDS + 1)):
-        step_size = trial_step_size(standardized, center.size, below)
+        step_size = trial_step_size(standardized(root), size, below)
         if step_size is None or remaining == 0:
             break
-        draws, accepted = trial_draws(standardized, center.size, step_size, p)
+        draws, accepted = trial_draws(standardized(root), size, step_size, p)
         stuck = np.quantile(accepted, SHARE) < STUCK
         below = step_size if stuck else below
         values, vectors = np.linalg.eigh(_shrunk_covariance(draws)) if p else (np.ones(1), np.eye(0))

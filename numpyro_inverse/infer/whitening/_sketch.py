@@ -36,9 +36,9 @@ class Sketch:
     Args:
         value_and_grad: of the potential, on flat (eta, v) and ``modes``.
         solve: ``(rows, x, modes, tolerance)`` to the rows' solutions with the information about v.
-        scores: ``(keys, x, modes)`` to draws of a normal law whose covariance is prior precision plus information.
         x: the center, (eta, v).
         modes: spreads and couplings.
+        scores: of simulated data, in units of v.
         key: of the antithetic pair over which the potential is averaged.
         step: of finite differences in eta.
         tolerance: of the coefficients' change with eta, relative.
@@ -50,9 +50,9 @@ class Sketch:
         self,
         value_and_grad: Callable,
         solve: Callable,
-        scores: Callable,
         x: tuple,
         modes: Any,
+        scores: Float[Array, "simulations n"],
         key: Array,
         step: np.ndarray,
         tolerance: float,
@@ -78,10 +78,10 @@ class Sketch:
             for i, factor in modes.coupling[j].items()
             if np.any(factor)
         ]
-        self.scores = scores
         self.directions: dict[str, Directions] = {}
         key_hyper, key_modes = jax.random.split(key)
-        self.noise = np.concatenate([np.zeros((PAIRS, self.p)), self._draws(key_modes, ROWS)[:PAIRS]], axis=1)
+        self.rows = np.asarray(scores, float) + np.asarray(jax.random.normal(key_modes, scores.shape), float)
+        self.noise = np.concatenate([np.zeros((PAIRS, self.p)), self.solve(self.rows[:PAIRS], DRAWS_TOLERANCE)], axis=1)
         self.shear = np.zeros((self.p, self.mode_spread.size))
         precision = self._marginal_precision(step)
         if np.any(averaged):
@@ -226,6 +226,19 @@ class Sketch:
         eta, v = gradient[: self.p], gradient[self.p :]
         return np.concatenate([self.hyper_root.T @ (eta + self.shear @ v), self._spread_transpose(v)])
 
+    def standardized(self, root: np.ndarray) -> Callable[[np.ndarray], tuple[float, np.ndarray]]:
+        """The potential and its gradient in units of the sketch, in which the posterior is near a standard normal.
+
+        ``root`` takes the place of the root of eta's covariance, from here on.
+        """
+        self.hyper_root = root
+
+        def function(u: np.ndarray) -> tuple[float, np.ndarray]:
+            value, gradient = self._potential(self._at(u))
+            return value, self._pull(gradient)
+
+        return function
+
     # What is made of it.
 
     def minimize(self) -> tuple:
@@ -239,15 +252,9 @@ class Sketch:
         found = scipy.optimize.minimize(objective, np.zeros(self.size), jac=True, method="L-BFGS-B", options=options)
         return self.unravel(jnp.asarray(self._at(found.x), self.dtype))
 
-    def _draws(self, key: Array, count: int) -> np.ndarray:
-        """Draws of the coefficients given eta, less their mean: of :math:`N(0, (I + F)^{-1})`."""
-        keys = jax.random.split(key, count)
-        rows = [np.asarray(self.scores(keys[i : i + ROWS], self.x, self.modes)) for i in range(0, count, ROWS)]
-        return self.solve(np.concatenate(rows), DRAWS_TOLERANCE)
-
-    def measure_variances(self, key: Array) -> None:
+    def measure_variances(self) -> None:
         """Spreads from draws of the coefficients' posterior: the data's information need not be diagonal."""
-        draws = self._draws(key, DRAWS)
+        draws = self.solve(self.rows, DRAWS_TOLERANCE)
         for later, earlier, factor in reversed(self.couplings):
             draws[:, later] -= factor * draws[:, earlier]
         self.mode_spread = np.maximum(np.sqrt(np.mean(draws**2, axis=0)), self.mode_spread)

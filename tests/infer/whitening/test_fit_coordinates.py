@@ -16,7 +16,7 @@ import numpyro_inverse as ni
 from numpyro_inverse import nn
 from numpyro_inverse.distributions._reparametrized import unwrapped
 from numpyro_inverse.infer.whitening import _fit_coordinates
-from numpyro_inverse.infer.whitening._settle import settled
+from numpyro_inverse.infer.whitening._settle import potential_in, settled
 
 LINE = ni.domains.Grid(32)
 NOISE = 0.1
@@ -101,7 +101,7 @@ def test_a_short_chain_corrects_the_covariance(fitted, wrong):
     chance of 1e-4 (Wishart); a ratio up to 2 is left as it is.
     """
     coordinates = eqx.tree_at(lambda c: c.hyper_covariance, fitted["trend"], wrong * fitted["trend"].hyper_covariance)
-    found = settled(trend, (jnp.asarray(Y),), {}, coordinates)
+    found = settled(coordinates, potential_in(trend, (jnp.asarray(Y),), {}, coordinates))
     ratios = np.real(np.linalg.eigvals(np.linalg.solve(dense_trend(), np.asarray(found.hyper_covariance, float))))
     assert np.all((ratios > 1 / 3) & (ratios < 3))
     assert np.isfinite(found.step_size)
