@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Array, Float, Shaped
+from numpyro.distributions import TransformedDistribution
 from numpyro.infer import MCMC
 
 from numpyro_inverse._checks import check_count, check_fraction, check_instance, check_real, describe
@@ -262,9 +263,13 @@ def _evaluation(site: str, trace: Trace, field: Any, target: Any) -> Callable[[T
 
 
 def _white(latent: Site) -> Array:
-    """White coefficients: the latent site standardized by its own law, whatever the centering."""
-    law = unwrapped(latent["fn"])
-    return (latent["value"] - law.loc) / law.scale
+    """White coefficients: the latent site standardized by its own law, whatever the coordinates."""
+    law, value = unwrapped(latent["fn"]), latent["value"]
+    if isinstance(law, TransformedDistribution):  # fitted coordinates
+        for transform in reversed(law.transforms):
+            value = transform.inv(value)
+        law = unwrapped(law.base_dist)
+    return (value - law.loc) / law.scale
 
 
 def _check_same(site: str, value: Array, draws: Draws) -> None:

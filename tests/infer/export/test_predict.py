@@ -19,6 +19,7 @@ from numpyro_inverse.distributions import Matern, SpectralField
 from numpyro_inverse.domains import Grid
 from numpyro_inverse.infer import ExactGaussian, predict, predict_data, to_arviz
 from numpyro_inverse.infer.export._predict_data import crps
+from numpyro_inverse.infer.whitening._directions import Standardized
 from numpyro_inverse.infer.whitening._reparam import reparametrize
 from tests.domains.test_domain import Points
 
@@ -134,9 +135,11 @@ def test_on_another_grid_as_at_its_cells(posterior):
     np.testing.assert_allclose(own["field"][0], drawn["field"], rtol=1e-5)
 
 
-def test_white_coefficients_of_a_torus_in_shifted_and_scaled_coordinates():
+@pytest.mark.parametrize("along", [None, (np.eye(2, TORUS.size), np.array([0.1, 0.5]))], ids=["shift", "scaled"])
+def test_white_coefficients_of_a_torus_in_shifted_and_scaled_coordinates(along):
     """As fitted coordinates couple a field to other sites: the latent is standardized by its own law."""
-    shifted = {"field": (lambda: jnp.linspace(-1, 1, TORUS.size), lambda v: None)}
+    transform = Standardized(jnp.linspace(-1, 1, TORUS.size), 1, along)
+    shifted = {"field": (lambda event_dim: transform, lambda v: None)}
     model = reparametrize(field_model, 0.5, 2.0, shifted)
     drawn = Predictive(model, num_samples=3)(jax.random.key(1))
     there = predict(drawn, "field", domain=GRID, model=model, num_chains=1)
