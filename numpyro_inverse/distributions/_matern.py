@@ -134,8 +134,9 @@ def _positive_or_nan(value: Any, dtype: Any) -> Array:
 
 def _warn_of_images(domain: Grid, host: Grid, ranges: tuple[Any, ...], smoothness: Any) -> None:
     """Say where the torus is too short, or the tail of a rough field so long that the boundary is everywhere."""
-    roughest = float(np.min(smoothness))
-    longest = [float(np.max(r)) for r in ranges]
+    # Of NumPy's own arrays: a reduction of JAX's is traced where the model is, though its operand is known.
+    roughest = float(np.min(np.asarray(smoothness)))
+    longest = [float(np.max(np.asarray(r))) for r in ranges]
 
     def added(grow: float = 1.0) -> float:
         sides = [

@@ -460,3 +460,15 @@ def test_padded_density_of_a_large_field():
     field = Matern(Grid((65, 64)), range=0.2, scale=1.0, smoothness=1.0, padding=0.2)
     with pytest.raises(ValueError, match=r"up to 4096 cells; this field has 4160.*whiten"):
         field.log_prob(jnp.zeros((65, 64)))
+
+
+def test_known_arrays_in_a_model_that_is_traced():
+    """A range that is an array of JAX's, and known, as samplers pass a model's conditioned sites."""
+
+    def variance(scale):
+        field = Matern(Grid(8), range=jnp.asarray(0.2), scale=scale, smoothness=jnp.asarray(1.0), padding=1.0)
+        return field.variance
+
+    expected = Matern(Grid(8), range=0.2, scale=1.5, smoothness=1.0, padding=1.0).variance
+    np.testing.assert_allclose(jax.jit(variance)(1.5), expected, rtol=1e-5)
+    assert jax.eval_shape(variance, 1.5).shape == (8,)
