@@ -34,9 +34,9 @@ class Coordinates(eqx.Module):
         + (I + U_j (D_j - I) U_j^T) z_j, \quad D_j = (e^{p_j} + \Lambda_j e^{g_j})^{-1/2},
 
     where the logarithms g and p of information and prior precision are linear in :math:`\eta - \hat\eta`, and the part
-    of the mean along :math:`U_j` follows them. C has rows for the sites whose posterior is much
-    wider than their posterior given the fields (an intercept, a trend, group effects), and S couples fields that the
-    data see together; both are empty in most models. In :math:`(\eta, v')` or :math:`(\eta, z)` the sketch has no
+    of the mean along :math:`U_j` follows them. C has rows for the sites whose posterior is much wider than their
+    posterior given the fields (an intercept, a trend, group effects), and S couples fields that the data see together;
+    both are empty in most models. In :math:`(\eta, v')` or :math:`(\eta, z)` the sketch has no
     correlation between the two. Normal sites whose prior depends on other sites (group effects b) are partially
     centered like a field's coefficients, sampled as ``b_latent``, and belong to :math:`\eta`.
 

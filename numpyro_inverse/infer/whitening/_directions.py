@@ -136,6 +136,7 @@ def field_by_field(
         root = (basis / np.sqrt(eigenvalues)) @ basis.T
         left, singular, right = np.linalg.svd(root @ factors[name], full_matrices=False)
         kept = singular**2 > INFORMED
+        kept[0] = True  # the first, however little is known of it, so that there is one
         left, singular, right = left[:, kept], singular[kept], right[kept]
         back = (singular / (1 + singular**2))[:, None] * (left.T @ root)
         coupling = {earlier: (back @ factors[earlier]).reshape(-1, *jnp.shape(mean[earlier])) for earlier in fields[:k]}

@@ -55,6 +55,16 @@ def test_the_latents_are_standard_normal(information, rng, x64, monkeypatch):
     np.testing.assert_allclose(values_of(zero), np.concatenate([np.ravel(mean[name]) for name in SIZES]), rtol=1e-10)
 
 
+def test_data_that_tell_nothing(rng):
+    """No direction has information worth the name: the latents are the coefficients, but for a shift."""
+    vectors = np.linalg.qr(rng.normal(size=(15, 4)))[0].T
+    mean = {name: jnp.zeros(shape) for name, shape in SIZES.items()}
+    for values in (np.zeros(4), np.full(4, 1e-6)):
+        for name, found in field_by_field(list(SIZES), mean, values, parts(vectors)).items():
+            assert found.vectors.shape == (1, *SIZES[name])
+            np.testing.assert_allclose(found.spread(), 1.0, atol=1e-5)
+
+
 @pytest.fixture
 def directions(rng, x64):
     vectors = np.linalg.qr(rng.normal(size=(6, 2)))[0].T.reshape(2, 2, 3)
