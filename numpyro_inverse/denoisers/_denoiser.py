@@ -7,11 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from numpyro_inverse._checks import check_callable, check_positive, check_real, describe, show
+from numpyro_inverse._checks import check_callable, check_positive, check_real
 
 Denoise = Callable[[Float[Array, "*shape"], Any], Float[Array, "*shape"]]
 
@@ -58,7 +57,7 @@ def denoised(where: str, denoiser: Denoise, x: Float[Array, "*shape"], sigma: An
 
     Raises:
         TypeError: it returns no real numbers.
-        ValueError: ``sigma`` not positive; an array of another shape; numbers that are not finite, where they are known.
+        ValueError: ``sigma`` not positive; an array of another shape.
     """
     found = check_real(where, "what the denoiser returns", denoiser(x, check_noise_level(where, sigma)))
     if jnp.shape(found) != jnp.shape(x):
