@@ -16,6 +16,7 @@ from numpyro_inverse.denoisers._krylov import largest_singular_value
 from numpyro_inverse.denoisers._recommendation import Recommendation, recommend
 
 HERE = "audit_denoiser"
+NORMS = ("lipschitz", "residual", "firm", "cocoercive")
 
 
 class Measured(NamedTuple):
@@ -189,22 +190,20 @@ def _measure(denoise, potential, x, sigma, key, num_probes, steps, gamma) -> dic
     def of_probe(v):
         one, two = forward(v), backward(v)
 
-        def norm(a, b):
+        def norm(factors):
+            a, b = factors
+
             def shifted(product):
                 return lambda v: a * product(v) + b * v
 
             return largest_singular_value(shifted(forward), shifted(backward), v, steps)
 
-        norms = {
-            "lipschitz": norm(1.0, 0.0),
-            "residual": norm(-1.0, 1.0),
-            "firm": norm(2.0, -1.0),
-            "cocoercive": norm(2 * gamma, -1.0),
-        }
-        return jnp.sum((one - two) ** 2), jnp.sum(one**2), norms
+        factors = jnp.asarray([(1, 0), (-1, 1), (2, -1), (2 * gamma, -1)], x.dtype)
+        return jnp.sum((one - two) ** 2), jnp.sum(one**2), jax.lax.map(norm, factors)
 
     odd, whole, norms = jax.lax.map(of_probe, probes)
-    found = {name: (jnp.max(each), jnp.std(each, ddof=1)) for name, each in norms.items()}
+    largest, spread = jnp.max(norms, axis=0), jnp.std(norms, axis=0, ddof=1)
+    found = {name: (largest[i], spread[i]) for i, name in enumerate(NORMS)}
     found["asymmetry"] = _ratio(odd, whole)
     none = jnp.zeros_like(sigma)
     found["homogeneity"] = _relative(forward(x) - value, value), none

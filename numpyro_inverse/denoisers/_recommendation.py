@@ -33,10 +33,10 @@ def recommend(found: dict[str, Any], potential: Any, gamma: float) -> Recommenda
     """From the numbers of an audit.
 
     References:
-        E. K. Ryu et al., *Plug-and-play methods provably converge with properly trained denoisers*, ICML 2019, theorems 1
-        and 2 (the residual); J.-C. Pesquet et al., SIAM J. Imaging Sci. 14 (2021) (firm); S. Hurault et al., ICLR 2022
-        (a potential); H. H. Bauschke and P. L. Combettes, *Convex Analysis and Monotone Operator Theory in Hilbert Spaces*,
-        2nd ed., theorem 5.15 (Krasnosel'skii-Mann).
+        E. K. Ryu et al., *Plug-and-play methods provably converge with properly trained denoisers*, ICML 2019, theorems
+        1 and 2 (the residual); J.-C. Pesquet et al., SIAM J. Imaging Sci. 14 (2021) (firm); S. Hurault et al., ICLR
+        2022 (a potential); H. H. Bauschke and P. L. Combettes, *Convex Analysis and Monotone Operator Theory in Hilbert
+        Spaces*, 2nd ed., theorem 5.15 (Krasnosel'skii-Mann).
     """
     solvers, reasons = [], []
 
@@ -96,4 +96,4 @@ def recommend(found: dict[str, Any], potential: Any, gamma: float) -> Recommenda
 def _how(number: Any) -> str:
     if number.kind == "certificate":
         return f"certified, {number.value:.4g}"
-    return f"an estimate from below, {number.value:.4g}, at these points, which proves nothing elsewhere"
+    return f"an estimate from below, {number.value:.4g}, at these points; it proves nothing elsewhere"
