@@ -9,14 +9,24 @@ FOLD = 2  # side of the square of pixels that become channels
 
 
 def convolve(kernel: Float[Array, "k k n m"], x: Float[Array, "h w n"]) -> Float[Array, "h w m"]:
-    """The correlation of ``x`` with a kernel of odd side, zero outside the image, of the image's size.
+    """The correlation of ``x`` with a kernel of odd side, zero outside the image, of the image's size."""
+    edge = kernel.shape[0] // 2
+    return _inside(kernel, jnp.pad(x, ((edge, edge), (edge, edge), (0, 0))))
+
+
+def convolve_periodic(kernel: Float[Array, "k k n m"], x: Float[Array, "h w n"]) -> Float[Array, "h w m"]:
+    """The same of a periodic image."""
+    edge = kernel.shape[0] // 2
+    return _inside(kernel, jnp.pad(x, ((edge, edge), (edge, edge), (0, 0)), mode="wrap"))
+
+
+def _inside(kernel: Float[Array, "k k n m"], around: Float[Array, "h2 w2 n"]) -> Float[Array, "h w m"]:
+    """The correlation where the kernel lies within the image.
 
     One matrix product: XLA's convolutions are ten times slower within a sampler's loop on a CPU.
     """
     side, _, n, m = kernel.shape
-    h, w, _ = x.shape
-    edge = side // 2
-    around = jnp.pad(x, ((edge, edge), (edge, edge), (0, 0)))
+    h, w = (size - side + 1 for size in around.shape[:2])
     columns = [around[i : i + h, j : j + w] for i in range(side) for j in range(side)]
     flat = jnp.concatenate(columns, axis=-1).reshape(h * w, side**2 * n)
     return (flat @ kernel.reshape(side**2 * n, m)).reshape(h, w, m)
