@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -130,13 +131,8 @@ def audit_denoiser(
     probes, steps = check_count(HERE, "num_probes", num_probes, 2), check_count(HERE, "num_iterations", num_iterations)
     points = _points(x)
     keys = jax.random.split(check_key(HERE, "rng_key", rng_key), len(points))
-    potential = denoiser.potential if has_potential(denoiser) else None  # type: ignore[attr-defined]
-    measure = jax.jit(_measure, static_argnums=(0, 1, 5, 6))
-
-    # The level is a constant: denoisers that check it see a number.
     found = [
-        measure(_at(denoiser, sigma), potential and _at(potential, sigma), point, sigma, key, probes, steps, gamma)
-        for point, key in zip(points, keys, strict=True)
+        _measure(denoiser, point, sigma, key, probes, steps, gamma) for point, key in zip(points, keys, strict=True)
     ]
     for values in found:
         for name, (value, _) in values.items():
@@ -152,16 +148,6 @@ def audit_denoiser(
     )
 
 
-def _at(function: Callable, sigma: float) -> Callable:
-    """The function of ``x`` alone."""
-
-    def of(x: Array) -> Array:
-        return function(x, sigma)
-
-    of.__name__ = getattr(function, "__name__", type(function).__name__)
-    return of
-
-
 def _points(x: Any) -> list[Array]:
     points = list(x) if isinstance(x, list | tuple) else [x]
     if not points:
@@ -173,11 +159,12 @@ def _points(x: Any) -> list[Array]:
     return [array.astype(jnp.result_type(array, float)) for array in arrays]
 
 
-def _measure(denoise, potential, x, sigma, key, num_probes, steps, gamma) -> dict[str, tuple[Array, Array]]:
-    """Pairs of a number and its standard error, at one point."""
+@eqx.filter_jit
+def _measure(denoiser, x, sigma, key, num_probes, steps, gamma) -> dict[str, tuple[Array, Array]]:
+    """Pairs of a number and its standard error, at one point; the noise level is a constant of the program."""
 
     def checked(x):
-        return denoised(HERE, lambda x, _: denoise(x), x, sigma)
+        return denoised(HERE, denoiser, x, sigma)
 
     value, forward = jax.linearize(checked, x)
     transpose = jax.linear_transpose(forward, x)
@@ -205,10 +192,11 @@ def _measure(denoise, potential, x, sigma, key, num_probes, steps, gamma) -> dic
     largest, spread = jnp.max(norms, axis=0), jnp.std(norms, axis=0, ddof=1)
     found = {name: (largest[i], spread[i]) for i, name in enumerate(NORMS)}
     found["asymmetry"] = _ratio(odd, whole)
-    none = jnp.zeros_like(sigma)
+    none = jnp.zeros((), x.dtype)
     found["homogeneity"] = _relative(forward(x) - value, value), none
-    if potential is not None:
-        found["potential"] = _relative(sigma**2 * jax.grad(potential)(x) - (x - value), x - value), none
+    if has_potential(denoiser):
+        force = jax.grad(lambda x: denoiser.potential(x, sigma))(x)
+        found["potential"] = _relative(sigma**2 * force - (x - value), x - value), none
     return found
 
 

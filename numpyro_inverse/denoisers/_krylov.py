@@ -29,10 +29,13 @@ def largest_singular_value(
         basis, v = carry
         basis = basis.at[i].set(v)
         image = forward(v.reshape(shape))
-        w = backward(image).ravel()
+        whole = w = backward(image).ravel()
         for _ in range(2):
             w = w - basis.T @ (basis @ w)
-        return (basis, w / jnp.maximum(jnp.linalg.norm(w), tiny)), image.ravel()
+        # What is left may be rounding, which is not orthogonal to the basis: then the space is complete.
+        size = jnp.linalg.norm(w)
+        found = size > jnp.sqrt(jnp.finfo(w.dtype).eps) * jnp.linalg.norm(whole)
+        return (basis, jnp.where(found, w / jnp.maximum(size, tiny), 0)), image.ravel()
 
     first = start.ravel() / jnp.linalg.norm(start)
     basis = jnp.zeros((steps, start.size), start.dtype)
