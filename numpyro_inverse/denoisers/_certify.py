@@ -65,6 +65,7 @@ def certificate(layer: Any, shape: tuple[int, int] | None = None) -> Certificate
 
     The norm is the Euclidean one of whole arrays, for a layer in exact arithmetic.
 
+    >>> import equinox as eqx
     >>> network = eqx.nn.MLP(2, 1, 8, 1, key=key)
     >>> ni.denoisers.certificate(network).certified
     True

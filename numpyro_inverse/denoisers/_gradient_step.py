@@ -16,6 +16,7 @@ from numpyro_inverse.denoisers._certificate import Certificate
 from numpyro_inverse.denoisers._certify import certificate, convolution_certificate
 from numpyro_inverse.denoisers._convolution import FOLD, convolve, fold, unfold
 from numpyro_inverse.denoisers._denoiser import Denoise, Denoiser, check_noise_level
+from numpyro_inverse.denoisers._with_gradient import as_module
 
 HERE = "GradientStepDenoiser"
 KERNEL = 3  # side
@@ -116,10 +117,10 @@ class GradientStepDenoiser(Denoiser):
         equations (9)-(11).
     """
 
-    network: Denoise
+    network: Any
 
     def __init__(self, network: Denoise):
-        self.network = check_callable(HERE, "network", network, "a function of an array and a number")
+        self.network = as_module(check_callable(HERE, "network", network, "a function of an array and a number"))
 
     def __call__(self, x: Float[Array, "*shape"], sigma: Any) -> Float[Array, "*shape"]:
         x, sigma = self._checked(x, sigma)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -12,6 +13,7 @@ from jaxtyping import Array, Float
 from numpyro_inverse._checks import check_callable, check_instance, check_real
 from numpyro_inverse.denoisers._certificate import Certificate
 from numpyro_inverse.denoisers._denoiser import Denoise, Denoiser, check_denoiser, denoised, has_potential
+from numpyro_inverse.denoisers._with_gradient import as_module
 
 HERE = "GroupAverage"
 Action = Callable[[Float[Array, "*shape"]], Float[Array, "*shape2"]]
@@ -46,11 +48,12 @@ class GroupAverage(Denoiser):
         Jensen's inequality; M. Terris et al., *Equivariant plug-and-play image reconstruction*, CVPR 2024, section 3.
     """
 
-    denoiser: Denoise
-    actions: tuple[Action, ...]
+    denoiser: Any
+    actions: tuple[Action, ...] = eqx.field(static=True)
 
     def __init__(self, denoiser: Denoise, actions: Sequence[Action]):
-        self.denoiser = check_denoiser(HERE, denoiser)
+        check_denoiser(HERE, denoiser)
+        self.denoiser = denoiser if has_potential(denoiser) else as_module(denoiser)
         check_instance(HERE, "actions", actions, list | tuple, "a list of functions of an array")
         if not actions:
             raise ValueError(f"{HERE}: `actions` is empty; the identity is one.")
@@ -74,11 +77,11 @@ class GroupAverage(Denoiser):
     @property
     def certificates(self) -> Callable[[Any], dict[str, Certificate]]:
         """Those of the denoiser."""
-        return self.denoiser.certificates  # type: ignore[attr-defined]
+        return self.denoiser.certificates
 
     def _mean_potential(self, x: Float[Array, "*shape"], sigma: Any) -> Float[Array, ""]:
         x = self._checked(x)
-        values = [self.denoiser.potential(action(x), sigma) for action in self.actions]  # type: ignore[attr-defined]
+        values = [self.denoiser.potential(action(x), sigma) for action in self.actions]
         return jnp.mean(jnp.stack(values))
 
     def _checked(self, x: Any) -> Array:

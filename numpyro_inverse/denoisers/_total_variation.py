@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 
 from numpyro_inverse._checks import check_count, check_positive, check_real
 from numpyro_inverse.denoisers._denoiser import Denoiser, check_noise_level
+from numpyro_inverse.denoisers._with_gradient import with_gradient
 
 HERE = "TotalVariation"
 
@@ -78,8 +79,19 @@ class TotalVariation(Denoiser):
     def potential(self, x: Float[Array, "*shape"], sigma: Any) -> Float[Array, ""]:
         """:math:`\\min_u w \\mathrm{TV}(u) + \\lVert u - x \\rVert^2 / (2 \\sigma^2)`."""
         x = self._checked(x, sigma)
-        sigma, weight = (jnp.asarray(number, x.dtype) for number in (sigma, self.weight))
-        return _envelope(x, sigma, weight, self.iterations)
+
+        def value(parts: Any, x: Array) -> Array:
+            sigma, weight = parts
+            # Its derivatives in the noise level and the weight are those with the minimizer fixed.
+            u = jax.lax.stop_gradient(_minimizer(x, sigma**2 * weight, self.iterations))
+            return weight * total_variation(u) + jnp.sum((x - u) ** 2) / (2 * sigma**2)
+
+        def gradient(parts: Any, x: Array) -> Array:
+            sigma, weight = parts
+            return (x - _minimizer(x, sigma**2 * weight, self.iterations)) / sigma**2
+
+        numbers = tuple(jnp.asarray(number, x.dtype) for number in (sigma, self.weight))
+        return with_gradient(value, gradient, numbers, x)
 
     def _checked(self, x: Any, sigma: Any) -> Array:
         check_noise_level(HERE, sigma)
@@ -104,23 +116,6 @@ def _minimizer(x: Array, strength: Any, iterations: int) -> Array:
     start = jnp.zeros((x.ndim, *x.shape), x.dtype)
     p, _, _ = jax.lax.fori_loop(0, iterations, improve, (start, start, jnp.ones((), x.dtype)))
     return x - strength * adjoint_differences(p)
-
-
-def _envelope(x: Array, sigma: Array, weight: Array, iterations: int) -> Array:
-    @jax.custom_jvp
-    def envelope(x, sigma, weight):
-        u = _minimizer(x, sigma**2 * weight, iterations)
-        return weight * total_variation(u) + jnp.sum((x - u) ** 2) / (2 * sigma**2)
-
-    @envelope.defjvp
-    def derivative(primals, tangents):
-        (x, sigma, weight), (dx, dsigma, dweight) = primals, tangents
-        u = _minimizer(x, sigma**2 * weight, iterations)
-        force = (x - u) / sigma**2
-        change = jnp.sum(force * dx) - sigma * jnp.sum(force**2) * dsigma + total_variation(u) * dweight
-        return envelope(x, sigma, weight), change
-
-    return envelope(x, sigma, weight)
 
 
 def _edge(u: Array, axis: int, index: int) -> Array:

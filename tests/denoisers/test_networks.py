@@ -115,13 +115,22 @@ def test_the_diagonal_is_above_the_gram_matrix(key):
     np.testing.assert_allclose(sums.reshape(6, 7, 3)[3, 3], bounds[:3], rtol=1e-5)
 
 
+def test_the_bound_of_a_layer_is_reached(key):
+    """By a kernel that is orthogonal at one place, with every unit active: the layer is a reflection."""
+    layer = LipschitzConvolution(3, 3, key=key)
+    orthogonal = jnp.linalg.qr(jax.random.normal(key, (3, 3)))[0]
+    kernel = jnp.zeros((3, 3, 3, 3)).at[1, 1].set(5 * orthogonal)
+    layer = eqx.tree_at(lambda layer: (layer.kernel, layer.bias), layer, (kernel, jnp.full(3, 100.0)))
+    x, y = jax.random.normal(key, (2, 4, 5, 3))
+    np.testing.assert_allclose(apply(layer, x, 0.0) - apply(layer, y, 0.0), y - x, atol=1e-4)
+
+
 def test_it_is_firmly_nonexpansive_whatever_its_weights(firm, key):
     """At many points; and it is not merely small: Q reaches 0.9 of its bound."""
     largest = 0.0
-    for sigma in (0.01, 0.2):
-        for k in jax.random.split(key, 4):
-            norm = np.linalg.norm(2 * jacobian(firm, jax.random.normal(k, SHAPE), sigma) - np.eye(70), 2)
-            largest = max(largest, norm)
+    for k in jax.random.split(key, 4):
+        norm = np.linalg.norm(2 * jacobian(firm, jax.random.normal(k, SHAPE), 0.1) - np.eye(70), 2)
+        largest = max(largest, norm)
     assert 0.9 < largest < 1 + 1e-5
     one, two = jax.random.normal(key, (2, 50, *SHAPE))
     many = jax.jit(jax.vmap(lambda x: firm(x, 0.1)))
