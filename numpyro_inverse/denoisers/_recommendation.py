@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 SYMMETRIC = 1e-3  # relative asymmetry, above rounding in single precision and what a penalty leaves in training
-DECLARED = 1e-2  # relative error of a declared potential's gradient
+DECLARED = 1e-2  # relative error of a declared potential's differences
 SLACK = 1e-3  # of the norms
 SIGMAS = 3.0  # standard errors that must be below a limit
 
@@ -51,7 +51,7 @@ def recommend(found: dict[str, Any], potential: Any, gamma: float) -> Recommenda
     true_potential = potential is not None and potential.value <= DECLARED
     if true_potential:
         samplers = ("NUTS, HMC and MALA with the potential", "ULA, SK-ROCK, PnP-ULA")
-        reasons.append("the denoiser declares a potential, and its gradient agrees at the points")
+        reasons.append("the denoiser declares a potential, and its values agree with the field near the points")
         solvers.append("gradient-step proximal gradient with backtracking (convex data terms)")
     elif symmetric:
         samplers = ("ULA, SK-ROCK, PnP-ULA", "NUTS, HMC and MALA with the line integral as potential")
@@ -68,7 +68,7 @@ def recommend(found: dict[str, Any], potential: Any, gamma: float) -> Recommenda
         )
     if potential is not None and not true_potential:
         reasons.append(
-            f"the declared potential has another gradient (relative difference {potential.value:.2g}): a "
+            f"the declared potential is of another field (relative difference {potential.value:.2g}): a "
             "sampler that uses it samples the law of that potential"
         )
     firm = below("firm", 1.0, "firmly nonexpansive")

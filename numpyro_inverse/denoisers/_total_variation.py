@@ -109,7 +109,9 @@ def _minimizer(x: Array, strength: Any, iterations: int) -> Array:
     def improve(_, state):
         p, q, t = state
         moved = q + step * differences(x - strength * adjoint_differences(q))
-        new = moved / jnp.maximum(jnp.sqrt(jnp.sum(moved**2, axis=0)), 1)
+        # Of vectors longer than one; not by the root of what may be zero, which has no derivative.
+        square = jnp.sum(moved**2, axis=0)
+        new = moved * jax.lax.rsqrt(jnp.maximum(square, 1))
         following = (1 + jnp.sqrt(1 + 4 * t**2)) / 2
         return new, new + (t - 1) / following * (new - p), following
 

@@ -72,6 +72,9 @@ def test_total_variation_of_an_image(key, x64):
         ]
         slope = float(jnp.sum(gradient[i] * along))
         assert float(ends[0] - ends[1]) / (2 * step) == pytest.approx(slope, rel=1e-3), i
+    jacobian = jax.jit(jax.jacfwd(lambda x: TotalVariation(0.8, 1500)(x, SIGMA)))(x.at[:2, :2].set(0)).reshape(30, 30)
+    np.testing.assert_allclose(jacobian, jacobian.T, atol=1e-3)
+    assert -1e-3 < np.linalg.eigvalsh(jacobian).min() <= np.linalg.eigvalsh(jacobian).max() < 1 + 1e-6
     others = u + 0.05 * jax.random.normal(jax.random.key(2), (200, *u.shape))
     objective = jax.vmap(lambda u: 0.8 * total_variation(u) + jnp.sum((u - x) ** 2) / (2 * SIGMA**2))
     assert jnp.min(objective(others)) > objective(u[None])[0]
