@@ -7,6 +7,7 @@ from numpyro_inverse.solvers._fixed_point import Iteration as Iteration
 from numpyro_inverse.solvers._fixed_point import Solution as Solution
 from numpyro_inverse.solvers._krasnoselskii_mann import krasnoselskii_mann as krasnoselskii_mann
 from numpyro_inverse.solvers._least_squares import LeastSquares as LeastSquares
+from numpyro_inverse.solvers._model_term import model_data_term as model_data_term
 from numpyro_inverse.solvers._proximal_gradient import ProximalGradientMap as ProximalGradientMap
 from numpyro_inverse.solvers._proximal_gradient import pnp_fista as pnp_fista
 from numpyro_inverse.solvers._proximal_gradient import pnp_pgd as pnp_pgd

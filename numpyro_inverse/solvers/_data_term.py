@@ -1,4 +1,4 @@
-"""What a solver needs of the data: a smooth function of the unknown, its gradient, its proximal operator, its bounds."""
+"""What a solver needs of the data: a smooth function, its gradient, its proximal operator, its bounds."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ class DataTerm(eqx.Module):
         return jax.grad(self.value)(x)
 
     def prox(self, x: Float[Array, "*shape"], step: Any) -> Float[Array, "*shape"]:
-        r""":math:`\operatorname{prox}_{\gamma f}(x) = \arg\min_u f(u) + |u - x|^2 / 2 \gamma`, with ``step`` :math:`\gamma`.
+        r""":math:`\operatorname{prox}_{\gamma f}(x) = \arg\min_u f(u) + |u - x|^2 / 2 \gamma`; ``step`` is :math:`\gamma`.
 
         Raises:
             TypeError: the term has no proximal operator.
         """
         raise TypeError(
-            f"{type(self).__name__}.prox: this data term has no proximal operator. Use a solver that takes its gradient "
-            "(`pnp_pgd`, `red_gradient_descent`), or a `LeastSquares`."
+            f"{type(self).__name__}.prox: this data term has no proximal operator. Use a solver that takes its "
+            "gradient (`pnp_pgd`, `red_gradient_descent`), or a `LeastSquares`."
         )
 
     @property
@@ -65,13 +65,18 @@ class DataTerm(eqx.Module):
         """Whether f is known to be convex."""
         return False
 
+    @property
+    def curvature(self) -> Any:
+        """What the bounds depend on; where it is traced they are not known."""
+        return self
+
     def lipschitz(self) -> Certificate | None:
         r"""L, :math:`|\nabla f(x) - \nabla f(z)| \le L |x - z|`; None where nothing is known. Not within ``jit``."""
         return None
 
     def strong_convexity(self) -> Certificate | None:
-        r""":math:`\mu \ge 0` such that :math:`f - \mu |x|^2 / 2` is convex: here ``bound`` is from **below**, and certified
-        if never above the largest such number; None where nothing is known. Not within ``jit``.
+        r""":math:`\mu \ge 0` such that :math:`f - \mu |x|^2 / 2` is convex: here ``bound`` is from **below**, and
+        certified if never above the largest such number; None where nothing is known. Not within ``jit``.
         """
         return None
 
@@ -113,13 +118,11 @@ class SmoothDataTerm(DataTerm):
         self.function = check_callable(here, "function", function, "a function from an array to a number")
         self.stated_lipschitz = None if lipschitz is None else check_positive_number(here, "lipschitz", lipschitz)
         self.stated_convexity = (
-            None
-            if strong_convexity is None
-            else check_nonnegative_number(here, "strong_convexity", strong_convexity)
+            None if strong_convexity is None else check_nonnegative_number(here, "strong_convexity", strong_convexity)
         )
         largest, least = self.stated_lipschitz, self.stated_convexity
         if largest is not None and least is not None and least > largest:
-            raise ValueError(f"{here}: `strong_convexity` {least} is above `lipschitz` {largest}; no function has both.")
+            raise ValueError(f"{here}: `strong_convexity` {least} is above `lipschitz` {largest}; none has both.")
 
     def value(self, x):
         found = self.function(x)
@@ -142,9 +145,7 @@ class SmoothDataTerm(DataTerm):
 
 def check_data_term(where: str, value: Any, *, prox: bool = False) -> DataTerm:
     """A data term; with ``prox`` one that has a proximal operator."""
-    check_instance(
-        where, "data_term", value, DataTerm, "a DataTerm (`LeastSquares(operator, data, scale)` makes one)"
-    )
+    check_instance(where, "data_term", value, DataTerm, "a DataTerm (`LeastSquares(operator, data, scale)` makes one)")
     if prox and not value.has_prox:
         raise TypeError(
             f"{where}: `data_term`, a {type(value).__name__}, has no proximal operator, which this solver needs. Use "
@@ -166,12 +167,13 @@ def check_stable(where: str, term: DataTerm, step: Any, most: float, range_: str
 
     A bound of L from above proves that a step is short enough; only one from below proves that it is too long.
     """
-    if is_traced(step, term):
+    if is_traced(step, term.curvature):
         return
-    above = term.lipschitz()
-    if above is None or float(step) * above.bound < most:
-        return
-    below = term.least_lipschitz()
+    with jax.core.eval_context():
+        above = term.lipschitz()
+        if above is None or float(step) * above.bound < most:
+            return
+        below = term.least_lipschitz()
     if below is not None and float(step) * below >= most * (1 + 1e-5):
         raise ValueError(
             f"{where}: `step` must be {range_} = {most / below:.4g}, with L the Lipschitz constant of the gradient of "

@@ -17,8 +17,8 @@ FIRST = 10  # iterations whose moves are the measure of later ones
 GROWTH = 100.0  # times the longest of the first moves: divergence
 RESTART, RESTARTS = 50, 40  # of GMRES
 SINGULAR = (
-    "the derivative of a fixed point: its linear system could not be solved, for the solver's map has a Jacobian with an "
-    "eigenvalue (nearly) 1 there, as where a direction is seen neither by the data nor by the denoiser."
+    "the derivative of a fixed point: its linear system could not be solved, for the solver's map has a Jacobian with "
+    "an eigenvalue (nearly) 1 there, as where a direction is seen neither by the data nor by the denoiser."
 )
 
 
@@ -126,7 +126,7 @@ def solve(
     if tolerance is None:
         tolerance = 1e-8 if jnp.finfo(x.dtype).bits == 64 else 1e-5
     tolerance = check_positive_number(where, "tolerance", tolerance)
-    solution, last = _run(iteration, x, scheme, max_steps, tolerance)
+    solution, last = _run(iteration, x, scheme, max_steps, jnp.asarray(tolerance, x.dtype))
     if not is_traced(solution) and bool(solution.diverged):
         raise Divergence(_what_happened(where, iteration, solution, last), solution)
     return solution
@@ -134,7 +134,7 @@ def solve(
 
 @eqx.filter_jit
 def _run(
-    iteration: Iteration, x: Array, scheme: Scheme, max_steps: int, tolerance: float
+    iteration: Iteration, x: Array, scheme: Scheme, max_steps: int, tolerance: Array
 ) -> tuple[Solution, tuple[Array, Array]]:
     def gap(z: Array) -> Array:
         return iteration(z) - z
@@ -157,7 +157,7 @@ def _run(
     return solution, (state.z, state.longest)
 
 
-def _iterate(iteration: Iteration, z: Array, scheme: Scheme, max_steps: int, tolerance: float) -> _State:
+def _iterate(iteration: Iteration, z: Array, scheme: Scheme, max_steps: int, tolerance: Array) -> _State:
     tiny = jnp.finfo(z.dtype).tiny
     floor = jnp.finfo(z.dtype).eps * _length(z)  # a fixed point at zero is reached too
 
@@ -228,8 +228,8 @@ def _what_happened(where: str, iteration: Iteration, solution: Solution, last: t
     move = float(_length(image - z))
     if bool(jnp.isfinite(move)):
         what = (
-            f"a move is {move / max(float(longest), 1e-30):.3g} times longer than the longest of the first {FIRST}. The "
-            "map is not nonexpansive there: `convergence_report` says what is missing"
+            f"a move is {move / max(float(longest), 1e-30):.3g} times longer than the longest of the first {FIRST}. "
+            "The map is not nonexpansive there: `convergence_report` says what is missing"
         )
     else:
         what = f"{_culprit(iteration, z)} is not finite, where it was given finite numbers"

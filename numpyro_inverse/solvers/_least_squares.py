@@ -25,11 +25,11 @@ class LeastSquares(DataTerm):
 
     .. math:: \operatorname{prox}_{\gamma f}(x) = x + (I + c H)^{-1} c\, \mathrm{Re}\, A^{\mathsf H} (y - A x).
 
-    The inverse is a product where H is diagonal (masks, block averages of one cell), a product of transforms where it is
-    diagonal in the Fourier basis (periodic convolutions, Fourier samples), a product with the eigenvectors of H up to
+    The inverse is a product where H is diagonal (masks), a product of transforms where it is diagonal in
+    the Fourier basis (periodic convolutions, Fourier samples), a product with the eigenvectors of H up to
     1024 numbers, and else conjugate gradients to a residual of ``tolerance`` times the right side; which one is found
-    from what H does, so that compositions count too. A solve that misses its tolerance within 1000 steps gives NaN, which
-    every solver reports.
+    from what H does, so that compositions count too. A solve that misses its tolerance within 1000 steps gives NaN,
+    which every solver reports.
 
     >>> term = LeastSquares(blur, y, 0.1)
     >>> term.lipschitz().certified
@@ -99,6 +99,10 @@ class LeastSquares(DataTerm):
     @property
     def is_convex(self):
         return True
+
+    @property
+    def curvature(self):
+        return self.spectrum, self.scale
 
     def lipschitz(self):
         return _scaled(self.spectrum.largest(), self._weight)

@@ -22,7 +22,7 @@ class DenoiserIteration(Iteration):
         step: :math:`\\gamma`.
 
     Raises:
-        TypeError: ``data_term`` is none, or has no proximal operator where one is needed; ``denoiser`` cannot be called.
+        TypeError: ``data_term`` is none or lacks a proximal operator that is needed; ``denoiser`` cannot be called.
         ValueError: ``sigma`` or ``step`` not positive.
     """
 

@@ -84,9 +84,7 @@ def pnp_pgd(
     """
     iteration = ProximalGradientMap(data_term, denoiser, sigma=sigma, step=step)
     check_stable("pnp_pgd", data_term, step, 2.0, "below 2 / L")
-    return solve(
-        "pnp_pgd", iteration, x0, Scheme(), max_steps=max_steps, tolerance=tolerance, shape=data_term.shape
-    )
+    return solve("pnp_pgd", iteration, x0, Scheme(), max_steps=max_steps, tolerance=tolerance, shape=data_term.shape)
 
 
 def pnp_fista(

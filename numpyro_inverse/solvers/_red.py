@@ -147,8 +147,8 @@ def red_proximal_gradient(
         Divergence: as :func:`pnp_pgd`.
 
     References:
-        Reehorst & Schniter, IEEE Trans. Comput. Imaging 5 (2019) 52-67, algorithm 3; Hurault, Leclaire & Papadakis, ICLR
-        (2022), equation 10.
+        Reehorst & Schniter, IEEE Trans. Comput. Imaging 5 (2019) 52-67, algorithm 3; Hurault, Leclaire & Papadakis,
+        ICLR (2022).
     """
     iteration = REDProximalMap(data_term, denoiser, sigma=sigma, step=step, strength=strength)
     if not is_traced(step, sigma, strength):

@@ -23,7 +23,7 @@ class HalfQuadraticMap(DenoiserIteration):
 
 
 class ADMMMap(DenoiserIteration):
-    r""":math:`T(v) = v + \operatorname{prox}_{\gamma f}(2 D(v) - v) - D(v)`, of :math:`v = x + u`; the solution is D(v)."""
+    r""":math:`T(v) = v + \operatorname{prox}_{\gamma f}(2 D(v) - v) - D(v)`, :math:`v = x + u`; the solution is D(v)."""
 
     solver = "pnp_admm"
     needs_prox = True
@@ -40,8 +40,8 @@ class ADMMMap(DenoiserIteration):
 
 
 class DouglasRachfordMap(DenoiserIteration):
-    r""":math:`T(v) = v + D(2 \operatorname{prox}_{\gamma f}(v) - v) - \operatorname{prox}_{\gamma f}(v)`; the solution is
-    :math:`\operatorname{prox}_{\gamma f}(v)`.
+    r""":math:`T(v) = v + D(2 \operatorname{prox}_{\gamma f}(v) - v) - \operatorname{prox}_{\gamma f}(v)`; the solution
+    is :math:`\operatorname{prox}_{\gamma f}(v)`.
     """
 
     solver = "pnp_drs"
@@ -68,7 +68,8 @@ def pnp_hqs(
     r"""Plug-and-play half-quadratic splitting: :math:`x^+ = \operatorname{prox}_{\gamma f}(D(x, \sigma))`.
 
     Its fixed points are those of **RED**, not of :func:`pnp_pgd` or :func:`pnp_admm`:
-    :math:`\nabla f(x) + (x - D(x)) / \gamma = 0`. It converges for every step if D is averaged and there is a fixed point.
+    :math:`\nabla f(x) + (x - D(x)) / \gamma = 0`. It converges for every step if D is averaged and there is
+    a fixed point.
 
     Args:
         data_term: f, with a proximal operator.
@@ -81,16 +82,15 @@ def pnp_hqs(
 
     Raises:
         TypeError: an argument of the wrong kind; ``data_term`` has no proximal operator.
-        ValueError: ``sigma``, ``step``, ``max_steps`` or ``tolerance`` not positive; ``x0`` not finite or of another shape.
+        ValueError: ``sigma``, ``step``, ``max_steps`` or ``tolerance`` not positive; ``x0`` not finite or of another
+            shape.
         Divergence: as :func:`pnp_pgd`.
 
     References:
         Zhang, Zuo, Gu & Zhang, CVPR (2017), equations 6 and 7, at a fixed penalty.
     """
     iteration = HalfQuadraticMap(data_term, denoiser, sigma=sigma, step=step)
-    return solve(
-        "pnp_hqs", iteration, x0, Scheme(), max_steps=max_steps, tolerance=tolerance, shape=data_term.shape
-    )
+    return solve("pnp_hqs", iteration, x0, Scheme(), max_steps=max_steps, tolerance=tolerance, shape=data_term.shape)
 
 
 def pnp_admm(
@@ -109,9 +109,9 @@ def pnp_admm(
 
         x = \operatorname{prox}_{\gamma f}(z - u), \qquad z = D(x + u, \sigma), \qquad u \leftarrow u + x - z.
 
-    It is iterated in the one variable x + u, on which it is an averaged map if D is firmly nonexpansive: it then converges
-    for every step, if there is a fixed point. **With the mean under a Gaussian prior and** :math:`\gamma = \sigma^2` **it
-    returns the exact posterior mean.** Fixed points are those of :func:`pnp_pgd` and :func:`pnp_drs`.
+    It is iterated in the one variable x + u, on which it is an averaged map if D is firmly nonexpansive: it then
+    converges for every step, if there is a fixed point. **With the mean under a Gaussian prior and**
+    :math:`\gamma = \sigma^2` **it returns the exact posterior mean.** Fixed points are those of :func:`pnp_pgd` and :func:`pnp_drs`.
 
     Args:
         data_term: f, with a proximal operator.
@@ -129,9 +129,7 @@ def pnp_admm(
         Venkatakrishnan, Bouman & Wohlberg, IEEE GlobalSIP (2013); Ryu et al., ICML (2019), equation 2.
     """
     iteration = ADMMMap(data_term, denoiser, sigma=sigma, step=step)
-    return solve(
-        "pnp_admm", iteration, x0, Scheme(), max_steps=max_steps, tolerance=tolerance, shape=data_term.shape
-    )
+    return solve("pnp_admm", iteration, x0, Scheme(), max_steps=max_steps, tolerance=tolerance, shape=data_term.shape)
 
 
 def pnp_drs(
@@ -166,6 +164,4 @@ def pnp_drs(
         Lions & Mercier, SIAM J. Numer. Anal. 16 (1979) 964-979; Ryu et al., ICML (2019), section 3.
     """
     iteration = DouglasRachfordMap(data_term, denoiser, sigma=sigma, step=step)
-    return solve(
-        "pnp_drs", iteration, x0, Scheme(), max_steps=max_steps, tolerance=tolerance, shape=data_term.shape
-    )
+    return solve("pnp_drs", iteration, x0, Scheme(), max_steps=max_steps, tolerance=tolerance, shape=data_term.shape)
