@@ -40,7 +40,7 @@ class DataTerm(eqx.Module):
         return jax.grad(self.value)(x)
 
     def prox(self, x: Float[Array, "*shape"], step: Any) -> Float[Array, "*shape"]:
-        r""":math:`\operatorname{prox}_{\gamma f}(x) = \arg\min_u f(u) + |u - x|^2 / 2 \gamma`; ``step`` is :math:`\gamma`.
+        r""":math:`\operatorname{prox}_{\gamma f}(x) = \arg\min_u f(u) + |u - x|^2 / 2 \gamma`, :math:`\gamma` the step.
 
         Raises:
             TypeError: the term has no proximal operator.

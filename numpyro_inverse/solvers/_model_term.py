@@ -38,9 +38,9 @@ HERE = "model_data_term"
 class ModelOperator(LinearOperator):
     """The linear part of a model's whitened data as a function of a site."""
 
-    function: Callable
     in_shape: tuple[int, ...] = eqx.field(static=True)
     out_shape: tuple[int, ...] = eqx.field(static=True)
+    function: Callable
     dtype: Any = eqx.field(static=True)
 
     def mv(self, x):
@@ -182,7 +182,7 @@ def _least_squares(at: Callable[[Array], Trace], shape: tuple[int, ...]) -> Leas
             return None
         origin = jnp.zeros(shape, dtype)
         base, linear = jax.linearize(jax.jit(whitened), origin)
-        operator = ModelOperator(_minus(linear), shape, base.shape, dtype)
+        operator = ModelOperator(shape, base.shape, _minus(linear), dtype)
         return LeastSquares(operator, base, 1.0)
 
 

@@ -23,7 +23,7 @@ class HalfQuadraticMap(DenoiserIteration):
 
 
 class ADMMMap(DenoiserIteration):
-    r""":math:`T(v) = v + \operatorname{prox}_{\gamma f}(2 D(v) - v) - D(v)`, :math:`v = x + u`; the solution is D(v)."""
+    r""":math:`T(v) = v + \operatorname{prox}_{\gamma f}(2 D(v) - v) - D(v)`, :math:`v = x + u`; it solves as D(v)."""
 
     solver = "pnp_admm"
     needs_prox = True
@@ -111,7 +111,8 @@ def pnp_admm(
 
     It is iterated in the one variable x + u, on which it is an averaged map if D is firmly nonexpansive: it then
     converges for every step, if there is a fixed point. **With the mean under a Gaussian prior and**
-    :math:`\gamma = \sigma^2` **it returns the exact posterior mean.** Fixed points are those of :func:`pnp_pgd` and :func:`pnp_drs`.
+    :math:`\gamma = \sigma^2` **it returns the exact posterior mean.** Fixed points are those of :func:`pnp_pgd`
+    and :func:`pnp_drs`.
 
     Args:
         data_term: f, with a proximal operator.

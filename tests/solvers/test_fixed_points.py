@@ -70,7 +70,8 @@ def test_fixed_points_and_factors(name, x64):
     assert not found.diverged
     np.testing.assert_allclose(found.x, exact, atol=1e-8)
     n = int(found.num_steps)
-    assert np.all(np.isfinite(found.residuals[:n])) and np.all(np.isnan(found.residuals[n:]))
+    assert np.all(np.isfinite(found.residuals[:n]))
+    assert np.all(np.isnan(found.residuals[n:]))
     assert found.best_step == n
     if name != "pnp_fista":
         middle, late = n // 2, n - 2  # the fastest modes are gone by half way, rounding is far away
@@ -148,10 +149,8 @@ def of_parameters(solver, step, tolerance=1e-12):
 
 def closed_form(y, sigma, step, covariance, kind):
     noisy = covariance + sigma**2 * jnp.eye(SIZE)
-    if kind == "plug and play":  # (W^-1 - I) / gamma = sigma^2 / gamma C^-1
-        extra = sigma**2 / step * jnp.linalg.inv(covariance)
-    else:
-        extra = jnp.linalg.inv(noisy)  # (I - W) / sigma^2
+    # (W^-1 - I) / gamma = sigma^2 / gamma C^-1; (I - W) / sigma^2 = (C + sigma^2)^-1
+    extra = sigma**2 / step * jnp.linalg.inv(covariance) if kind == "plug and play" else jnp.linalg.inv(noisy)
     x = jnp.linalg.solve(PROBLEM.h + extra, PROBLEM.a.T @ y / 0.7**2)
     return jnp.sum(jnp.sin(x))
 
