@@ -1,5 +1,7 @@
 """Fixed points of a data term and a denoiser: plug-and-play, regularization by denoising, and when they converge."""
 
+from numpyro_inverse.solvers._convergence_report import ConvergenceReport as ConvergenceReport
+from numpyro_inverse.solvers._convergence_report import convergence_report as convergence_report
 from numpyro_inverse.solvers._data_term import DataTerm as DataTerm
 from numpyro_inverse.solvers._data_term import SmoothDataTerm as SmoothDataTerm
 from numpyro_inverse.solvers._fixed_point import Divergence as Divergence
@@ -21,3 +23,5 @@ from numpyro_inverse.solvers._splitting import HalfQuadraticMap as HalfQuadratic
 from numpyro_inverse.solvers._splitting import pnp_admm as pnp_admm
 from numpyro_inverse.solvers._splitting import pnp_drs as pnp_drs
 from numpyro_inverse.solvers._splitting import pnp_hqs as pnp_hqs
+from numpyro_inverse.solvers._theorems import Hypothesis as Hypothesis
+from numpyro_inverse.solvers._theorems import Theorem as Theorem
