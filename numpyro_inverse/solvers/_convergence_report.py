@@ -121,8 +121,8 @@ def convergence_report(
     r"""Which theorem says that a solver converges, each hypothesis with its value, certified or estimated.
 
     Bounds of the denoiser come from ``denoiser.certificates(sigma)`` where it has them, those of the data term from
-    the spectrum of its operator. All else is measured at ``points`` by power iteration on Jacobians: a bound from **below**,
-    which can refute a hypothesis and never prove it. That no theorem applies is a common answer, for a denoiser that
+    the spectrum of its operator. All else is measured at ``points`` by power iteration on Jacobians: a bound from
+    **below**, which can refute a hypothesis and never prove it. That no theorem applies is a common answer, for a denoiser that
     nothing constrains; it does not say that the solver diverges.
 
     The theorems: Banach's, from bounds of the parts or from the map's own Jacobian; Krasnosel'skii and Mann's for
