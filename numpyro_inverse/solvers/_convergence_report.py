@@ -122,8 +122,8 @@ def convergence_report(
 
     Bounds of the denoiser come from ``denoiser.certificates(sigma)`` where it has them, those of the data term from
     the spectrum of its operator. All else is measured at ``points`` by power iteration on Jacobians: a bound from
-    **below**, which can refute a hypothesis and never prove it. That no theorem applies is a common answer, for a denoiser that
-    nothing constrains; it does not say that the solver diverges.
+    **below**, which can refute a hypothesis and never prove it. That no theorem applies is a common answer, for a
+    denoiser that nothing constrains; it does not say that the solver diverges.
 
     The theorems: Banach's, from bounds of the parts or from the map's own Jacobian; Krasnosel'skii and Mann's for
     averaged maps; Ryu et al. (strongly convex f, Lip(D - I) small); Pesquet et al. (D firmly nonexpansive);

@@ -41,7 +41,7 @@ def dense(operator):
 @pytest.mark.parametrize("name", OPERATORS)
 def test_least_squares_against_dense_algebra(name, key):
     operator, form = OPERATORS[name]
-    matrix = dense(operator)
+    rng, matrix = np.random.default_rng(1), dense(operator)
     y = rng.normal(size=operator.out_shape) + (1j * rng.normal(size=operator.out_shape) if name == "complex" else 0)
     x = jax.random.normal(key, SHAPE)
     data = np.concatenate([np.ravel(y).real, np.ravel(y).imag])
@@ -96,6 +96,7 @@ def test_without_a_bound_of_the_norm_the_estimate_says_so():
 
 def test_a_traced_operator_has_derivatives(x64):
     """The blur's strength is inferred: the term is made inside the differentiated function, without factors."""
+    rng = np.random.default_rng(1)
     matrix, y, x = rng.normal(size=(5, 4)), rng.normal(size=5), jnp.asarray(rng.normal(size=4))
 
     def near(factor):

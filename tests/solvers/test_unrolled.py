@@ -7,7 +7,7 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
-from numpyro.infer import MCMC, NUTS, SVI, Trace_ELBO, init_to_value
+from numpyro.infer import NUTS, SVI, Trace_ELBO, init_to_value
 
 from numpyro_inverse.operators import Matrix
 from numpyro_inverse.solvers import LeastSquares, SmoothDataTerm, model_data_term
@@ -35,7 +35,7 @@ LIPSCHITZ = TERM.lipschitz().bound
 
 
 def sparse_signals(count, sparsity, size=SIZE, largest=1.0):
-    found = np.zeros((count, size))
+    rng, found = np.random.default_rng(1), np.zeros((count, size))
     for row in found:
         row[rng.choice(size, sparsity, replace=False)] = rng.uniform(-largest, largest, sparsity)
     return found
@@ -108,7 +108,7 @@ def trained(network, apply, rows, settings):
     return nn.fit_module(network, loss, rows, key=jax.random.key(0), settings=nn.TrainingSettings(**settings))
 
 
-SETTINGS = {"batch_size": 64, "max_epochs": 30, "learning_rate": 1e-2, "held_out": 0.25, "progress_bar": False}
+SETTINGS = {"batch_size": 32, "max_epochs": 8, "learning_rate": 3e-2, "held_out": 0.25, "progress_bar": False}
 KEYS = jax.random.split(jax.random.key(1), 6)
 CONTRACTION = NonexpansiveNetwork(SMALL, 16, lipschitz=0.9, key=KEYS[0])
 NETWORKS = {
@@ -126,8 +126,9 @@ NETWORKS = {
 @pytest.mark.parametrize("name", NETWORKS)
 def test_training_end_to_end_lowers_the_error(name):
     """Gaussian signals around a mean that the network can learn; the operator and the data term stay as they are."""
-    x = 1 + 0.3 * rng.normal(size=(256, SMALL))
-    y = x @ np.asarray(TERM.operator.matrix).T + 0.1 * rng.normal(size=(256, 4))
+    rng = np.random.default_rng(1)
+    x = 1 + 0.3 * rng.normal(size=(128, SMALL))
+    y = x @ np.asarray(TERM.operator.matrix).T + 0.1 * rng.normal(size=(128, 4))
     fit = trained(NETWORKS[name], lambda network, y: network(TERM.with_data(y)), (x, y), SETTINGS)
     assert fit.held_out_loss[fit.best_epoch] < 0.5 * fit.held_out_loss[0]
     for before, after in zip(jax.tree.leaves(NETWORKS[name]), jax.tree.leaves(fit.module), strict=True):
@@ -139,9 +140,9 @@ def test_training_end_to_end_lowers_the_error(name):
 
 
 def test_training_coupled_weights_beats_thresholding_and_leaves_the_matrix():
-    x = sparse_signals(512, 3)
+    x = sparse_signals(256, 3)
     untrained = CoupledLISTA(DICTIONARY, 4, threshold=0.05)
-    fit = trained(untrained, lambda network, y: network(y), (x, x @ DICTIONARY.T), SETTINGS | {"learning_rate": 3e-3})
+    fit = trained(untrained, lambda network, y: network(y), (x, x @ DICTIONARY.T), SETTINGS | {"learning_rate": 1e-2})
     assert fit.held_out_loss[fit.best_epoch] < 0.5 * fit.held_out_loss[0]
     np.testing.assert_array_equal(fit.module.matrix, untrained.matrix)
 
@@ -149,26 +150,23 @@ def test_training_coupled_weights_beats_thresholding_and_leaves_the_matrix():
 # By construction.
 
 
-def test_a_nonexpansive_network_is_one_for_all_weights(key):
-    """Random weights of any size, a hundred pairs each; float32 rounding of 1e-5."""
+def test_a_nonexpansive_network_is_one_for_all_weights():
+    """Weights of any size, a hundred pairs and Jacobians each; the rounding of single precision."""
 
-    @jax.jit
-    def stretch(key, scale):
-        keys = jax.random.split(key, 3)
-        network = NonexpansiveNetwork(SMALL, 16, 3, lipschitz=0.8, key=keys[0])
-        wild = jax.tree.map(lambda leaf: scale * leaf + scale, network)
-        x, z = jax.random.normal(keys[1], (2, 100, SMALL))
-        images = jax.vmap(wild)(x) - jax.vmap(wild)(x + z * 0.1)
-        jacobians = jax.vmap(jax.jacobian(wild))(x)
-        return (
-            jnp.max(jnp.linalg.norm(images, axis=-1) / jnp.linalg.norm(0.1 * z, axis=-1)),
-            jnp.max(jnp.linalg.norm(jacobians, ord=2, axis=(-2, -1))),
-        )
+    @eqx.filter_jit
+    def images(network, x):
+        return jax.vmap(network)(x), jax.vmap(jax.jacobian(network))(x)
 
-    found = np.array([stretch(k, s) for k, s in zip(jax.random.split(key, 6), [0.01, 0.1, 1, 3, 10, 100], strict=True)])
-    assert np.all(found <= 0.8 * (1 + 1e-4))
-    assert found.max() > 0.5  # and not by doing nothing
-    assert NonexpansiveNetwork(SMALL, 16, lipschitz=0.8, key=key).certificates()["lipschitz"].bound == 0.8
+    rng, found = np.random.default_rng(1), []
+    x, z = rng.normal(size=(2, 100, SMALL))
+    for scale in [0.01, 1.0, 10.0, 100.0]:
+        network = jax.tree.map(lambda leaf: jnp.asarray(scale * rng.normal(size=leaf.shape), float), CONTRACTION)
+        (at_x, jacobians), (at_z, _) = images(network, jnp.asarray(x, float)), images(network, jnp.asarray(z, float))
+        found.append(np.max(np.linalg.norm(at_x - at_z, axis=1) / np.linalg.norm(x - z, axis=1)))
+        found.append(np.linalg.norm(np.asarray(jacobians), 2, axis=(1, 2)).max())
+    assert np.all(np.array(found) <= 0.9 * (1 + 1e-5))
+    assert max(found) > 0.8  # and not by doing nothing
+    assert CONTRACTION.certificates()["lipschitz"].bound == 0.9
 
 
 def test_the_certificate_of_a_learned_proximal_gradient_bounds_it(key):
@@ -181,6 +179,7 @@ def test_the_certificate_of_a_learned_proximal_gradient_bounds_it(key):
     assert LearnedProximalGradient([CONTRACTION], lipschitz=1.0).certificate(seen).bound == pytest.approx(0, abs=1e-4)
 
 
+@pytest.mark.statistical
 def test_a_deep_equilibrium_is_trained_by_the_gradient_of_its_unrolling(x64):
     network = DeepEquilibrium(
         NonexpansiveNetwork(SMALL, 8, 1, lipschitz=0.7, key=KEYS[5]), lipschitz=LIPSCHITZ, tolerance=1e-11
@@ -216,8 +215,8 @@ def model(y):
 
 
 def test_an_unrolled_solver_is_the_location_of_a_guide_and_the_start_of_nuts():
-    """The best location of a Gaussian guide is the posterior mean, whatever its scales: MoDL learns it from the ELBO."""
-    y = A @ (1 + 0.3 * rng.normal(size=SMALL))
+    """The best location of a Gaussian guide is the posterior mean, whatever its scales: MoDL finds it by the ELBO."""
+    y = A @ (1 + 0.3 * np.random.default_rng(1).normal(size=SMALL))
     precision = np.eye(SMALL) / 0.3**2 + A.T @ A / 0.1**2
     mean = np.linalg.solve(precision, np.ones(SMALL) / 0.3**2 + A.T @ y / 0.1**2)
     spread = np.sqrt(np.diag(np.linalg.inv(precision)))
@@ -228,22 +227,19 @@ def test_an_unrolled_solver_is_the_location_of_a_guide_and_the_start_of_nuts():
         return eqx.combine(arrays, rest)(term)
 
     def guide(y):
-        location = located(numpyro.param("network", arrays))
+        location = located(numpyro.param("network", lambda key: arrays))
         log_scale = numpyro.param("log_scale", jnp.full(SMALL, -2.0))
         numpyro.sample("x", dist.Normal(location, jnp.exp(log_scale)).to_event(1))
 
-    svi = SVI(model, guide, numpyro.optim.ClippedAdam(1e-2), Trace_ELBO(num_particles=4))
+    svi = SVI(model, guide, numpyro.optim.Adam(lambda i: 2e-2 * 0.5 ** (i / 250)), Trace_ELBO(num_particles=16))
     fit = svi.run(jax.random.key(0), 1500, jnp.asarray(y), progress_bar=False)
     location = located(fit.params["network"])
     before, after = (np.linalg.norm((x - mean) / spread) for x in (located(arrays), location))
-    assert after < 0.5  # standard deviations of the posterior, over all six numbers
-    assert after < before / 10
+    assert before > 2  # posterior standard deviations, over all six numbers
+    assert after < 0.2  # what the noise of the gradients leaves
     kernel = NUTS(model, init_strategy=init_to_value(values={"x": location}))
     state = kernel.init(jax.random.key(1), 0, None, (jnp.asarray(y),), {})
     np.testing.assert_allclose(state.z["x"], location, atol=1e-6)
-    run = MCMC(kernel, num_warmup=100, num_samples=100, progress_bar=False)
-    run.run(jax.random.key(2), jnp.asarray(y))
-    assert run.get_samples()["x"].shape == (100, SMALL)
 
 
 SMOOTH = SmoothDataTerm(jnp.sum)

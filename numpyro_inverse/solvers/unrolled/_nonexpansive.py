@@ -42,8 +42,8 @@ class NonexpansiveNetwork(eqx.Module):
         Q_i = \mathrm{diag}\Bigl(\sum_k |W_i W_i^{\mathsf T}|_{jk}\Bigr)_j.
 
     :math:`W^{\mathsf T} Q^{-1} W \le I` because :math:`Q - W W^{\mathsf T}` is diagonally dominant, so that the
-    Jacobian of a layer, symmetric, has eigenvalues in [-1, 1]. It acts on raveled arrays, so it is for small ones; it may
-    be called as a denoiser, ``network(x, sigma)``, whose level it ignores.
+    Jacobian of a layer, symmetric, has eigenvalues in [-1, 1]. It acts on raveled arrays, so it is for small ones;
+    it may be called as a denoiser, ``network(x, sigma)``, whose level it ignores.
 
     Args:
         size: numbers in x.
