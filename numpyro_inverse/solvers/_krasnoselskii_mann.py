@@ -52,8 +52,8 @@ def krasnoselskii_mann(
     constant in (0, 1). Plain iteration, :math:`a_k = 1`, does not: T = -I. An :math:`\alpha`-averaged T allows
     :math:`a_k` in :math:`(0, 1/\alpha)`: over-relaxation. The maps of the solvers here may be iterated this way.
 
-    >>> krasnoselskii_mann(lambda x: -x, jnp.ones(2)).x.tolist()
-    [0.0, 0.0]
+    >>> krasnoselskii_mann(lambda x: 2 - x, jnp.array([3.0, 5.0])).x.tolist()
+    [1.0, 1.0]
 
     Args:
         operator: T, any function of an array; a pytree (an Equinox module, one of ``ProximalGradientMap``,

@@ -24,6 +24,7 @@ class LearnedProximalGradient(eqx.Module):
     The steps are :math:`\gamma_k = (2 / L)\, \mathrm{sigmoid}(t_k)`, in (0, 2 / L) whatever training does, so that for
     a convex f a layer is nonexpansive if its network is (:class:`NonexpansiveNetwork`), and a contraction if it is one.
 
+    >>> from numpyro_inverse.solvers.unrolled import NonexpansiveNetwork
     >>> network = LearnedProximalGradient([NonexpansiveNetwork(3, 8, key=jax.random.key(0))] * 4, lipschitz=1.0)
     >>> network(LeastSquares(op.Mask(np.ones(3, bool)), jnp.ones(3), 1.0)).shape
     (3,)
