@@ -15,5 +15,6 @@ Each module has
 :mod:`models.heat`            surface heat flux from the temperature inside
 :mod:`models.elliptic`        coefficients of an elliptic equation; nonlinear, no exact posterior
 :mod:`models.fashion_mnist`   small images under learned priors: deblurring, inpainting, compressed sensing
+:mod:`models.restoration`     a photograph under the prior of a denoiser: deblurring, inpainting
 ============================  ================================================================
 """

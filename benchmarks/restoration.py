@@ -1,0 +1,167 @@
+"""Photographs under the prior of a denoiser: quality, cost and coverage.
+
+- solvers: PnP-ADMM on the 9 x 9 blur of models.restoration, for the two denoisers that ship.
+- cost: CPU time of a draw of PnPULA over that of its gradient, one value and gradient of the model and one denoising.
+- coverage: 90 % intervals of the gradient-step posterior on 20 crops of 32 x 32 pixels of three photographs that are
+  held out, blurred or half masked, with noise 0.03, by NUTS; and how far the posterior mean is from the truth.
+
+Figures go to benchmarks/results/restoration.json, each with the device it was made on.
+
+    python benchmarks/restoration.py [solvers] [cost] [coverage]
+"""
+
+import json
+import sys
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+from numpyro.infer import MCMC, NUTS
+from skimage import color, data
+
+from models import restoration
+from numpyro_inverse import nn, solvers
+from numpyro_inverse.infer import PnPULA
+
+RESULTS = Path(__file__).parent / "results" / "restoration.json"
+LEVELS = (0.015, 0.03, 0.05, 0.08)
+CROPS, SIDE, NOISE = 20, 32, 0.03
+
+
+def compare_solvers():
+    """PSNR of PnP-ADMM with gamma = sigma^2."""
+    truth, y = restoration.simulate(jax.random.key(0))
+    term = solvers.LeastSquares(restoration.blur(), y, restoration.NOISE)
+    rows = [{"method": "data", "psnr": restoration.decibels(y, truth)}]
+    for name in ("gradient_step_denoiser", "firmly_nonexpansive_denoiser"):
+        denoiser = nn.load_pretrained(name)
+        for sigma in LEVELS:
+            started = time.process_time()
+            found = solvers.pnp_admm(term, denoiser, y, sigma=sigma, step=sigma**2, max_steps=100)
+            rows.append(
+                {
+                    "method": f"PnP-ADMM, {name}",
+                    "sigma": sigma,
+                    "psnr": restoration.decibels(found.x, truth),
+                    "num_steps": int(found.num_steps),
+                    "residual": float(found.residuals[int(found.num_steps) - 1]),
+                    "cpu_s": time.process_time() - started,
+                }
+            )
+    return rows
+
+
+def measure_cost():
+    """A draw over its gradient, both inside a compiled loop."""
+    _, y = restoration.simulate(jax.random.key(0))
+    denoiser, blur, sigma, draws = nn.load_pretrained("gradient_step_denoiser"), restoration.blur(), 0.05, 100
+
+    def data_term(data=None):
+        image = numpyro.sample("image", dist.ImproperUniform(dist.constraints.real, (), restoration.SHAPE))
+        numpyro.sample("data", dist.Normal(blur @ image, restoration.NOISE).to_event(2), obs=data)
+
+    kernel = PnPULA(
+        data_term,
+        site="image",
+        denoiser=denoiser,
+        sigma=sigma,
+        data_lipschitz=restoration.NOISE**-2,
+        residual_lipschitz=1.3,
+    )
+    mcmc = MCMC(kernel, num_warmup=0, num_samples=draws, progress_bar=False)
+
+    def run():
+        mcmc.run(jax.random.key(1), data=y, init_params={"image": y}, extra_fields=())
+        jax.block_until_ready(mcmc.get_samples())
+
+    @jax.jit
+    def gradients(x):
+        def step(x, _):
+            misfit = jax.grad(lambda x: jnp.sum((blur @ x - y) ** 2) / (2 * restoration.NOISE**2))(x)
+            return x - 1e-9 * (misfit + (x - denoiser(x, sigma)) / sigma**2), None
+
+        return jax.lax.scan(step, x, None, length=draws)[0]
+
+    def seconds(function):
+        function()  # compiled
+        taken = []
+        for _ in range(3):
+            started = time.process_time()
+            function()
+            taken.append(time.process_time() - started)
+        return min(taken) / draws
+
+    draw, gradient = seconds(run), seconds(lambda: jax.block_until_ready(gradients(y)))
+    return {"draw_cpu_ms": 1e3 * draw, "gradient_cpu_ms": 1e3 * gradient, "ratio": draw / gradient}
+
+
+def crops():
+    """Of the photographs that no denoiser was trained on, at random places."""
+    rng = np.random.default_rng(0)
+    images = [data.camera() / 255.0, data.coins() / 255.0, color.rgb2gray(data.chelsea())]
+    found = []
+    for i in range(CROPS):
+        image = images[i % 3]
+        row, column = (rng.integers(0, n - SIDE + 1) for n in image.shape)
+        found.append(image[row : row + SIDE, column : column + SIDE])
+    return np.asarray(found, np.float32)
+
+
+def measure_coverage():
+    """One chain of NUTS a crop, all crops in one program."""
+    denoiser, truth = nn.load_pretrained("gradient_step_denoiser"), crops()
+    operators = {
+        "blur": restoration.blur((SIDE, SIDE)),
+        "half of the pixels": restoration.inpainting((SIDE, SIDE)),
+    }
+    rows = []
+    for name, forward in operators.items():
+        keys = jax.random.split(jax.random.key(3), CROPS)
+        y = jax.vmap(lambda k, u, forward=forward: restoration.simulate(k, image=u, forward=forward, noise=NOISE)[1])(
+            keys, jnp.asarray(truth)
+        )
+        for sigma in (0.03, 0.05):
+            prior = restoration.denoiser_prior(denoiser, sigma=sigma)
+            options = {"prior": prior, "forward": forward, "shape": (SIDE, SIDE), "noise": NOISE}
+
+            @jax.jit
+            @jax.vmap
+            def draws_of(key, y, options=options):
+                mcmc = MCMC(
+                    NUTS(restoration.model, max_tree_depth=5), num_warmup=200, num_samples=300, progress_bar=False
+                )
+                start = 0.5 + 0.05 * jax.random.normal(key, (SIDE, SIDE))
+                mcmc.run(key, data=y, init_params={"image": start}, **options)
+                return mcmc.get_samples()["image"]
+
+            started = time.monotonic()
+            draws = np.asarray(draws_of(keys, y))
+            low, high = np.quantile(draws, (0.05, 0.95), axis=1)
+            inside = (low <= truth) & (truth <= high)
+            rows.append(
+                {
+                    "operator": name,
+                    "sigma": sigma,
+                    "coverage": float(inside.mean()),
+                    "coverage_by_crop": [round(float(v), 3) for v in inside.mean(axis=(1, 2))],
+                    "rmse_of_the_mean": float(np.sqrt(np.mean((draws.mean(axis=1) - truth) ** 2))),
+                    "posterior_sd": float(np.sqrt(np.mean(draws.var(axis=1)))),
+                    "seconds": time.monotonic() - started,
+                }
+            )
+            print(rows[-1], flush=True)
+    return rows
+
+
+PARTS = {"solvers": compare_solvers, "cost": measure_cost, "coverage": measure_coverage}
+
+if __name__ == "__main__":
+    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    for part in sys.argv[1:] or PARTS:
+        results[part] = {"device": jax.devices()[0].device_kind, "figures": PARTS[part]()}
+        print(part, json.dumps(results[part], indent=1), flush=True)
+    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
