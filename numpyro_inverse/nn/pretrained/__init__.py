@@ -10,6 +10,8 @@ import jax
 import numpy as np
 from jaxtyping import PRNGKeyArray
 
+from numpyro_inverse.denoisers._firmly_nonexpansive import FirmlyNonexpansiveDenoiser
+from numpyro_inverse.denoisers._gradient_step import ConvolutionalNetwork, GradientStepDenoiser
 from numpyro_inverse.nn._coupling_flow import CouplingFlow
 from numpyro_inverse.nn._multiscale_flow import MultiscaleFlow
 from numpyro_inverse.nn._persistence import load, load_metadata
@@ -34,18 +36,33 @@ def patch_flow(key: PRNGKeyArray, data: np.ndarray | None = None) -> CouplingFlo
     return CouplingFlow(PATCH**2, layers=6, width=96, bins=8, data=data, key=key)
 
 
-BLANK = {made.__name__: made for made in (fashion_mnist_flow, fashion_mnist_vae, patch_flow)}
+def gradient_step_denoiser(key: PRNGKeyArray) -> GradientStepDenoiser:
+    """The denoiser with a potential before training."""
+    return GradientStepDenoiser(ConvolutionalNetwork(64, 5, key=key))
+
+
+def firmly_nonexpansive_denoiser(key: PRNGKeyArray) -> FirmlyNonexpansiveDenoiser:
+    """The denoiser with a certificate before training."""
+    return FirmlyNonexpansiveDenoiser(4, 64, 8, key=key)
+
+
+MADE = (fashion_mnist_flow, fashion_mnist_vae, patch_flow, gradient_step_denoiser, firmly_nonexpansive_denoiser)
+BLANK = {made.__name__: made for made in MADE}
 
 
 def load_pretrained(name: str) -> Any:
     """A trained module.
 
-    ======================  ==========================================================================================
-    ``fashion_mnist_flow``  :class:`~numpyro_inverse.nn.MultiscaleFlow` of 28 x 28 images with values in [0, 1]
-    ``fashion_mnist_vae``   :class:`~numpyro_inverse.nn.VAE` of the same images
-    ``patch_flow``          :class:`~numpyro_inverse.nn.CouplingFlow` of 8 x 8 patches of photographs, as 64 numbers in
-                            [0, 1]
-    ======================  ==========================================================================================
+    ================================  ================================================================================
+    ``fashion_mnist_flow``            :class:`~numpyro_inverse.nn.MultiscaleFlow` of 28 x 28 images with values in
+                                      [0, 1]
+    ``fashion_mnist_vae``             :class:`~numpyro_inverse.nn.VAE` of the same images
+    ``patch_flow``                    :class:`~numpyro_inverse.nn.CouplingFlow` of 8 x 8 patches of photographs, as 64
+                                      numbers in [0, 1]
+    ``gradient_step_denoiser``        :class:`~numpyro_inverse.denoisers.GradientStepDenoiser` of gray photographs of
+                                      any size with values in [0, 1], for noise of 0.01 to 0.2
+    ``firmly_nonexpansive_denoiser``  :class:`~numpyro_inverse.denoisers.FirmlyNonexpansiveDenoiser` of the same
+    ================================  ================================================================================
 
     Args:
         name: one of these.
