@@ -257,7 +257,7 @@ def main() -> None:
         denoiser, loss, rows, key=trained, settings=TrainingSettings(**settings), name="training/denoisers.py"
     )
     seconds = time.monotonic() - started
-    print(print(f"{found.stopped}; {seconds:.0f} s; losses {found.training_loss}, {found.held_out_loss}"))
+    print(f"{found.stopped}; {seconds:.0f} s; losses {found.training_loss}, {found.held_out_loss}")
     about = {
         "name": f"{arguments.name}_denoiser",
         "seed": SEED,
