@@ -50,9 +50,9 @@ def gradient_alone(
 
     def refuse(value: Callable, x: Array, arrays: Any, moves: Any) -> Array:
         raise ValueError(
-            f"{name}: a derivative in a parameter of the potential was asked for (noise level, strength, weights of the "
-            "denoiser), but a potential that is known by its gradient alone has none: fix the parameters, or use a "
-            "denoiser with a potential."
+            f"{name}: a derivative in a parameter of the potential was asked for (noise level, strength, weights), but "
+            "a potential that is known by its gradient alone has none: fix the parameters, or use a denoiser with a "
+            "potential."
         )
 
     return _custom(lambda parts, x: jnp.zeros((), x.dtype), gradient, parts, x, refuse)

@@ -271,7 +271,7 @@ def _residual(name: str, denoiser: Any, sigma: float, given: float | None) -> fl
     known = denoiser.certificates(sigma) if callable(getattr(denoiser, "certificates", None)) else {}
     if "residual" not in known or not np.isfinite(known["residual"].bound):
         raise ValueError(
-            f"{name}: `residual_lipschitz` is missing, the Lipschitz constant of D - I: this denoiser has no certificate. "
-            "Measure it (`denoisers.audit_denoiser`; an estimate is a lower bound) or bound it."
+            f"{name}: `residual_lipschitz` is missing, the Lipschitz constant of D - I, and this denoiser has no "
+            "certificate of it. Measure it (`denoisers.audit_denoiser`; an estimate is a lower bound) or bound it."
         )
     return max(float(known["residual"].bound), float(np.finfo(np.float32).tiny))
