@@ -6,7 +6,7 @@
 Run from the root of a checkout. The photographs are scikit-image's, with values in [0, 1]; three are held out. Noise
 levels are uniform in [0.01, 0.2]; the loss is the mean square error divided by the noise level, which is about the same
 at all of them. The gradient-step denoiser D has a symmetric Jacobian J by construction; a penalty keeps
-``|2 gamma J - I|`` at most 1 (D is gamma-cocoercive) where a power iteration finds it larger, at noisy photographs.
+``|2 gamma J - I|`` at most 1 (D is gamma-cocoercive) where a Lanczos iteration finds it larger, at noisy photographs.
 """
 
 import argparse
@@ -21,7 +21,7 @@ import numpy as np
 
 from numpyro_inverse.denoisers import ConvolutionalNetwork, FirmlyNonexpansiveDenoiser, GradientStepDenoiser
 from numpyro_inverse.nn._fit_module import fit_module
-from numpyro_inverse.nn._persistence import save
+from numpyro_inverse.nn._persistence import load, load_metadata, save
 from numpyro_inverse.nn._training import TrainingSettings
 
 SEED = 0
@@ -49,7 +49,7 @@ SCORED = (0.02, 0.06, 0.1, 0.2)
 EPOCHS = 10
 SETTINGS = {"batch_size": 64, "learning_rate": 2e-3, "gradient_norm": 1.0, "held_out": 0.02, "patience": EPOCHS}
 LOSS_SCALE = 100.0  # makes losses numbers of order one
-PENALTY = {"gamma": 0.5, "margin": 0.02, "weight": 100.0, "iterations": 12, "crops": 8}
+PENALTY = {"gamma": 0.25, "margin": 0.02, "weight": 300.0, "iterations": 12, "crops": 16}
 OUT = Path(__file__).parents[1] / "numpyro_inverse" / "nn" / "pretrained"
 
 
@@ -106,15 +106,28 @@ def unit(v: jax.Array) -> jax.Array:
     return v / jnp.linalg.norm(v)
 
 
-def excess(denoiser, x: jax.Array, sigma: jax.Array, key: jax.Array) -> jax.Array:
-    """The norm of 2 gamma J - I at ``x`` by power iteration, J being symmetric."""
+def extremes(denoiser, x: jax.Array, sigma: jax.Array, key: jax.Array) -> jax.Array:
+    """The smallest and the largest eigenvalue of J at ``x``, J being symmetric, from within: Rayleigh quotients of the
+    extreme Ritz vectors of a Lanczos iteration, which are held fixed when this is differentiated."""
 
-    def reflected(v):
-        return 2 * PENALTY["gamma"] * jax.jvp(lambda x: denoiser(x, sigma), (x,), (v,))[1] - v
+    def product(v):
+        return jax.jvp(lambda x: denoiser(x, sigma), (x,), (v.reshape(x.shape),))[1].ravel()
 
-    start = unit(jax.random.normal(key, x.shape, x.dtype))
-    v = jax.lax.fori_loop(0, PENALTY["iterations"], lambda _, v: unit(reflected(v)), start)
-    return jnp.linalg.norm(reflected(jax.lax.stop_gradient(v)))
+    def step(carry, i):
+        basis, v = carry
+        basis = basis.at[i].set(v)
+        w = product(v)
+        rest = w - basis.T @ (basis @ w)
+        return (basis, unit(rest - basis.T @ (basis @ rest))), w
+
+    n = PENALTY["iterations"]
+    start = unit(jax.random.normal(key, (x.size,), x.dtype))
+    (basis, _), images = jax.lax.scan(step, (jnp.zeros((n, x.size), x.dtype), start), jnp.arange(n))
+    small = basis @ images.T
+    _, vectors = jnp.linalg.eigh((small + small.T) / 2)
+    ends = jax.lax.stop_gradient(vectors[:, jnp.array([0, -1])].T @ basis)
+    ends = ends / jnp.linalg.norm(ends, axis=1, keepdims=True)
+    return jax.vmap(lambda v: v @ product(v))(ends)
 
 
 def make_loss(pixels: jax.Array, penalized: bool):
@@ -127,8 +140,9 @@ def make_loss(pixels: jax.Array, penalized: bool):
         value = LOSS_SCALE * jnp.mean(error / sigma)
         if penalized:
             n = min(PENALTY["crops"], len(rows))
-            norms = jax.vmap(excess, (None, 0, 0, 0))(denoiser, noisy[:n], sigma[:n], jax.random.split(start, n))
-            value += PENALTY["weight"] * jnp.mean(jax.nn.relu(norms - 1 + PENALTY["margin"]) ** 2)
+            ends = jax.vmap(extremes, (None, 0, 0, 0))(denoiser, noisy[:n], sigma[:n], jax.random.split(start, n))
+            outside = jnp.abs(2 * PENALTY["gamma"] * ends - 1) - 1 + PENALTY["margin"]
+            value += PENALTY["weight"] * jnp.mean(jax.nn.relu(outside) ** 2)
         return value
 
     return loss
@@ -197,24 +211,25 @@ def scores(denoiser, key: jax.Array) -> dict:
 def made(name: str, arguments: argparse.Namespace, key: jax.Array):
     """The denoiser before training."""
     if name == "gradient_step":
-        return GradientStepDenoiser(ConvolutionalNetwork(arguments.width, arguments.depth or 5, key=key))
-    return FirmlyNonexpansiveDenoiser(arguments.copies, arguments.width, arguments.depth or 8, key=key)
+        return GradientStepDenoiser(ConvolutionalNetwork(arguments.width, arguments.depth, key=key))
+    return FirmlyNonexpansiveDenoiser(arguments.copies, arguments.width, arguments.depth, key=key)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("name", choices=("gradient_step", "firmly_nonexpansive"))
     parser.add_argument("--steps", type=int, default=10_000, help="of the optimizer")
-    parser.add_argument("--minutes", type=float, help="instead: as many steps as these take, measured first")
     parser.add_argument("--batch-size", type=int, default=SETTINGS["batch_size"])
     parser.add_argument("--learning-rate", type=float, default=SETTINGS["learning_rate"])
     parser.add_argument("--width", type=int, default=64)
-    parser.add_argument("--depth", type=int)
+    parser.add_argument("--depth", type=int, help="5 for gradient_step, 8 for firmly_nonexpansive unless told")
     parser.add_argument("--copies", type=int, default=4)
     parser.add_argument("--penalty", type=float, default=PENALTY["weight"], help="weight; 0: none")
+    parser.add_argument("--start", help="a file of weights to go on from, with the same architecture")
     parser.add_argument("--out", help="the file of the weights")
     arguments = parser.parse_args()
     PENALTY["weight"] = arguments.penalty
+    arguments.depth = arguments.depth or {"gradient_step": 5, "firmly_nonexpansive": 8}[arguments.name]
     penalized = arguments.name == "gradient_step" and arguments.penalty > 0
 
     rng = np.random.default_rng(SEED)
@@ -224,38 +239,36 @@ def main() -> None:
     print(f"{jax.devices()[0].device_kind}; {len(images)} images, {flat.size / 1e6:.1f} million pixels", flush=True)
     key, trained, scored = jax.random.split(jax.random.key(SEED), 3)
     denoiser = made(arguments.name, arguments, key)
+    denoiser = load(arguments.start, denoiser) if arguments.start else denoiser
     parameters = sum(leaf.size for leaf in jax.tree.leaves(eqx.filter(denoiser, eqx.is_inexact_array)))
     loss = make_loss(pixels, penalized)
 
-    def fit(steps: int):
-        epochs = min(EPOCHS, steps)
-        settings = {**SETTINGS, "batch_size": arguments.batch_size, "learning_rate": arguments.learning_rate}
-        number = round(-(-steps // epochs) * arguments.batch_size / (1 - SETTINGS["held_out"])) + 1
-        rows = crops(images, number, rng)
-        started = time.monotonic()
-        found = fit_module(
-            denoiser, loss, rows, key=trained, settings=TrainingSettings(max_epochs=epochs, **settings), name="denoiser"
-        )
-        return found, time.monotonic() - started, {**settings, "max_epochs": epochs}
-
-    steps = arguments.steps
-    if arguments.minutes is not None:
-        (_, first, _), (_, second, _) = fit(20), fit(120)
-        each = max(second - first, 1e-3) / 100
-        steps = max(int((60 * arguments.minutes - first) / each), 10)
-        print(f"{1e3 * each:.1f} ms a step: {steps} steps", flush=True)
-    found, seconds, settings = fit(steps)
-    print(f"{found.stopped}; {seconds:.0f} s for {steps} steps; losses {found.training_loss}, {found.held_out_loss}")
+    epochs = min(EPOCHS, arguments.steps)
+    settings = {
+        **SETTINGS,
+        "batch_size": arguments.batch_size,
+        "learning_rate": arguments.learning_rate,
+        "max_epochs": epochs,
+    }
+    number = round(-(-arguments.steps // epochs) * arguments.batch_size / (1 - SETTINGS["held_out"])) + 1
+    rows = crops(images, number, rng)
+    started = time.monotonic()
+    found = fit_module(
+        denoiser, loss, rows, key=trained, settings=TrainingSettings(**settings), name="training/denoisers.py"
+    )
+    seconds = time.monotonic() - started
+    print(f"{found.stopped}; {seconds:.0f} s; losses {found.training_loss}, {found.held_out_loss}")
     about = {
         "name": f"{arguments.name}_denoiser",
         "seed": SEED,
         "parameters": parameters,
-        "steps": steps,
+        "steps": arguments.steps,
         "seconds": round(seconds),
         "device": jax.devices()[0].device_kind,
         "settings": settings,
         "architecture": {"width": arguments.width, "depth": arguments.depth, "copies": arguments.copies},
         "penalty": PENALTY if penalized else None,
+        "started_from": load_metadata(arguments.start) if arguments.start else None,
         "noise_levels": LEVELS,
         "crop": CROP,
         "photographs": PHOTOGRAPHS,

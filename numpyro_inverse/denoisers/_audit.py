@@ -205,8 +205,8 @@ def _measure(denoiser, x, sigma, key, num_probes, steps, gamma) -> dict[str, tup
 def _work_missed(denoiser: Any, x: Array, field: Array, v: Array, sigma: float) -> Array:
     """How far a difference of potentials is from the work of the field on a short line, relative to it.
 
-    The line goes along the field, tilted at random. Values are compared, for the gradient of a potential may be one that
-    was set by hand.
+    The line goes along the field, tilted at random. Values are compared, for the gradient of a potential may be one
+    that was set by hand.
     """
     line = STEP * (field + v * jnp.linalg.norm(field.ravel()) / jnp.linalg.norm(v.ravel()))
     places, weights = np.polynomial.legendre.leggauss(NODES)
