@@ -231,7 +231,7 @@ def test_a_denoiser_that_returns_nan_is_named():
     with pytest.raises(Divergence, match=r"pnp_drs: in iteration 1, what the denoiser broken returns"):
         pnp_drs(term, broken, np.ones(2), sigma=1.0, step=0.3)
     steep = SmoothDataTerm(lambda x: jnp.sum(jnp.where(x > -1, jnp.inf, 0.0) * x))
-    with pytest.raises(Divergence, match="the step towards the data is not finite"):
+    with pytest.raises(Divergence, match="the step towards the data"):
         pnp_pgd(steep, lambda x, sigma: x, np.ones(2), sigma=1.0, step=0.3)
     with pytest.raises(Divergence, match="what the map returns is not finite"):
         krasnoselskii_mann(jnp.log, -np.ones(2))
