@@ -79,6 +79,12 @@ def test_fixed_points_and_factors(name, x64):
         np.testing.assert_allclose(ratio, predicted_factor(name, step), rtol=2e-3)
 
 
+def test_strength_is_the_weight_of_red(x64):
+    options = {"sigma": SIGMA, "step": 0.1, "strength": 2.5, "tolerance": 1e-11, "max_steps": 3000}
+    found = red_proximal_gradient(PROBLEM.term(), Linear(PROBLEM.w), START, **options)
+    np.testing.assert_allclose(found.x, PROBLEM.red(2.5 * WEIGHT), atol=1e-8)
+
+
 def test_the_scalar_case_tells_red_from_plug_and_play():
     """A = s = y = 1, W = 1/2, gamma = lambda = 1: 2/3 against 1/2."""
     term, half = LeastSquares(Matrix(np.eye(1)), np.ones(1), 1.0), lambda x, sigma: x / 2
