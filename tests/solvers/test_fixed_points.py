@@ -217,10 +217,13 @@ def test_what_looks_converged_and_diverges_later_is_reported():
     solution = caught.value.solution
     assert f"that of iteration {int(solution.best_step)} " in str(caught.value)
     np.testing.assert_allclose(solution.x, [0.5, 1.0, 0.0], atol=1e-3)
-    flagged = jax.jit(lambda x0: pnp_admm(term, stretch, x0, sigma=1.0, step=1.0, tolerance=1e-9))(x0)
-    assert flagged.diverged
-    assert not flagged.converged
-    np.testing.assert_array_equal(flagged.x, solution.x)
+    starts = np.stack([x0, 0 * x0])
+    batch = jax.jit(jax.vmap(lambda x0: pnp_admm(term, stretch, x0, sigma=1.0, step=1.0, tolerance=1e-9)))
+    flagged = batch(starts)  # one runs away, the other does not
+    np.testing.assert_array_equal(flagged.diverged, [True, False])
+    assert not flagged.converged[0]
+    np.testing.assert_allclose(flagged.x[0], solution.x, atol=1e-6)
+    np.testing.assert_allclose(flagged.x[1], [0.5, 1.0, 0.0], atol=1e-5)
 
 
 def broken(x, sigma):
