@@ -13,7 +13,7 @@ from numpyro_inverse.denoisers import Certificate
 from numpyro_inverse.denoisers._denoiser import Denoise
 from numpyro_inverse.solvers import _theorems as theorems
 from numpyro_inverse.solvers._data_term import DataTerm
-from numpyro_inverse.solvers._facts import Facts
+from numpyro_inverse.solvers._facts import Facts, count
 from numpyro_inverse.solvers._proximal_gradient import ProximalGradientMap, pnp_fista, pnp_pgd
 from numpyro_inverse.solvers._red import (
     REDGradientMap,
@@ -122,7 +122,8 @@ def convergence_report(
 
     Bounds of the denoiser come from ``denoiser.certificates(sigma)`` where it has them, those of the data term from
     the spectrum of its operator. All else is measured at ``points`` by power iteration on Jacobians: a bound from
-    **below**, which can refute a hypothesis and never prove it. That no theorem applies is a common answer, for a
+    **below**, which can refute a hypothesis and never prove it; where a limit must not
+    be reached, an estimate has to stay 2 % below it. That no theorem applies is a common answer, for a
     denoiser that nothing constrains; it does not say that the solver diverges.
 
     The theorems: Banach's, from bounds of the parts or from the map's own Jacobian; Krasnosel'skii and Mann's for
@@ -176,6 +177,6 @@ def convergence_report(
         "Lip(I - D)": facts.residual,
         "Lip(2 D - I)": facts.firm,
         "Lip(T)": facts.map,
-        "asymmetry of D": Certificate(facts.asymmetry, f"a jvp and a vjp at {len(at)} points", False),
+        "asymmetry of D": Certificate(facts.asymmetry, f"a jvp and a vjp at {count(at)}", False),
     }
     return ConvergenceReport(solver.__name__, measured, found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import cached_property
 from typing import Any
@@ -11,10 +12,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from numpyro_inverse.denoisers import Certificate
-from numpyro_inverse.denoisers._denoiser import has_potential
+from numpyro_inverse.denoisers._denoiser import denoised, has_potential
 from numpyro_inverse.solvers._data_term import DataTerm
 from numpyro_inverse.solvers._fixed_point import Iteration
 from numpyro_inverse.solvers._jacobian import asymmetry, jacobian_norm, least_curvature
+
+HERE = "convergence_report"
 
 
 class Facts:
@@ -52,7 +55,12 @@ class Facts:
         )
 
     def _estimate(self, value: Any) -> Certificate:
-        return Certificate(float(value), f"power iteration at {len(self.points)} points", False)
+        if not math.isfinite(value):
+            raise ValueError(
+                f"{HERE}: a Jacobian of the denoiser or the data term is not finite at one of the `points`; say where "
+                "the solver will be, or mend what returns NaN there."
+            )
+        return Certificate(float(value), f"power iteration at {count(self.points)}", False)
 
     @cached_property
     def lipschitz(self) -> Certificate:
@@ -97,6 +105,11 @@ class Facts:
         return self._estimate(jacobian_norm(self.iteration, self.points, next(self.keys)))
 
 
+def count(points: Array) -> str:
+    """How many points, in words."""
+    return f"{len(points)} point" + "s" * (len(points) != 1)
+
+
 def _gradient(term: DataTerm) -> Callable:
     return jax.tree_util.Partial(_gradient_at, term)
 
@@ -106,7 +119,7 @@ def _gradient_at(term: DataTerm, x: Array) -> Array:
 
 
 def _at_level(denoiser: Callable, sigma: Array, x: Array) -> Array:
-    return denoiser(x, sigma)
+    return denoised(HERE, denoiser, x, sigma)
 
 
 def _itself(denoise: Callable, x: Array) -> Array:

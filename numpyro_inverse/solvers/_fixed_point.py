@@ -16,6 +16,7 @@ from numpyro_inverse._checks import check_count, check_finite, check_positive_nu
 FIRST = 10  # iterations whose moves are the measure of later ones
 GROWTH = 100.0  # times the longest of the first moves: divergence
 RESTART, RESTARTS = 50, 40  # of GMRES
+DATA_STEP = "the step towards the data (conjugate gradients that miss their tolerance count: try a shorter step)"
 SINGULAR = (
     "the derivative of a fixed point: its linear system could not be solved, for the solver's map has a Jacobian with "
     "an eigenvalue (nearly) 1 there, as where a direction is seen neither by the data nor by the denoiser."
@@ -263,4 +264,4 @@ def _culprit(iteration: Iteration, z: Array) -> str:
         return "what the map returns"
     watched = _Watched(denoiser)
     eqx.tree_at(lambda it: it.denoiser, iteration, watched)(z)
-    return f"what the denoiser {watched.__name__} returns" if watched.failed else "the step towards the data"
+    return f"what the denoiser {watched.__name__} returns" if watched.failed else DATA_STEP

@@ -70,7 +70,8 @@ def pnp_pgd(
 
     Returns:
         The fixed point and how it was reached. It has derivatives with respect to all that the map depends on (data,
-        sigma, step, arrays of the denoiser), by the implicit function theorem; none with respect to ``x0``.
+        sigma, step, arrays of the denoiser), by the implicit function theorem, as good as the fixed point was reached;
+        none with respect to ``x0``.
 
     Raises:
         TypeError: an argument of the wrong kind.

@@ -114,10 +114,16 @@ class MatrixFree(Spectrum):
         def product(u):
             return u + c * gram(self.operator, u)
 
-        system = lx.FunctionLinearOperator(product, jax.eval_shape(lambda: x), lx.positive_semidefinite_tag)
-        solver = lx.CG(rtol=self.tolerance, atol=float(jnp.finfo(x.dtype).tiny), norm=_length, max_steps=MAX_STEPS)
-        solution = lx.linear_solve(system, x, solver, throw=False)
-        return jnp.where(solution.result == lx.RESULTS.successful, solution.value, jnp.nan)
+        structure = jax.eval_shape(lambda: x)
+        system = lx.FunctionLinearOperator(product, structure, lx.positive_semidefinite_tag)
+        # Lineax calls a system singular when a step is longer than 1 / (100 eps n); a large preconditioner keeps steps
+        # short. It compares residuals with `rtol` entry by entry, so the right side is made of length 1 instead.
+        large = max(1.0, 1e3 * x.size * float(jnp.finfo(x.dtype).eps))
+        preconditioner = lx.FunctionLinearOperator(lambda u: large * u, structure, lx.positive_semidefinite_tag)
+        solver = lx.CG(rtol=0.0, atol=self.tolerance, norm=_length, stabilise_every=None, max_steps=MAX_STEPS)
+        length = jnp.maximum(_length(x), jnp.finfo(x.dtype).tiny)
+        solution = lx.linear_solve(system, x / length, solver, options={"preconditioner": preconditioner}, throw=False)
+        return jnp.where(solution.result == lx.RESULTS.successful, length * solution.value, jnp.nan)
 
     def largest(self):
         bound = self.operator.norm_bound()

@@ -11,6 +11,7 @@ from numpyro_inverse.denoisers import Certificate
 from numpyro_inverse.solvers._facts import Facts
 
 ROUNDING = 1e-5  # of what is compared with a limit that may be reached
+GAP = 0.02  # by which an estimate, a bound from below, must stay under a limit that may not be reached
 SYMMETRIC = 1e-3  # asymmetry of a Jacobian below which it is called symmetric
 
 
@@ -64,8 +65,9 @@ STATIONARY = "the objective falls and limit points of the iterates are stationar
 
 
 def at_most(statement: str, found: Certificate, limit: float, *, strict: bool = False) -> Hypothesis:
-    """A bound from above; a measured value above the limit refutes it for certain."""
-    holds = found.bound < limit * (1 - ROUNDING) if strict else found.bound <= limit * (1 + ROUNDING)
+    """A bound from above; a value measured at points that is above the limit refutes it for certain."""
+    margin = ROUNDING if found.certified else GAP
+    holds = found.bound < limit * (1 - margin) if strict else found.bound <= limit * (1 + ROUNDING)
     return Hypothesis(statement, found.bound, holds, found.certified, found.method)
 
 

@@ -88,7 +88,7 @@ def test_predicted_factors_are_met(solver, step, rate, x64):
     denoiser = Certified(0.8 * np.eye(SIZE))
     found = report(solver, FULL, denoiser, step)
     assert found.certified
-    assert found.rate == pytest.approx(rate, rel=1e-6)
+    assert found.rate == pytest.approx(rate, rel=5e-5)  # L has a margin for single precision
     solved = solver(FULL, denoiser, np.zeros(SIZE), sigma=1.0, step=step, tolerance=1e-11)
     n = int(solved.num_steps)
     measured = (solved.residuals[n - 1] / solved.residuals[n - 6]) ** (1 / 5)
@@ -197,6 +197,13 @@ def test_a_firm_certificate_bounds_the_others():
     assert found.certified
 
 
+def test_an_estimate_close_to_its_limit_does_not_count():
+    """Power iteration comes from below, and slowly where many eigenvalues are close to the largest."""
+    close = np.diag([0.99, 0.5, 0.4, 0.3])
+    assert theorem(report(pnp_pgd, HALF, Certified(close), 1.0), "Banach").certified
+    assert not theorem(report(pnp_pgd, HALF, Linear(jnp.asarray(close, float)), 0.1), "Banach").applies
+
+
 def test_it_reads_well():
     lines = str(report(pnp_pgd, FULL, Certified(0.8 * np.eye(SIZE)), 0.4)).splitlines()
     assert lines[0] == (
@@ -227,3 +234,18 @@ def test_bad_input(case):
     arguments = {"solver": pnp_pgd, **GOOD, **change}
     with pytest.raises(error, match=message):
         convergence_report(arguments.pop("solver"), HALF, Certified(np.eye(SIZE)), **arguments)
+
+
+def test_a_denoiser_that_is_not_finite_or_of_another_shape_is_refused():
+    with pytest.raises(ValueError, match="is not finite at one of the `points`"):
+        report(pnp_pgd, HALF, jax.tree_util.Partial(_broken), 1.0)
+    with pytest.raises(ValueError, match="convergence_report: the denoiser _short must return an array of the shape"):
+        report(pnp_pgd, HALF, _short, 1.0)
+
+
+def _broken(x, sigma):
+    return x * jnp.nan
+
+
+def _short(x, sigma):
+    return x[:1]

@@ -79,6 +79,12 @@ def test_fixed_points_and_factors(name, x64):
         np.testing.assert_allclose(ratio, predicted_factor(name, step), rtol=2e-3)
 
 
+def test_strength_is_the_weight_of_red(x64):
+    options = {"sigma": SIGMA, "step": 0.1, "strength": 2.5, "tolerance": 1e-11, "max_steps": 3000}
+    found = red_proximal_gradient(PROBLEM.term(), Linear(PROBLEM.w), START, **options)
+    np.testing.assert_allclose(found.x, PROBLEM.red(2.5 * WEIGHT), atol=1e-8)
+
+
 def test_the_scalar_case_tells_red_from_plug_and_play():
     """A = s = y = 1, W = 1/2, gamma = lambda = 1: 2/3 against 1/2."""
     term, half = LeastSquares(Matrix(np.eye(1)), np.ones(1), 1.0), lambda x, sigma: x / 2
@@ -211,10 +217,13 @@ def test_what_looks_converged_and_diverges_later_is_reported():
     solution = caught.value.solution
     assert f"that of iteration {int(solution.best_step)} " in str(caught.value)
     np.testing.assert_allclose(solution.x, [0.5, 1.0, 0.0], atol=1e-3)
-    flagged = jax.jit(lambda x0: pnp_admm(term, stretch, x0, sigma=1.0, step=1.0, tolerance=1e-9))(x0)
-    assert flagged.diverged
-    assert not flagged.converged
-    np.testing.assert_array_equal(flagged.x, solution.x)
+    starts = np.stack([x0, 0 * x0])
+    batch = jax.jit(jax.vmap(lambda x0: pnp_admm(term, stretch, x0, sigma=1.0, step=1.0, tolerance=1e-9)))
+    flagged = batch(starts)  # one runs away, the other does not
+    np.testing.assert_array_equal(flagged.diverged, [True, False])
+    assert not flagged.converged[0]
+    np.testing.assert_allclose(flagged.x[0], solution.x, atol=1e-6)
+    np.testing.assert_allclose(flagged.x[1], [0.5, 1.0, 0.0], atol=1e-5)
 
 
 def broken(x, sigma):
@@ -231,7 +240,7 @@ def test_a_denoiser_that_returns_nan_is_named():
     with pytest.raises(Divergence, match=r"pnp_drs: in iteration 1, what the denoiser broken returns"):
         pnp_drs(term, broken, np.ones(2), sigma=1.0, step=0.3)
     steep = SmoothDataTerm(lambda x: jnp.sum(jnp.where(x > -1, jnp.inf, 0.0) * x))
-    with pytest.raises(Divergence, match="the step towards the data is not finite"):
+    with pytest.raises(Divergence, match="the step towards the data"):
         pnp_pgd(steep, lambda x, sigma: x, np.ones(2), sigma=1.0, step=0.3)
     with pytest.raises(Divergence, match="what the map returns is not finite"):
         krasnoselskii_mann(jnp.log, -np.ones(2))

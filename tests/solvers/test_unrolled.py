@@ -137,6 +137,9 @@ def test_training_end_to_end_lowers_the_error(name):
     if name == "deep equilibrium":  # what holds by construction still does
         assert 0 < float(fit.module.step) < 2 / LIPSCHITZ
         assert fit.module.solve(TERM.with_data(y[0])).converged
+        found = fit.module.certificate(TERM)
+        assert found.certified
+        assert found.bound == pytest.approx(0.9)  # mu is 0
 
 
 def test_training_coupled_weights_beats_thresholding_and_leaves_the_matrix():

@@ -11,9 +11,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from numpyro_inverse._checks import check_callable, check_count, check_positive_number
+from numpyro_inverse.denoisers import Certificate
 from numpyro_inverse.solvers._data_term import DataTerm
 from numpyro_inverse.solvers._fixed_point import Iteration, Scheme, Solution, solve
-from numpyro_inverse.solvers.unrolled._learned_proximal_gradient import first_guess, frozen
+from numpyro_inverse.solvers.unrolled._learned_proximal_gradient import first_guess, frozen, layer_certificate
 
 HERE = "DeepEquilibrium"
 
@@ -80,6 +81,14 @@ class DeepEquilibrium(eqx.Module):
         x: Array = first_guess(HERE, data_term, x0)
         iteration = _Map(self.network, frozen(data_term), self.step)
         return solve(HERE, iteration, x, Scheme(), max_steps=self.max_steps, tolerance=self.tolerance)
+
+    def certificate(self, data_term: DataTerm) -> Certificate:
+        """A bound of the Lipschitz constant of the map: below 1, there is one solution, and it is found.
+
+        Raises:
+            ValueError: the network has no certificate, or L or mu are not known.
+        """
+        return layer_certificate(HERE, self.network, float(self.step), data_term)
 
     def __call__(self, data_term: DataTerm, x0: Any = None) -> Float[Array, "*shape"]:
         """The fixed point."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import prod
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
 from numpyro_inverse._checks import check_callable, check_positive_number
@@ -74,17 +74,12 @@ class LearnedProximalGradient(eqx.Module):
         Raises:
             ValueError: a network has no certificate, or L or mu are not known.
         """
-        largest, least = data_term.lipschitz(), data_term.strong_convexity()
-        bounds = [lipschitz_certificate(HERE, network) for network in self.networks]
-        if largest is None or least is None:
-            raise ValueError(f"{HERE}.certificate: the data term's bounds are not known.")
-        steps = np.asarray(self.steps, float)
         layers = [
-            max(abs(1 - step * largest.bound), abs(1 - step * least.bound)) * found.bound
-            for step, found in zip(steps, bounds, strict=True)
+            layer_certificate(HERE, network, float(step), data_term)
+            for network, step in zip(self.networks, self.steps, strict=True)
         ]
-        certified = largest.certified and least.certified and all(found.certified for found in bounds)
-        return Certificate(float(np.prod(layers)), "product over layers of gradient step and network", certified)
+        bound = prod(layer.bound for layer in layers)
+        return Certificate(bound, "product over layers", all(layer.certified for layer in layers))
 
 
 def checked_networks(where: str, argument: str, networks: Any) -> tuple[Callable, ...]:
@@ -110,6 +105,16 @@ def first_guess(where: str, data_term: Any, x0: Any) -> Array:
 def frozen[Term: DataTerm](data_term: Term) -> Term:
     """The same data term, without derivatives: only the network is trained."""
     return jax.tree.map(lambda leaf: jax.lax.stop_gradient(leaf) if eqx.is_array(leaf) else leaf, data_term)
+
+
+def layer_certificate(where: str, network: Any, step: float, data_term: DataTerm) -> Certificate:
+    r"""A bound of the Lipschitz constant of :math:`N(x - \gamma \nabla f(x))`."""
+    found, largest, least = lipschitz_certificate(where, network), data_term.lipschitz(), data_term.strong_convexity()
+    if largest is None or least is None:
+        raise ValueError(f"{where}.certificate: bounds of the data term are not known.")
+    descent = max(abs(1 - step * largest.bound), abs(1 - step * least.bound))
+    certified = found.certified and largest.certified and least.certified
+    return Certificate(descent * found.bound, "gradient step times network", certified)
 
 
 def lipschitz_certificate(where: str, network: Any) -> Certificate:
