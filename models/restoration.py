@@ -87,7 +87,7 @@ def exact_posterior(data, *, sigma=SIGMA, side=SIDE, noise=NOISE):
     rows, columns = (np.fft.fftfreq(n) for n in shape)
     offsets = np.arange(side) - side // 2
     transfer = np.multiply.outer(*(np.cos(2 * np.pi * np.outer(f, offsets)).mean(axis=1) for f in (rows, columns)))
-    waves = np.add.outer((2 * np.pi * rows * shape[0]) ** 2, (2 * np.pi * columns * shape[1]) ** 2)
+    waves = (2 * np.pi * max(shape)) ** 2 * np.add.outer(rows**2, columns**2)  # the longest side has length 1
     prior = (1 + waves / 30.0) ** -1.5
     prior = prior / prior.mean() * 0.25**2 + sigma**2
     precision = 1 / prior + transfer**2 / noise**2

@@ -11,7 +11,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from numpyro_inverse import calibration, denoisers, distributions, domains, factors, infer, nn, operators, plots
+    from numpyro_inverse import (
+        calibration,
+        denoisers,
+        distributions,
+        domains,
+        factors,
+        infer,
+        nn,
+        operators,
+        plots,
+        solvers,
+    )
     from numpyro_inverse.infer import fit_coordinates, to_arviz, whiten
 
 __all__ = [
@@ -25,6 +36,7 @@ __all__ = [
     "nn",
     "operators",
     "plots",
+    "solvers",
     "to_arviz",
     "whiten",
 ]
