@@ -13,6 +13,7 @@ Figures go to benchmarks/results/restoration.json, each with the device it was m
 import json
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -56,9 +57,9 @@ def compare_solvers():
 
 
 def measure_cost():
-    """A draw over its gradient, both inside a compiled loop."""
+    """A draw over its gradient, both inside a compiled loop: what 200 more of them take."""
     _, y = restoration.simulate(jax.random.key(0))
-    denoiser, blur, sigma, draws = nn.load_pretrained("gradient_step_denoiser"), restoration.blur(), 0.05, 100
+    denoiser, blur, sigma = nn.load_pretrained("gradient_step_denoiser"), restoration.blur(), 0.05
 
     def data_term(data=None):
         image = numpyro.sample("image", dist.ImproperUniform(dist.constraints.real, (), restoration.SHAPE))
@@ -72,30 +73,33 @@ def measure_cost():
         data_lipschitz=restoration.NOISE**-2,
         residual_lipschitz=1.3,
     )
-    mcmc = MCMC(kernel, num_warmup=0, num_samples=draws, progress_bar=False)
 
-    def run():
+    def run(draws):
+        mcmc = MCMC(kernel, num_warmup=0, num_samples=draws, progress_bar=False)
         mcmc.run(jax.random.key(1), data=y, init_params={"image": y}, extra_fields=())
         jax.block_until_ready(mcmc.get_samples())
 
-    @jax.jit
-    def gradients(x):
+    @partial(jax.jit, static_argnums=1)
+    def descent(x, draws):
         def step(x, _):
             misfit = jax.grad(lambda x: jnp.sum((blur @ x - y) ** 2) / (2 * restoration.NOISE**2))(x)
             return x - 1e-9 * (misfit + (x - denoiser(x, sigma)) / sigma**2), None
 
         return jax.lax.scan(step, x, None, length=draws)[0]
 
-    def seconds(function):
-        function()  # compiled
-        taken = []
-        for _ in range(3):
-            started = time.process_time()
-            function()
-            taken.append(time.process_time() - started)
-        return min(taken) / draws
+    def gradients(draws):
+        jax.block_until_ready(descent(y, draws))
 
-    draw, gradient = seconds(run), seconds(lambda: jax.block_until_ready(gradients(y)))
+    def seconds(function):
+        taken = {}
+        for draws in (100, 300):
+            function(draws)  # compiled
+            started = time.process_time()
+            function(draws)
+            taken[draws] = time.process_time() - started
+        return (taken[300] - taken[100]) / 200
+
+    draw, gradient = seconds(run), seconds(gradients)
     return {"draw_cpu_ms": 1e3 * draw, "gradient_cpu_ms": 1e3 * gradient, "ratio": draw / gradient}
 
 
