@@ -4,7 +4,8 @@ r"""Signals with independent increments under four operators: a referee for deno
     :math:`y = A s + \tau \xi`.
 :Dimension: 64.
 :Prior: :data:`LAWS` by name: ``gauss`` (variance 0.25), ``laplace`` (scale 1), ``bernoulli-laplace`` (0 with
-    probability 0.9, else Laplace of scale 1), ``student-1``, ``student-2``, ``student-3`` (degrees of freedom, scale 1).
+    probability 0.9, else Laplace of scale 1), ``student-1``, ``student-2``, ``student-3`` (degrees of freedom; scale
+    1).
 :Data: :data:`OPERATORS` by name: ``identity``; ``deconvolution``, a Gaussian of standard deviation 2 on 13 taps with
     zeros beyond the ends; ``imputation``, 40 of the samples, the last among them, without which the mean of Cauchy
     signals would not exist; ``fourier``, real and imaginary parts of 16 of the 33 frequencies of the unitary transform,

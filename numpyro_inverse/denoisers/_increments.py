@@ -125,7 +125,9 @@ class IncrementsDenoiser(Denoiser):
                 log_leave = self._log_density(value_after)
                 log_stay = jnp.log((1 - self.jump_probability) / (self.jump_probability * spacing))
                 stays = index + move == places
-                scale = jnp.maximum(jnp.maximum(jnp.max(log_jump), log_leave), jnp.where(stays.any(), log_stay, -jnp.inf))
+                scale = jnp.maximum(
+                    jnp.maximum(jnp.max(log_jump), log_leave), jnp.where(stays.any(), log_stay, -jnp.inf)
+                )
                 total = weights * (jnp.exp(log_jump - scale) + jnp.where(stays, jnp.exp(log_stay - scale), 0))
                 origin = rest * jnp.exp(log_leave - scale)
                 still = index == self.points
@@ -168,7 +170,9 @@ class IncrementsDenoiser(Denoiser):
             if jump < 1:
                 source = places + move
                 stayed = jnp.where(
-                    (source >= 0) & (source < n), weights[jnp.clip(source, 0, n - 1).astype(int)], jnp.zeros((), x.dtype)
+                    (source >= 0) & (source < n),
+                    weights[jnp.clip(source, 0, n - 1).astype(int)],
+                    jnp.zeros((), x.dtype),
                 )
                 log_moved = jnp.logaddexp(log_moved, _log(stayed) + jnp.log1p(-jump))
                 log_moved = jnp.logaddexp(log_moved, log_rest + log_leave)

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from numpyro_inverse.infer.denoising import SplitGibbs as SplitGibbs
 from numpyro_inverse.infer.exact import ExactGaussian as ExactGaussian
 from numpyro_inverse.infer.exact import ExactGibbs as ExactGibbs
 from numpyro_inverse.infer.export import predict as predict
