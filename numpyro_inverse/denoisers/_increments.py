@@ -204,8 +204,8 @@ def _checked(x: Any, sigma: Any) -> tuple[Float[Array, " length"], Float[Array, 
 
 
 def _log(value: Float[Array, "..."]) -> Float[Array, "..."]:
-    """The logarithm, with a gradient that is finite at zero."""
-    return jnp.log(jnp.maximum(value, jnp.finfo(value.dtype).tiny))
+    """The logarithm, with two derivatives that are finite at zero."""
+    return jnp.log(jnp.maximum(value, jnp.sqrt(jnp.finfo(value.dtype).tiny)))
 
 
 def _normalized(log_weights: Float[Array, " n"], log_rest: Float[Array, ""]) -> tuple[tuple, tuple]:

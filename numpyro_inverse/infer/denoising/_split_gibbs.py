@@ -14,10 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt
 from numpyro import handlers
-from numpyro.distributions import ImproperUniform, Normal
 from numpyro.infer.mcmc import MCMCKernel
 from numpyro.infer.util import constrain_fn
-from numpyro.primitives import Messenger
 from numpyro.util import identity, is_prng_key
 
 from numpyro_inverse._checks import (
@@ -32,8 +30,7 @@ from numpyro_inverse._checks import (
     show,
 )
 from numpyro_inverse._fingerprint import fingerprint
-from numpyro_inverse._model import Site, abstract_trace, latent_sites
-from numpyro_inverse.distributions._reparametrized import unwrapped
+from numpyro_inverse.infer.denoising._denoised_site import Coupled, denoised_site
 from numpyro_inverse.infer.exact._affine import Affine, AffineModel
 from numpyro_inverse.infer.exact._exact_gaussian import DENSE_LIMIT
 from numpyro_inverse.infer.exact._gaussian_posterior import Draw, Factored, GaussianPosterior, gaussian_posterior
@@ -193,7 +190,7 @@ class SplitGibbs(MCMCKernel):
     ) -> SplitGibbsState:
         """Analyse the model and its data; z is ``init_params`` or 0, x drawn given it. Raises as the class says."""
         kwargs = model_kwargs or {}
-        name, shape = self._site(model_args, kwargs)
+        name, shape = denoised_site(HERE, self._model, model_args, kwargs)
         single = is_prng_key(rng_key)
         chains = () if single else rng_key.shape[:1]
         z = self._first(name, chains + shape, init_params)
@@ -227,8 +224,8 @@ class SplitGibbs(MCMCKernel):
         kwargs, (name,) = model_kwargs or {}, state.z
         stale = fingerprint((model_args, kwargs)) != state.fingerprint
         broken = (
-            f"{HERE}: the denoiser's draw is not finite at iteration {{}}. Is the coupling in the range of "
-            f"noise levels of `denoiser.sample(key, x, sigma)`? It is {'traced' if is_traced(self._ladder) else self._ladder}."
+            f"{HERE}: the denoiser's draw is not finite at iteration {{}}. Is the coupling in the range of noise "
+            "levels of `denoiser.sample(key, x, sigma)`?"
         )
 
         def iterate(x, i, rng_key):
@@ -276,7 +273,7 @@ class SplitGibbs(MCMCKernel):
             ValueError: ``samples`` lacks the site, or has another shape; and as the class says.
         """
         where = f"{HERE}.log_weights"
-        name, shape = self._site(args, kwargs)
+        name, shape = denoised_site(HERE, self._model, args, kwargs)
         if name not in samples:
             raise ValueError(f"{where}: `samples` has no site {name!r}; there are {', '.join(map(repr, samples))}.")
         draws = check_trailing(where, f"samples[{name!r}]", samples[name], shape)
@@ -310,24 +307,9 @@ class SplitGibbs(MCMCKernel):
         kernel._model = wrapper(self._model)
         return kernel
 
-    def _site(self, args: tuple, kwargs: dict[str, Any]) -> tuple[str, tuple[int, ...]]:
-        """Name and shape of the one latent site."""
-        latent = latent_sites(abstract_trace(self._model, args, kwargs))
-        if len(latent) != 1:
-            found = ", ".join(map(repr, latent)) or "none"
-            raise ValueError(f"{HERE}: `model` must have one latent site, the denoiser's; it has {found}.")
-        ((name, site),) = latent.items()
-        fn = unwrapped(site["fn"])
-        if not isinstance(fn, ImproperUniform):
-            raise ValueError(
-                f"{HERE}: latent site {name!r} has a prior of its own, {type(fn).__name__}, and the denoiser is its "
-                "prior. Write `ImproperUniform(constraints.real, (), shape)`."
-            )
-        return name, tuple(site["fn"].shape())
-
     def _given(self, name: str, center: Array, rho: Any, args: tuple, kwargs: dict[str, Any]) -> AffineModel:
         """The model with the site normal around ``center``, with standard deviation ``rho``."""
-        return AffineModel(_Coupled(self._model, name, center, rho), args, kwargs, HERE)
+        return AffineModel(Coupled(self._model, name, center, rho), args, kwargs, HERE)
 
     def _posteriors(self, name: str, zero: Array, args: tuple, kwargs: dict[str, Any]) -> GaussianPosterior:
         """How the data steps draw, stacked along the ladder."""
@@ -418,18 +400,6 @@ class SplitGibbs(MCMCKernel):
     def __getstate__(self) -> dict[str, Any]:
         """Without what ``init`` makes, which may not pickle."""
         return self.__dict__ | {"_sample_fn": None}
-
-
-class _Coupled(Messenger):
-    """The model with a site normal around a center."""
-
-    def __init__(self, model: Callable, name: str, center: Array, scale: Any):
-        super().__init__(model)
-        self.name, self.center, self.scale = name, center, scale
-
-    def process_message(self, msg: Site) -> None:
-        if msg["type"] == "sample" and msg["name"] == self.name:
-            msg["fn"] = Normal(self.center, self.scale).to_event(jnp.ndim(self.center))
 
 
 def _mean(posterior: GaussianPosterior, affine: Affine) -> tuple[Array, Array]:
