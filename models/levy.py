@@ -9,7 +9,7 @@ r"""Signals with independent increments under four operators: a referee for deno
 :Data: :data:`OPERATORS` by name: ``identity``; ``deconvolution``, a Gaussian of standard deviation 2 on 13 taps with
     zeros beyond the ends; ``imputation``, 40 of the samples, the last among them, without which the mean of Cauchy
     signals would not exist; ``fourier``, real and imaginary parts of 16 of the 33 frequencies of the unitary transform,
-    the eight lowest and eight others.
+    the eight lowest and eight others (30 numbers).
 :Likelihood: independent normal; its standard deviation :math:`\tau` is such that the signal-to-noise ratio
     :math:`\|A s\|^2 / m \tau^2` of each simulated signal is 25 dB, and known.
 :Parameters: ``law`` and ``operator``, by name; ``noise``.

@@ -157,7 +157,7 @@ class IncrementsDenoiser(Denoiser):
         moves = jnp.diff(corner, prepend=corner[:1])
         rest_likelihood = -0.5 * (x / sigma) ** 2 - jnp.log(sigma) - 0.5 * jnp.log(2 * jnp.pi)
         differences = jnp.arange(1 - n, n, dtype=x.dtype)
-        never = -jnp.finfo(x.dtype).max / 4
+        never = jnp.asarray(-jnp.finfo(x.dtype).max / 4, x.dtype)
 
         @jax.checkpoint  # the matrices of a signal would fill the memory
         def step(carry, inputs):
