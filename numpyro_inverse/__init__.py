@@ -11,11 +11,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from numpyro_inverse import calibration, distributions, domains, factors, infer, nn, operators, plots
+    from numpyro_inverse import calibration, denoisers, distributions, domains, factors, infer, nn, operators, plots
     from numpyro_inverse.infer import fit_coordinates, to_arviz, whiten
 
 __all__ = [
     "calibration",
+    "denoisers",
     "distributions",
     "domains",
     "factors",

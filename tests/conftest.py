@@ -18,6 +18,16 @@ import jax  # noqa: E402
 import pytest  # noqa: E402
 
 
+def pytest_configure(config):
+    """The fast tests compile more than they compute: LLVM optimizes little, which nearly halves a first run.
+
+    XLA's own passes run as for users; what differs is how the machine code is generated, so a float by rounding. The
+    long tests (`make test-statistical`) run what users run.
+    """
+    if "not statistical" in config.option.markexpr:
+        os.environ["XLA_FLAGS"] = f"--xla_backend_optimization_level=1 {os.environ.get('XLA_FLAGS', '')}"
+
+
 @pytest.fixture
 def key(request):
     """A key that depends on the test's name alone: the same in every run, different in every test."""

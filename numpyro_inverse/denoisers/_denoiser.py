@@ -44,12 +44,23 @@ def check_denoiser(where: str, value: Any) -> Any:
 
 def check_noise_level(where: str, sigma: Any) -> Any:
     """A positive number, known or traced."""
-    check_positive(where, "sigma", sigma)
+    sigma = check_positive(where, "sigma", sigma)
     if jnp.ndim(sigma) != 0:
         raise ValueError(
             f"{where}: `sigma` must be one number; got shape {jnp.shape(sigma)}. `jax.vmap` makes batches."
         )
     return sigma
+
+
+def check_signal(where: str, x: Any, shape: tuple[int, ...]) -> Any:
+    """One signal of a known shape, without batch axes."""
+    check_real(where, "x", x)
+    if jnp.shape(x) != tuple(shape):
+        raise ValueError(
+            f"{where}: `x` must be one signal of shape {tuple(shape)}; got shape {jnp.shape(x)}. `jax.vmap` makes "
+            "batches."
+        )
+    return x
 
 
 def denoised(where: str, denoiser: Denoise, x: Float[Array, "*shape"], sigma: Any) -> Float[Array, "*shape"]:
@@ -61,12 +72,17 @@ def denoised(where: str, denoiser: Denoise, x: Float[Array, "*shape"], sigma: An
     """
     found = check_real(where, "what the denoiser returns", denoiser(x, check_noise_level(where, sigma)))
     if jnp.shape(found) != jnp.shape(x):
-        name = getattr(denoiser, "__name__", type(denoiser).__name__)
         raise ValueError(
-            f"{where}: the denoiser {name} must return an array of the shape of `x`, {jnp.shape(x)}; got "
+            f"{where}: the denoiser {name_of(denoiser)} must return an array of the shape of `x`, {jnp.shape(x)}; got "
             f"{jnp.shape(found)}."
         )
     return jnp.asarray(found, jnp.result_type(x))
+
+
+def name_of(denoiser: Any) -> str:
+    """What to call it in a message."""
+    function = getattr(denoiser, "function", denoiser)
+    return getattr(function, "__name__", type(function).__name__)
 
 
 def has_potential(denoiser: Any) -> bool:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import warnings
+from functools import partial
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -104,14 +106,16 @@ class Matern(SpectralField):
             _warn_of_images(domain, host, ranges, smoothness)
 
         dtype = jnp.result_type(float, *ranges, scale, smoothness)
+        known = None if is_traced(ranges, smoothness) else _known_variances(host, ranges, smoothness, dtype)
         *per_axis, scale, smoothness = jnp.broadcast_arrays(
             *(_positive_or_nan(value, dtype) for value in (*ranges, scale, smoothness))
         )
         self.range = jnp.stack(per_axis, axis=-1)
         self.scale = scale
         self.smoothness = smoothness
-        variances = matern_variances(host, self.range, smoothness)
-        if not is_traced(variances) and not np.all(np.isfinite(variances)):
+        variances = matern_variances(host, self.range, smoothness) if known is None else known
+        variances = jnp.broadcast_to(variances, smoothness.shape + host.shape)
+        if known is not None and not np.all(np.isfinite(np.asarray(known))):
             raise ValueError(
                 f"Matern: `range` {show(range)}, with `smoothness` {show(smoothness)}, is too far from the spacing "
                 f"{domain.spacing} for {dtype}: the field is a constant there, or white noise."
@@ -124,6 +128,20 @@ class Matern(SpectralField):
 
     def _parameters(self) -> str:
         return f"range {show(self.range)}, smoothness {show(self.smoothness)}, spacing {self.window.spacing}"
+
+
+_compiled_variances = partial(jax.jit, static_argnums=0)(matern_variances)
+
+
+def _known_variances(host: Grid, ranges: tuple[Any, ...], smoothness: Any, dtype: Any) -> Array:
+    """Variances as numbers, also where a model with a known range is being traced.
+
+    The spectrum is some hundred operations, which take XLA seconds to compile with their gradient; here it is compiled
+    once by itself, and is a constant of the programs that use it.
+    """
+    with jax.ensure_compile_time_eval():
+        *per_axis, smoothness = jnp.broadcast_arrays(*(jnp.asarray(value, dtype) for value in (*ranges, smoothness)))
+        return _compiled_variances(host, jnp.stack(per_axis, axis=-1), smoothness)
 
 
 def _positive_or_nan(value: Any, dtype: Any) -> Array:

@@ -159,7 +159,9 @@ HEAVY = {
 }
 
 
-@pytest.mark.parametrize("name", HEAVY)
+@pytest.mark.parametrize(
+    "name", ["StudentT", *(pytest.param(name, marks=pytest.mark.statistical) for name in ("Gamma", "InverseGamma"))]
+)
 def test_compare_knows_the_tails_of_the_reference(key, name):
     """Right draws are rejected at the nominal rate: at 5 %, 14 or fewer of 100 but once in ten thousand times."""
     fn = HEAVY[name]

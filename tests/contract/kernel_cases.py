@@ -20,6 +20,7 @@ from numpyro_inverse.infer import (
     InformedPCN,
     LowRankNUTS,
     MoreauYosidaULA,
+    PnPULA,
     TemperedSGLD,
 )
 
@@ -40,6 +41,11 @@ def nothing(z, smoothing):
     return tree.map(lambda v: v, z)
 
 
+def unchanged(x, sigma):
+    """The denoiser of no prior."""
+    return x
+
+
 ONE_OF_EACH_BASE = ("MALA", "SKROCK", "PCN", "BlackJAX mala")  # the others are run in full by the long suite
 
 KERNELS = {
@@ -54,6 +60,18 @@ KERNELS = {
     "SKROCK": Case(lambda model: SKROCK(model, step_size=0.1, stages=4), bias=0.15),
     "MoreauYosidaULA": Case(
         lambda model: MoreauYosidaULA(model, prox=nothing, smoothing=1.0, step_size=0.02), bias=0.1
+    ),
+    "PnPULA": Case(
+        lambda model: PnPULA(
+            model,
+            site="white",
+            denoiser=unchanged,
+            sigma=1.0,
+            data_lipschitz=4.0,
+            residual_lipschitz=1e-3,
+            box=(-100.0, 100.0),
+        ),
+        bias=0.1,
     ),
     "TemperedSGLD": Case(lambda model: TemperedSGLD(model, step_size=0.02), bias=0.1),
     "BlackJAX mala": Case(lambda model: BlackJAX(model, algorithm=blackjax.mala)),

@@ -10,6 +10,8 @@ from numpyro_inverse.infer.kernels._low_rank_nuts import LowRankNUTS as LowRankN
 from numpyro_inverse.infer.kernels._mala import MALA as MALA
 from numpyro_inverse.infer.kernels._moreau_yosida import MoreauYosidaULA as MoreauYosidaULA
 from numpyro_inverse.infer.kernels._pcn import PCN as PCN
+from numpyro_inverse.infer.kernels._pnp_ula import PnPULA as PnPULA
+from numpyro_inverse.infer.kernels._pnp_ula import ProjectedPnPULA as ProjectedPnPULA
 from numpyro_inverse.infer.kernels._skrock import SKROCK as SKROCK
 from numpyro_inverse.infer.kernels._step_size import lipschitz_constant as lipschitz_constant
 from numpyro_inverse.infer.kernels._step_size import suggest_step_size as suggest_step_size

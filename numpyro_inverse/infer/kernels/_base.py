@@ -29,10 +29,12 @@ from numpyro_inverse._model import (
     abstract_trace,
     discrete_latents,
     latent_sites,
+    sample_sites,
     subsampling_plates,
     trace_at,
     transforms,
 )
+from numpyro_inverse.distributions._energy import gradients_suffice, is_gradient_only, without_value
 from numpyro_inverse.infer.kernels._failures import Failure, site_densities
 
 NOWHERE = "the first point of a chain has a density or a gradient that is not finite; give other `init_params`."
@@ -169,8 +171,16 @@ class GradientKernel(MCMCKernel):
         """What of a point the state remembers; kernels that do not use the last gradient drop it."""
         return point
 
+    @property
+    def _density(self) -> Callable | None:
+        """The model for its log density: without a value where none is needed."""
+        return self._model if self._model is None or self.needs_density else gradients_suffice(self._model)
+
     def _check_trace(self, trace: Trace) -> None:
         """Refuse models that the kernel cannot sample."""
+        for name, site in sample_sites(trace).items():
+            if self.needs_density and is_gradient_only(site["fn"]):
+                raise ValueError(f"{self._name}: site {name!r}: {without_value(site['fn'])}")
         for name in discrete_latents(trace):
             raise ValueError(
                 f"{self._name}: latent site {name!r} is discrete. Sum it out in the model, or sample it with "
@@ -294,7 +304,7 @@ class GradientKernel(MCMCKernel):
         try:
             found, self._potential_gen, self._postprocess, _ = initialize_model(
                 model_key,
-                self._model,
+                self._density,
                 dynamic_args=True,
                 init_strategy=self._init_strategy,
                 model_args=args,
@@ -329,7 +339,7 @@ class GradientKernel(MCMCKernel):
         """The site at which the log density, or its gradient, is not finite."""
         if not isinstance(z, dict) or self._model is None:
             return NOWHERE
-        model = self._model
+        model = self._density
         chains = [z] if single else [jax.tree.map(lambda v: v[c], z) for c in range(len(jax.tree.leaves(z)[0]))]
         for values in chains:
             densities = partial(site_densities, model, args, kwargs)

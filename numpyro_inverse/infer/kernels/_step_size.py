@@ -8,12 +8,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array
+from jaxtyping import Array, Float
 from numpyro.infer import MCMC
 
-from numpyro_inverse._checks import check_count, check_fraction, check_key, check_positive_number
+from numpyro_inverse._checks import check_callable, check_count, check_fraction, check_key, check_positive_number
 from numpyro_inverse._linalg import power_iteration
+from numpyro_inverse._model import abstract_trace, sample_sites
+from numpyro_inverse.distributions._energy import is_gradient_only
 from numpyro_inverse.infer.kernels._mala import MALA
+from numpyro_inverse.infer.kernels._ula import ULA
 
 
 def lipschitz_constant(
@@ -30,7 +33,10 @@ def lipschitz_constant(
 
     The points :math:`x_k` are the ends of independent :class:`MALA` chains, the norm is found by power iteration on
     Hessian-vector products. It is the Lipschitz constant of :math:`\nabla U` for a Gaussian posterior; else an estimate
-    from below, of the curvature seen at these points.
+    from below, of the curvature seen at these points. A model with a potential that is known by its gradient alone is
+    measured at the ends of :class:`ULA` chains whose step is a quarter of the limit at their first points; what is
+    found is then the growth of vectors under the Jacobian of the field, and where that is far from symmetric the limit
+    of stability is below :math:`2 / L`.
 
     Args:
         model: a NumPyro model.
@@ -53,31 +59,54 @@ def lipschitz_constant(
     key_run, key_start = jax.random.split(check_key(where, "rng_key", rng_key))
     num_points = check_count(where, "num_points", num_points)
     num_iterations = check_count(where, "num_iterations", num_iterations)
+    num_warmup = check_count(where, "num_warmup", num_warmup)
+    check_callable(where, "model", model, "a NumPyro model")
+    call, keys = (num_warmup, args, kwargs), jax.random.split(key_run, num_points)
+
+    def largest_at(kernel: Any, points: Any) -> float:
+        found = _curvatures(kernel, points, args, kwargs, jax.random.split(key_start, num_points), num_iterations)
+        return check_positive_number(where, "the curvature found", float(jnp.max(found)))
+
+    if any(is_gradient_only(site["fn"]) for site in sample_sites(abstract_trace(model, args, kwargs)).values()):
+        still = ULA(model, step_size=1e-30)
+        first = 0.5 / largest_at(still, _ends(still, keys, 1, args, kwargs))
+        kernel = ULA(model, step_size=first)
+        return largest_at(kernel, _ends(kernel, keys, *call))
     kernel = MALA(model)
+    return largest_at(kernel, _ends(kernel, keys, *call))
+
+
+def _ends(kernel: Any, keys: Array, num_warmup: int, args: tuple, kwargs: dict[str, Any]) -> Any:
+    """Where independent chains are after their warm-up."""
     mcmc = MCMC(
         kernel,
-        num_warmup=check_count(where, "num_warmup", num_warmup),
+        num_warmup=num_warmup,
         num_samples=1,
-        num_chains=num_points,
+        num_chains=len(keys),
         chain_method="vectorized",
         progress_bar=False,
     )
-    mcmc.run(jax.random.split(key_run, num_points), *args, **kwargs)
-    points = mcmc.last_state.z if num_points > 1 else jax.tree.map(lambda v: v[None], mcmc.last_state.z)
+    mcmc.run(keys, *args, **kwargs)
+    return mcmc.last_state.z if len(keys) > 1 else jax.tree.map(lambda v: v[None], mcmc.last_state.z)
+
+
+def _curvatures(
+    kernel: Any, points: Any, args: tuple, kwargs: dict[str, Any], keys: Array, num_iterations: int
+) -> Float[Array, " points"]:
+    """The norm of the Jacobian of the gradient at each point."""
 
     @jax.jit
     def curvatures(points, keys):
         def largest(z, key):
             x, unravel = ravel_pytree(z)
             potential = kernel._potential(args, kwargs, key)
-            gradient = jax.grad(lambda x: potential(unravel(x)))
+            _, back = jax.vjp(jax.grad(lambda x: potential(unravel(x))), x)
             start = jax.random.normal(key, x.shape, x.dtype)
-            return power_iteration(lambda v: jax.vjp(gradient, x)[1](v)[0], start, num_iterations)[0]
+            return power_iteration(lambda v: back(v)[0], start, num_iterations)[0]
 
         return jax.vmap(largest)(points, keys)
 
-    found = float(jnp.max(curvatures(points, jax.random.split(key_start, num_points))))
-    return check_positive_number(where, "the curvature found", found)
+    return curvatures(points, keys)
 
 
 def suggest_step_size(

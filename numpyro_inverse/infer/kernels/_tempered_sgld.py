@@ -92,9 +92,10 @@ class TemperedSGLD(UnadjustedKernel):
         """Batches are welcome."""
 
     def _potential(self, args: tuple, kwargs: dict[str, Any], key: Array) -> Callable:
-        if self._model is None:
+        model = self._density
+        if model is None:
             return super()._potential(args, kwargs, key)
-        return seeded_potential(self._model, args, kwargs, key)
+        return seeded_potential(model, args, kwargs, key)
 
     def _next(self, key: Array, here: Point, target: Callable) -> tuple[Point, int, Failure]:
         key_noise, key_batch = jax.random.split(key)

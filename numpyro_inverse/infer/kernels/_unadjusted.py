@@ -96,7 +96,7 @@ class UnadjustedKernel(GradientKernel):
             largest = eqxi.unvmap_max(jnp.where(failed, jnp.max(jnp.abs(after.failed_at)), 0))
             if self._model is None:
                 return (largest,)
-            found = site_densities(self._model, model_args, model_kwargs or {}, unravel(after.failed_at))
+            found = site_densities(self._density, model_args, model_kwargs or {}, unravel(after.failed_at))
             names[:] = list(found)
             return largest, *(eqxi.unvmap_any(failed & jnp.isnan(value)) for value in found.values())
 

@@ -8,6 +8,7 @@ import numpyro.distributions as dist
 import pytest
 from numpyro.infer import MCMC
 
+from numpyro_inverse.factors import RED
 from numpyro_inverse.infer import ULA, lipschitz_constant, suggest_step_size
 
 MATRIX = np.random.default_rng(0).standard_normal((12, 8)).astype(np.float32)
@@ -32,6 +33,20 @@ def test_suggested_step_is_stable_and_a_fraction_of_the_limit(key):
     with pytest.raises(Exception, match="unstable at iteration"):  # noqa: PT012
         mcmc.run(key, y=jnp.ones(12))
         jax.block_until_ready(mcmc.get_samples())
+
+
+def test_a_model_without_a_density(key):
+    # The prior's curvature is that of 1 - W, W = I / 2; there is no value of it that MALA could use.
+    red = RED(lambda x, sigma: 0.5 * x, sigma=0.2)
+
+    def without(y=None):
+        x = numpyro.sample("x", dist.ImproperUniform(dist.constraints.real_vector, (), (8,)))
+        red("red", x)
+        numpyro.sample("y", dist.Normal(MATRIX @ x, 0.5).to_event(1), obs=y)
+
+    found = lipschitz_constant(without, key, model_kwargs={"y": jnp.ones(12)}, num_warmup=20)
+    exact = np.linalg.eigvalsh(MATRIX.T @ MATRIX / 0.25)[-1] + 0.5 / 0.2**2
+    assert found == pytest.approx(exact, rel=1e-3)
 
 
 def test_bad_parameters(key):

@@ -18,6 +18,7 @@ def test_larger_problems_take_smaller_steps(size, steps):
     assert trial_step_size(gaussian(1.0), size) == TURN / steps
 
 
+@pytest.mark.statistical
 def test_acceptance_on_a_standard_normal_is_the_closed_form(monkeypatch):
     """Leapfrog is a matrix on each (u, p); after it the energy has changed by a quadratic form of 2n normals.
 
