@@ -8,7 +8,9 @@
   (median);
 - exchange: acceptance between the rungs of the ladder, where there is one.
 
-The prior is known exactly to all of them: what differs is the sampler.
+The prior is known exactly to all of them: what differs is the sampler. With --dps, diffusion posterior sampling instead,
+for the Gaussian law alone: it needs a denoiser that is right far above the signal's scale, which IncrementsDenoiser is
+not.
 
     python benchmarks/levy.py [--signals 6] [--chains 4] [--draws 500] [--laws LAW ...] [--operators OPERATOR ...]
 """
@@ -27,7 +29,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from models import levy
-from numpyro_inverse.infer import SplitGibbs
+from numpyro_inverse.denoisers import GaussianDenoiser
+from numpyro_inverse.infer import SplitGibbs, dps
 
 RESULTS = Path(__file__).parent / "results"
 COUPLINGS = {  # of the noise; what the data do not determine is explored by the upper rungs
@@ -37,6 +40,7 @@ COUPLINGS = {  # of the noise; what the data do not determine is explored by the
     "fourier": 0.5 * 1.7 ** np.arange(5),
 }
 WARMUP = 200
+DPS_WEIGHT = 0.005  # with the likelihood's own weight, 1, it diverges with 5,000 steps
 
 
 def reference(keys, data, noise, law, operator, draws, chains):
@@ -81,6 +85,19 @@ def split_gibbs(keys, data, noise, law, operator, draws, chains, ladder):
     return *map(np.asarray, found), time.process_time() - start
 
 
+def diffusion(keys, data, noise, operator, draws, steps=5000):
+    """Draws of diffusion posterior sampling under the Gaussian law, (signals, draws, 64); none where it diverges."""
+    root = np.tril(np.ones((levy.LENGTH, levy.LENGTH)))
+    denoiser = GaussianDenoiser(np.zeros(levy.LENGTH), 0.25 * root @ root.T)
+    found = []
+    for key, y, tau in zip(keys, data, noise, strict=True):
+        call = {"model_args": (y,), "model_kwargs": {"noise": tau}, "num_steps": steps, "weight": DPS_WEIGHT}
+        model = partial(levy.likelihood, operator=operator)
+        drawn = dps(model, denoiser, rng_key=key, num_samples=draws, sigma_max=100.0, sigma_min=tau / 100, **call)
+        found.append(np.asarray(drawn["signal"])[0])
+    return np.stack(found)
+
+
 def weighted_quantiles(draws, weights, levels):
     """Quantiles by coordinate of weighted draws."""
     order = np.argsort(draws, axis=0)
@@ -113,7 +130,25 @@ def main():
     parser.add_argument("--laws", nargs="*", default=levy.LAWS)
     parser.add_argument("--operators", nargs="*", default=levy.OPERATORS)
     parser.add_argument("--output", type=Path, default=RESULTS / "levy.md")
+    parser.add_argument("--dps", action="store_true")
     options = parser.parse_args()
+    if options.dps:
+        print("| law | operator | DPS | gap, dB |\n|---|---|---|---|", flush=True)
+        for operator in options.operators:
+            keys = jax.random.split(jax.random.key(7), options.signals)
+            truth, data, noise = jax.jit(jax.vmap(partial(levy.simulate, law="gauss", operator=operator)))(keys)
+            exact = [
+                levy.exact_posterior(y, operator=operator, noise=tau).mean for y, tau in zip(data, noise, strict=True)
+            ]
+            try:
+                drawn = diffusion(keys, data, noise, operator, options.draws)
+            except RuntimeError as error:
+                print(f"| gauss | {operator} | {str(error).split(':')[1].split('.')[0].strip()} | |", flush=True)
+                continue
+            truth, noise = np.asarray(truth, float), np.asarray(noise, float)
+            distance = gap(truth, drawn.mean(1), np.stack(exact), noise)
+            print(f"| gauss | {operator} | {covered(truth, drawn):.1f} | {distance:+.3f} |", flush=True)
+        return
     lines = [
         f"{options.signals} signals a cell, {options.chains} chains of {options.draws} draws.",
         "",
