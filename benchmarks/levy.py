@@ -8,9 +8,9 @@
   (median);
 - exchange: acceptance between the rungs of the ladder, where there is one.
 
-The prior is known exactly to all of them: what differs is the sampler. With --dps, diffusion posterior sampling instead,
-for the Gaussian law alone: it needs a denoiser that is right far above the signal's scale, which IncrementsDenoiser is
-not.
+The prior is known exactly to all of them: what differs is the sampler. With --dps, diffusion posterior sampling
+instead, for the Gaussian law alone: it needs a denoiser that is right far above the signal's scale, which
+IncrementsDenoiser is not.
 
     python benchmarks/levy.py [--signals 6] [--chains 4] [--draws 500] [--laws LAW ...] [--operators OPERATOR ...]
 """

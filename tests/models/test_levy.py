@@ -126,9 +126,11 @@ def agreement(law, operator, ladder, chains, warmup, draws):
     return stats.norm.isf(stats.t.sf(np.abs(t), chains - 1))
 
 
-@pytest.mark.parametrize("law", ["laplace", "bernoulli-laplace"])
+@pytest.mark.parametrize(
+    "law", ["laplace", "student-3", pytest.param("bernoulli-laplace", marks=pytest.mark.statistical)]
+)
 def test_split_gibbs(law):
-    """Two cells of the referee; all of them: benchmarks/levy.py."""
+    """Cells of the referee; all of them: benchmarks/levy.py."""
     assert_agree(agreement(law, "identity", [0.5], CHAINS, 50, 100))
 
 

@@ -1,5 +1,6 @@
 """Guided reverse diffusion: its law for a Gaussian prior without Monte Carlo, its draws, and what it refuses."""
 
+import itertools
 from functools import partial
 
 import jax
@@ -66,7 +67,7 @@ def recursion(steps):
     covariance, forward, data = problem()
     levels = (FIRST ** (1 / 7) + np.linspace(0, 1, steps + 1) * (LAST ** (1 / 7) - FIRST ** (1 / 7))) ** 7
     mean, spread = np.zeros(N), FIRST**2 * np.eye(N)
-    for sigma, after in zip(levels[:-1], levels[1:], strict=True):
+    for sigma, after in itertools.pairwise(levels):
         h = sigma**2 - after**2
         w = covariance @ np.linalg.inv(covariance + sigma**2 * np.eye(N))
         gain = w.T @ forward.T @ np.linalg.inv(np.eye(M) + sigma**2 * forward @ w @ forward.T)
@@ -137,6 +138,11 @@ def test_draws_have_that_law_and_go_to_arviz(x64, key):
     assert_agree(np.concatenate([z, (((x - mean) ** 2).mean(0) / variance - 1) / np.sqrt(2 / len(x))]))
     tree = ni.to_arviz(draws)
     assert dict(tree["posterior"].sizes) == {"chain": 4, "draw": 500, "x_dim_0": N}
+
+
+def test_bad_weight():
+    with pytest.raises(ValueError, match="dps: `weight`"):
+        dps(model, lambda x, s: x, rng_key=jax.random.key(0), num_samples=1, sigma_max=1.0, sigma_min=0.1, weight=0.0)
 
 
 @pytest.mark.parametrize("sampler", [diffusion_posterior, dps])

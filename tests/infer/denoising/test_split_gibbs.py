@@ -1,5 +1,7 @@
 """Split Gibbs sampling: its closed forms, its weights, its ladder, and what it refuses."""
 
+import itertools
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -176,7 +178,7 @@ def test_reverse_diffusion_draws_by_its_recursion(x64):
         levels = sigma ** (1 / 7) + np.linspace(0, 1, steps + 1) * ((1e-3 * sigma) ** (1 / 7) - sigma ** (1 / 7))
         levels = levels**7
         mean, variance = x, 0.0
-        for t, after in zip(levels[:-1], levels[1:], strict=True):
+        for t, after in itertools.pairwise(levels):
             h = t**2 - after**2
             factor = 1 - h / (c + t**2)
             mean, variance = factor * mean, factor**2 * variance + h
