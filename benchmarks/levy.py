@@ -12,7 +12,7 @@ The prior is known exactly to all of them: what differs is the sampler. With --d
 instead, for the Gaussian law alone: it needs a denoiser that is right far above the signal's scale, which
 IncrementsDenoiser is not.
 
-    python benchmarks/levy.py [--signals 6] [--chains 4] [--draws 500] [--laws LAW ...] [--operators OPERATOR ...]
+    python benchmarks/levy.py [--signals 6] [--chains 4] [--draws 600] [--laws LAW ...] [--operators OPERATOR ...]
 """
 
 import argparse
