@@ -14,6 +14,7 @@ Each module has
 :mod:`models.shaw`            one-dimensional image restoration through a slit
 :mod:`models.heat`            surface heat flux from the temperature inside
 :mod:`models.elliptic`        coefficients of an elliptic equation; nonlinear, no exact posterior
+:mod:`models.levy`            signals with independent increments; the posterior by draws, and by quadrature
 :mod:`models.fashion_mnist`   small images under learned priors: deblurring, inpainting, compressed sensing
 :mod:`models.restoration`     a photograph under the prior of a denoiser: deblurring, inpainting
 ============================  ================================================================

@@ -18,6 +18,7 @@ from numpyro_inverse.denoisers._gradient_step import ConvolutionalNetwork as Con
 from numpyro_inverse.denoisers._gradient_step import GradientStepDenoiser as GradientStepDenoiser
 from numpyro_inverse.denoisers._group_average import GroupAverage as GroupAverage
 from numpyro_inverse.denoisers._group_average import square_symmetries as square_symmetries
+from numpyro_inverse.denoisers._increments import IncrementsDenoiser as IncrementsDenoiser
 from numpyro_inverse.denoisers._median import Median as Median
 from numpyro_inverse.denoisers._mixture import EmpiricalDenoiser as EmpiricalDenoiser
 from numpyro_inverse.denoisers._mixture import GaussianMixtureDenoiser as GaussianMixtureDenoiser
