@@ -114,7 +114,7 @@ class GradientStepDenoiser(Denoiser):
 
     References:
         S. Hurault, A. Leclaire and N. Papadakis, *Gradient step denoiser for convergent plug-and-play*, ICLR 2022,
-        equations (9)-(11).
+        section 3.
     """
 
     network: Any

@@ -97,7 +97,7 @@ class GradientStep(RED):
         ValueError: as :class:`RED`.
 
     References:
-        Hurault, Leclaire & Papadakis, ICLR 2022, equations 6-8.
+        Hurault, Leclaire & Papadakis, ICLR 2022, section 3.
     """
 
     def __init__(self, denoiser: Any, *, sigma: Any, strength: Any = 1.0):

@@ -115,7 +115,7 @@ class PnPULA(_DenoisedULA):
     :math:`p * N(0, \sigma^2 I)` to the power :math:`\alpha`), the denoiser is not exact, the tail, and
     :math:`\delta`. For a Gaussian :math:`f` of precision H and a symmetric linear D = W the covariance, inside the box,
     is :math:`P^{-1} (I - \delta P / 2)^{-1}`, :math:`P = H + \alpha (I - W) / \sigma^2`
-    (:meth:`gaussian_law`); for another W it solves :math:`P S + S P^T - \delta P S P^T = 2 I`.
+    (:meth:`ULA.gaussian_law`); for another W it solves :math:`P S + S P^T - \delta P S P^T = 2 I`.
 
     >>> def model(data=None):
     ...     image = numpyro.sample("image", dist.ImproperUniform(dist.constraints.real, (), grid.shape))
