@@ -41,8 +41,8 @@ _, data = restoration.simulate(jax.random.key(0), image=truth, forward=blur, noi
 # %% [markdown]
 # ## Three posteriors
 # Two priors are potentials, the law of the site; the Gaussian field has exact draws. The denoiser is of the
-# gradient-step kind, so that its prior has a density and NUTS may sample it, on values in [0, 1]: it has seen no others,
-# and says nothing of use about them.
+# gradient-step kind, so that its prior has a density and NUTS may sample it, on values in [0, 1]: it has seen no
+# others, and says nothing of use about them.
 
 # %%
 denoiser = nn.load_pretrained("gradient_step_denoiser")

@@ -57,8 +57,8 @@ def certificate(layer: Any, shape: tuple[int, int] | None = None) -> Certificate
     ``eqx.nn.Conv2d``, zero padded         a bound by Fourier transform on n + k - 1 points; of a small 'same'
                                            convolution the largest singular value itself
     an activation function of ``jax.nn``   its largest slope
-    ``eqx.nn.Sequential``, ``eqx.nn.MLP``, the product of the bounds of the parts, which may be far above the truth
-    a tuple or list of layers
+    ``eqx.nn.Sequential``                  the product of the bounds of the parts, which may be far above the truth
+    ``eqx.nn.MLP``, a tuple or list        the same
     with a method ``norm_bound()``         that bound (an operator)
     with ``lipschitz_certificate(shape)``  that certificate (the networks of this package)
     =====================================  =========================================================================
