@@ -16,6 +16,7 @@ from numpyro.infer import MCMC
 
 from numpyro_inverse._checks import check_instance
 from numpyro_inverse._model import Trace, log_probs, sample_sites, unconstrained_trace
+from numpyro_inverse.distributions._energy import gradients_suffice
 
 ADVICE = "They were rejected; see to it that the forward map and the likelihood are finite wherever the prior is."
 
@@ -89,7 +90,7 @@ def failures_of(
         where = unravel(jnp.reshape(state.failed_at, (len(counts), -1))[chain])
         call = tuple(args or ()), dict(kwargs or {})
         with numpyro.validation_enabled(False):
-            found = jax.jit(lambda z: site_densities(kernel.model, *call, z))(where)
+            found = jax.jit(lambda z: site_densities(gradients_suffice(kernel.model), *call, z))(where)
         site = next((name for name, value in found.items() if np.isnan(value) or value == np.inf), None)
     named = "where the log density or its gradient is not a number"
     if site is not None:
