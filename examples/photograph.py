@@ -21,7 +21,7 @@ from models import restoration
 from numpyro_inverse import denoisers, factors, nn
 
 parser = argparse.ArgumentParser(description="A photograph under total variation, a Gaussian field and a denoiser.")
-parser.add_argument("--draws", type=int, default=100, help="of each of two chains")
+parser.add_argument("--draws", type=int, default=70, help="of each of two chains")
 parser.add_argument("--size", type=int, default=48, help="side of the picture, in pixels")
 parser.add_argument("--output", type=Path, default=Path("output"), help="where the figure goes")
 args = parser.parse_args()
@@ -91,7 +91,7 @@ for column, name in enumerate(("Gaussian field", "total variation", "denoiser"),
     print(f"{name:16s} mean {quality:.2f} dB, 90 % intervals hold {inside:.1%} of the pixels, median ESS {ess:.0f}")
     axes[0, column].imshow(mean, **gray)
     axes[0, column].set_title(f"{name}\nmean, {quality:.1f} dB")
-    shown = axes[1, column].imshow(sd, cmap="viridis", vmin=0, vmax=0.08)
+    shown = axes[1, column].imshow(sd, cmap="viridis", vmin=0, vmax=0.15)
     axes[1, column].set_title("standard deviation")
     axes[2, column].imshow(outside, cmap="coolwarm", vmin=-1.5, vmax=1.5)
     axes[2, column].set_title(f"{inside:.0%} inside 90 %")
