@@ -125,7 +125,7 @@ def measure_coverage():
         return restoration.simulate(key, image=image, forward=forward, noise=NOISE)[1]
 
     y = jax.vmap(simulate)(keys, jnp.asarray(truth))
-    for sigma in (0.04, 0.05):
+    for sigma in (0.05,):
         prior = restoration.denoiser_prior(denoiser, sigma=sigma)
         options = {"prior": prior, "support": restoration.UNIT, "forward": forward, "shape": shape, "noise": NOISE}
 
