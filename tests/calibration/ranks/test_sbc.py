@@ -115,7 +115,8 @@ def test_an_mcmc_is_run_as_it_is(key):
     by_hand.run(one[1], **data)
     found = posterior_of(mcmc, Call((), {}, 99, None, None, 0), data)
     assert found.num_chains == 2
-    np.testing.assert_array_equal(found.draw(one[1], data).sites["x"], by_hand.get_samples()["x"])
+    # Two programs of the same chain differ by rounding, a few eps; other random numbers differ by numbers of order one.
+    np.testing.assert_allclose(found.draw(one[1], data).sites["x"], by_hand.get_samples()["x"], rtol=1e-5, atol=1e-5)
     with pytest.raises(ValueError, match="`num_samples` = 5 beside an `MCMC`, which has its own, 90"):
         sbc(linear.model, mcmc, num_datasets=30, rng_key=key, num_samples=5, **QUIET)
 
