@@ -62,7 +62,7 @@ class Energy(Distribution):
         self._support = constraints.independent(constraints.real, len(event_shape)) if support is None else support
         self._arrays, self._rest = _split(potential)
         self._gradients_suffice = False
-        found = jax.eval_shape(potential.energy, jax.ShapeDtypeStruct(event_shape, jnp.result_type(float)))
+        found = jax.eval_shape(_evaluated(potential), jax.ShapeDtypeStruct(event_shape, jnp.result_type(float)))
         if found.shape != ():
             raise ValueError(
                 f"Energy: `potential` must return one number for an array of shape {event_shape}; got shape "
@@ -107,8 +107,8 @@ class Energy(Distribution):
             raise ValueError(f"Energy: {without_value(self)}")
         batch = value.shape[: value.ndim - len(self.event_shape)]
         flat = value.reshape((-1, *self.event_shape)) if batch else value
-        energies = jax.vmap(potential.energy)(flat).reshape(batch) if batch else potential.energy(flat)
-        return -energies
+        energy = _evaluated(potential)
+        return -(jax.vmap(energy)(flat).reshape(batch) if batch else energy(flat))
 
 
 class PotentialFactor(Unit):
@@ -162,9 +162,9 @@ class PotentialFactor(Unit):
             raise ValueError(f"factor {self.name!r}: {without_value(self)}")
         batch = self.batch_shape
         if not batch:
-            return -potential.energy(self.x)
+            return -_evaluated(potential)(self.x)
         flat = self.x.reshape((-1, *self.x.shape[len(batch) :]))
-        return -jax.vmap(potential.energy)(flat).reshape(batch)
+        return -jax.vmap(_evaluated(potential))(flat).reshape(batch)
 
 
 class gradients_suffice(Messenger):
@@ -186,7 +186,11 @@ def is_gradient_only(fn: Any) -> bool:
 
 def without_value(fn: Any) -> str:
     """What to say of a law without a value of its density."""
-    potential = _inside(fn).potential
+    return no_value(_inside(fn).potential)
+
+
+def no_value(potential: Any) -> str:
+    """What to say of a potential without a value."""
     denoiser = getattr(potential, "denoiser", None)
     function = getattr(denoiser, "function", denoiser)
     of = "" if denoiser is None else f" of {getattr(function, '__name__', type(function).__name__)}"
@@ -194,6 +198,11 @@ def without_value(fn: Any) -> str:
         f"the potential {type(potential).__name__}{of} is known by its gradient alone, which may be the gradient of "
         f"nothing, and the log density was asked for. {WAYS_OUT}"
     )
+
+
+def _evaluated(potential: Any) -> Callable:
+    """The energy, or what has its gradient where there is no value."""
+    return potential.stand_in if getattr(potential, "gradient_only", False) else potential.energy
 
 
 def _inside(fn: Any) -> Any:

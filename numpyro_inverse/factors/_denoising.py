@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 from numpyro_inverse._checks import check_positive, describe
 from numpyro_inverse.denoisers._denoiser import check_denoiser, check_noise_level, denoised, has_potential
 from numpyro_inverse.denoisers._with_gradient import as_module, gradient_alone
+from numpyro_inverse.distributions._energy import no_value
 from numpyro_inverse.factors._potential import Potential
 
 
@@ -65,11 +66,21 @@ class RED(Potential):
         return not has_potential(self.denoiser)
 
     def energy(self, x: Float[Array, "*shape"]) -> Float[Array, ""]:
-        r""":math:`\lambda` times the denoiser's potential; 0, with the gradient, where there is none."""
+        r""":math:`\lambda` times the denoiser's potential.
+
+        Raises:
+            ValueError: it has none.
+        """
         if self.gradient_only:
-            numbers = jax.tree.map(jnp.asarray, (self.sigma, self.strength))
-            return gradient_alone(type(self).__name__, self._field, (self.denoiser, *numbers), x)
+            raise ValueError(f"{type(self).__name__}.energy: {no_value(self)}")
         return self.strength * self.denoiser.potential(x, self.sigma)
+
+    def stand_in(self, x: Float[Array, "*shape"]) -> Float[Array, ""]:
+        """``energy``; 0, with the gradient, where there is none."""
+        if not self.gradient_only:
+            return self.energy(x)
+        numbers = jax.tree.map(jnp.asarray, (self.sigma, self.strength))
+        return gradient_alone(type(self).__name__, self._field, (self.denoiser, *numbers), x)
 
     def gradient(self, x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
         r""":math:`\lambda (x - D(x, \sigma)) / \sigma^2`."""

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 
 from numpyro_inverse._checks import check_callable, check_positive
 from numpyro_inverse.denoisers._with_gradient import as_module, gradient_alone, with_gradient
+from numpyro_inverse.distributions._energy import no_value
 from numpyro_inverse.factors._potential import Potential
 
 
@@ -61,11 +62,24 @@ class MoreauEnvelope(Potential):
         return self.function is None
 
     def energy(self, x: Float[Array, "*shape"]) -> Float[Array, ""]:
-        r""":math:`g^\mu(x)`; 0, with the gradient, where g is not known."""
-        parts = self.prox, jnp.asarray(self.smoothing, jnp.result_type(float, self.smoothing)), self.function
+        r""":math:`g^\mu(x)`.
+
+        Raises:
+            ValueError: g is not known.
+        """
         if self.function is None:
-            return gradient_alone("MoreauEnvelope", _slope, parts, x)
-        return with_gradient(_value, _slope, parts, x)
+            raise ValueError(f"MoreauEnvelope.energy: {no_value(self)}")
+        return with_gradient(_value, _slope, self._parts, x)
+
+    def stand_in(self, x: Float[Array, "*shape"]) -> Float[Array, ""]:
+        """``energy``; 0, with the gradient, where g is not known."""
+        if self.function is not None:
+            return self.energy(x)
+        return gradient_alone("MoreauEnvelope", _slope, self._parts, x)
+
+    @property
+    def _parts(self) -> tuple:
+        return self.prox, jnp.asarray(self.smoothing, jnp.result_type(float, self.smoothing)), self.function
 
 
 def _value(parts: tuple, x: Array) -> Array:

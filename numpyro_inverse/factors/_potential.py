@@ -30,12 +30,20 @@ class Potential(eqx.Module):
 
     @abstractmethod
     def energy(self, x: Float[Array, "*shape"]) -> Float[Array, ""]:
-        """U of one array."""
+        """U of one array.
+
+        Raises:
+            ValueError: it has no value, only a gradient.
+        """
 
     @property
     def gradient_only(self) -> bool:
-        """Whether U has no value, only a gradient: ``energy`` is then 0, with that gradient."""
+        """Whether U has no value, only a gradient."""
         return False
+
+    def stand_in(self, x: Float[Array, "*shape"]) -> Float[Array, ""]:
+        """What has the gradient of U, for samplers that use gradients alone: U, or 0 where it has no value."""
+        return self.energy(x)
 
     def __call__(self, name: str, x: Float[Array, "*batch_and_shape"], *, event_dim: int | None = None) -> None:
         """Add the factor :math:`e^{-U(x)}` to a model.

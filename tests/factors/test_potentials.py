@@ -77,13 +77,15 @@ def test_gradients(x64):
         red = RED(denoiser, sigma=SIGMA, strength=1.7)
         expected = 1.7 * (x - denoiser(x, SIGMA)) / SIGMA**2
         np.testing.assert_allclose(red.gradient(x), expected, rtol=1e-6)
-        np.testing.assert_allclose(jax.grad(red.energy)(x), expected, rtol=1e-6)
+        np.testing.assert_allclose(jax.grad(red.stand_in)(x), expected, rtol=1e-6)
     skew = RED(skew_denoiser, sigma=SIGMA)
-    assert skew.energy(x) == 0
-    np.testing.assert_allclose(jax.jacobian(jax.grad(skew.energy))(x), (np.eye(N) - SKEW.matrix) / SIGMA**2, rtol=1e-6)
+    assert skew.stand_in(x) == 0
+    np.testing.assert_allclose(
+        jax.jacobian(jax.grad(skew.stand_in))(x), (np.eye(N) - SKEW.matrix) / SIGMA**2, rtol=1e-6
+    )
     for function in (absolute, None):
         envelope = MoreauEnvelope(soft, function, smoothing=0.3)
-        np.testing.assert_allclose(jax.grad(envelope.energy)(x), (x - soft(x, 0.3)) / 0.3, rtol=1e-12)
+        np.testing.assert_allclose(jax.grad(envelope.stand_in)(x), (x - soft(x, 0.3)) / 0.3, rtol=1e-12)
 
 
 def test_moreau_envelope_by_minimization(x64):
@@ -173,6 +175,15 @@ def test_samplers_that_need_a_density_refuse(form, name):
         svi.run(jax.random.key(0), 2, y=DATA, progress_bar=False)
     with pytest.raises(ValueError, match=ways):
         log_density(model, (), {"y": DATA}, {"x": X})
+
+
+@pytest.mark.parametrize("name", WITHOUT_VALUE)
+def test_there_is_no_way_round_the_guard(name):
+    """The energy itself as a function, in a bare factor or a law of a site, would be 0 with a gradient."""
+    potential = WITHOUT_VALUE[name]
+    for ask in (potential.energy, jax.grad(potential.energy), lambda x: Energy(potential.energy, (N,)).log_prob(x)):
+        with pytest.raises(ValueError, match=r"(?s)energy: .* is known by its gradient alone.*DeclaredPotential"):
+            ask(X)
 
 
 def test_our_kernels_name_the_site():
