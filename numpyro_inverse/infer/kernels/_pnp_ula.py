@@ -20,6 +20,8 @@ from numpyro_inverse.infer.kernels._ula import ULA
 class _DenoisedULA(ULA):
     """What the two have in common: the field of the denoiser at one site, and the constants that bound the step."""
 
+    _default_box: tuple[float, float]
+
     def __init__(
         self,
         model: Callable,
@@ -28,18 +30,18 @@ class _DenoisedULA(ULA):
         denoiser: Callable,
         sigma: float,
         data_lipschitz: float,
-        residual_lipschitz: float | None,
-        strength: float,
-        box: tuple[float, float],
-        step_size: float | None,
-        init_strategy: Callable,
+        residual_lipschitz: float | None = None,
+        strength: float = 1.0,
+        box: tuple[float, float] | None = None,
+        step_size: float | None = None,
+        init_strategy: Callable = init_to_uniform,
     ):
         if not isinstance(site, str):
             raise TypeError(f"{self._name}: `site` must be the name of a latent site; got {show(site)}.")
         self._site, self._denoiser = site, check_denoiser(self._name, denoiser)
         self._sigma = check_positive_number(self._name, "sigma", sigma)
         self._strength = check_positive_number(self._name, "strength", strength)
-        self._box = _interval(self._name, box)
+        self._box = _interval(self._name, self._default_box if box is None else box)
         data = check_nonnegative_number(self._name, "data_lipschitz", data_lipschitz)
         prior = self._strength * _residual(self._name, denoiser, self._sigma, residual_lipschitz) / self._sigma**2
         self._prepare(data, prior)
@@ -134,7 +136,7 @@ class PnPULA(_DenoisedULA):
             (``operators.operator_norm`` gives the norm), or ``lipschitz_constant`` of the model.
         residual_lipschitz: L; by default what ``denoiser.certificates(sigma)["residual"]`` says.
         strength: :math:`\alpha`.
-        box: the lower and the upper side of C, in the units of the site.
+        box: the lower and the upper side of C, in the units of the site; by default -1 and 2, for images in [0, 1].
         step_size: :math:`\delta`; by default 0.99 of the bound.
         init_strategy: NumPyro's, for the first point.
 
@@ -152,32 +154,7 @@ class PnPULA(_DenoisedULA):
         proposition 3.
     """
 
-    def __init__(
-        self,
-        model: Callable,
-        *,
-        site: str,
-        denoiser: Callable,
-        sigma: float,
-        data_lipschitz: float,
-        residual_lipschitz: float | None = None,
-        strength: float = 1.0,
-        box: tuple[float, float] = (-1.0, 2.0),
-        step_size: float | None = None,
-        init_strategy: Callable = init_to_uniform,
-    ):
-        super().__init__(
-            model,
-            site=site,
-            denoiser=denoiser,
-            sigma=sigma,
-            data_lipschitz=data_lipschitz,
-            residual_lipschitz=residual_lipschitz,
-            strength=strength,
-            box=box,
-            step_size=step_size,
-            init_strategy=init_strategy,
-        )
+    _default_box = (-1.0, 2.0)
 
     @property
     def tail(self) -> float:
@@ -213,7 +190,7 @@ class ProjectedPnPULA(_DenoisedULA):
         data_lipschitz: :math:`L_y`.
         residual_lipschitz: L; by default what ``denoiser.certificates(sigma)["residual"]`` says.
         strength: :math:`\alpha`.
-        box: the sides of C.
+        box: the sides of C; by default 0 and 1.
         step_size: :math:`\delta`; by default 0.99 of the bound.
         init_strategy: NumPyro's, for the first point.
 
@@ -224,32 +201,7 @@ class ProjectedPnPULA(_DenoisedULA):
         Laumont et al., SIAM J. Imaging Sci. 15 (2022) 701-737, algorithm 2.
     """
 
-    def __init__(
-        self,
-        model: Callable,
-        *,
-        site: str,
-        denoiser: Callable,
-        sigma: float,
-        data_lipschitz: float,
-        residual_lipschitz: float | None = None,
-        strength: float = 1.0,
-        box: tuple[float, float] = (0.0, 1.0),
-        step_size: float | None = None,
-        init_strategy: Callable = init_to_uniform,
-    ):
-        super().__init__(
-            model,
-            site=site,
-            denoiser=denoiser,
-            sigma=sigma,
-            data_lipschitz=data_lipschitz,
-            residual_lipschitz=residual_lipschitz,
-            strength=strength,
-            box=box,
-            step_size=step_size,
-            init_strategy=init_strategy,
-        )
+    _default_box = (0.0, 1.0)
 
     def _placed(self, z: PyTree) -> PyTree:
         return z | {self._site: jnp.clip(z[self._site], *self._box)}
