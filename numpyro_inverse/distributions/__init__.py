@@ -7,5 +7,6 @@ from numpyro_inverse.distributions._flow import Flow as Flow
 from numpyro_inverse.distributions._matern import Matern as Matern
 from numpyro_inverse.distributions._pushforward import Pushforward as Pushforward
 from numpyro_inverse.distributions._reparametrized import ReparametrizedDistribution as ReparametrizedDistribution
+from numpyro_inverse.distributions._simulator import Simulator as Simulator
 from numpyro_inverse.distributions._sobolev_sequence import SobolevSequence as SobolevSequence
 from numpyro_inverse.distributions._spectral_field import SpectralField as SpectralField
