@@ -88,7 +88,7 @@ class Simulator(Distribution):
         """f."""
         return eqx.combine(self._arrays, self._rest)
 
-    def sample(self, key: Array | None, sample_shape: tuple[int, ...] = ()) -> Array:
+    def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> Array:
         """One simulation for each element of the batch and each draw, each with a key of its own."""
         batch = self.batch_shape
         flat = [

@@ -22,7 +22,7 @@ class Features(eqx.Module):
         rows: arrays with rows first, as training has them.
     """
 
-    logarithmic: Bool[np.ndarray, " n"] = eqx.field(static=False)
+    logarithmic: Bool[Array, " n"]
     smallest: Float[Array, " n"]
     size: int = eqx.field(static=True)
 

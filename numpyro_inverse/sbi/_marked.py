@@ -30,6 +30,12 @@ def simulator_in(fn: Any) -> Simulator | None:
     return fn if isinstance(fn, Simulator) else None
 
 
+def programs_that_count(trace: Trace) -> list[Any]:
+    """The simulators' programs that count their failures."""
+    found = [simulator_in(site["fn"]) for site in marked_sites(trace).values()]
+    return [simulator.fn for simulator in found if simulator is not None and hasattr(simulator.fn, "failures")]
+
+
 def with_law(fn: Any, law: Callable[[Simulator], Distribution]) -> Any:
     """The same distribution with another law in the simulator's place, under the same plates and masks."""
     if isinstance(fn, Independent):

@@ -80,7 +80,7 @@ class NeuralLikelihood(Distribution):
         flat = jnp.broadcast_to(value, batch + self.event_shape).reshape((prod(batch), *self.event_shape))
         return jax.vmap(self.law.log_prob)(flat, *self._flat_args(batch)).reshape(batch)
 
-    def sample(self, key: Array | None, sample_shape: tuple[int, ...] = ()) -> Array:
+    def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> Array:
         """Draws of the learned law."""
         batch = tuple(sample_shape) + self.batch_shape
         keys = jax.random.split(key, prod(batch))

@@ -49,7 +49,7 @@ class ConditionalLaw(Distribution):
         found = jax.vmap(self.density.log_prob, (0, None))(flat, self.context)
         return found.reshape(value.shape[:-1])
 
-    def sample(self, key: Array | None, sample_shape: tuple[int, ...] = ()) -> Float[Array, "*batch n"]:
+    def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> Float[Array, "*batch n"]:
         """By the module."""
         keys = jax.random.split(key, prod(sample_shape))
         draws = jax.vmap(self.density.sample, (0, None))(keys, self.context)

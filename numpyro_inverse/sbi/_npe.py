@@ -21,6 +21,7 @@ from numpyro_inverse.sbi._arguments import Features
 from numpyro_inverse.sbi._event import Event
 from numpyro_inverse.sbi._marked import checked_model, simulator_in
 from numpyro_inverse.sbi._neural_posterior import ConditionalLaw, DataContext, Latents, NeuralPosterior
+from numpyro_inverse.sbi._region import OTHERS, POINTS, Region
 from numpyro_inverse.sbi._simulate import Simulations, data_names, simulate
 
 FEWEST = 100  # usable simulations
@@ -70,7 +71,9 @@ class NPE:
         self.observed = data_names("NPE", trace, observed)
         self.observation: dict[str, Array] | None = None
         self._events = tuple((name, _event(trace[name])) for name in self.observed)
+        self.simulations: Simulations | None = None
         self._density: Any = None
+        self._region: Region | None = None
 
     # Training.
 
@@ -128,6 +131,7 @@ class NPE:
                 fitted.simulations = new
             else:
                 assert y is not None
+                assert fitted.simulations is not None
                 proposed = fitted._truncated_prior(keys[i, 1], y, num_simulations // rounds, quantile)
                 new = self.simulate(keys[i, 0], num_simulations // rounds, latents=proposed)
                 fitted.simulations = _both(fitted.simulations, new)
@@ -151,6 +155,7 @@ class NPE:
         from numpyro_inverse import nn
 
         simulations, (key_make, key_fit) = self.simulations, jax.random.split(rng_key)
+        assert simulations is not None
         if tuple(simulations.data) != self.observed:
             raise ValueError(
                 f"NPE: `simulations` have the data sites {', '.join(simulations.data)}; those of the model are "
@@ -186,6 +191,7 @@ class NPE:
         settings = nn.TrainingSettings(**{"max_epochs": 200, "patience": 20, **settings})
         self.training = nn.fit_module(module, loss, (z, contexts), key=key_fit, settings=settings, name="NPE.fit")
         self._density = self.training.module
+        self._region = Region(contexts[: OTHERS + POINTS].reshape(len(contexts[: OTHERS + POINTS]), -1))
 
     @property
     def density(self) -> Any:
@@ -280,7 +286,10 @@ class NPE:
                 raise ValueError(f"NPE: `y` of site {name!r} is not finite.")
             if not np.all(event.support(value)):
                 raise ValueError(f"NPE: `y` is outside the support of site {name!r}, {event.support}.")
-        return {name: data[name] for name in self.observed}
+        found = {name: data[name] for name in self.observed}
+        if self._region is not None and not any(isinstance(v, jax.core.Tracer) for v in found.values()):
+            self._region.tell("NPE", "`y`", np.ravel(self._context(found)))
+        return found
 
     def init_strategy(self, rng_key: PRNGKeyArray, y: Any) -> Callable:
         """Where a NumPyro kernel starts, ``NUTS(model, init_strategy=...)``: at a draw of the posterior."""

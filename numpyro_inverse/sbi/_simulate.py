@@ -20,7 +20,7 @@ from numpyro_inverse import _model
 from numpyro_inverse._checks import check_count, check_flag, check_key
 from numpyro_inverse._devices import over_devices
 from numpyro_inverse._model import Trace, data_sites, sample_sites
-from numpyro_inverse.sbi._marked import arguments_of, checked_model, marked_sites, simulator_in
+from numpyro_inverse.sbi._marked import arguments_of, checked_model, marked_sites, programs_that_count, simulator_in
 from numpyro_inverse.sbi._simulation_store import NotKept, Rows, SimulationStore
 
 HERE = "simulate"
@@ -114,7 +114,7 @@ def simulate(
     data = data_names(HERE, trace, observed)
     latents = _checked_latents(trace, data, latents, num)
     program = Program(model, args, kwargs, data)
-    external = [fn for site in marked_sites(trace).values() if hasattr(fn := simulator_in(site["fn"]).fn, "failures")]
+    external = programs_that_count(trace)
     told: Counter[str] = Counter()
 
     def batch_at(first: int) -> Rows:
@@ -329,6 +329,5 @@ def _unpacked(parcel: bytes) -> tuple[Callable, Array, list[Any], bool]:
     with jax.enable_x64(x64):
         program = Program(*parts)
         trace = _model.abstract_trace(program.model, program.args, program.kwargs)
-        fns = [simulator_in(site["fn"]).fn for site in marked_sites(trace).values()]
         key = jax.random.wrap_key_data(jnp.asarray(key_data))
-        return program.compiled(), key, [fn for fn in fns if hasattr(fn, "failures")], x64
+        return program.compiled(), key, programs_that_count(trace), x64

@@ -21,6 +21,7 @@ from numpyro_inverse.distributions import Simulator
 from numpyro_inverse.sbi._arguments import Features
 from numpyro_inverse.sbi._event import Event
 from numpyro_inverse.sbi._marked import checked_model, only_marked, simulator_in
+from numpyro_inverse.sbi._region import OTHERS, POINTS, Region
 from numpyro_inverse.sbi._replace import replace_law
 from numpyro_inverse.sbi._simulate import Simulations, simulate
 
@@ -63,8 +64,11 @@ class SiteEstimator:
             )
         self.original, self.model_args, self.model_kwargs = model, args, kwargs
         self._event = Event(simulator.event_shape, simulator.support)
+        self.simulations: Simulations | None = None
         self._learned: Any = None
-        self._latents = tuple(latent_sites(trace))
+        self._region: Region | None = None
+        self._trained_at: Region | None = None
+        self.latents = tuple(name for name in latent_sites(trace) if name != self.site)
 
     # Subclasses say what is learned, and which law it makes.
 
@@ -111,8 +115,12 @@ class SiteEstimator:
                 f"{name}: {len(values)} usable simulations of {self.site!r} are too few; {FEWEST} at least."
             )
         fitted = copy.copy(self)
-        fitted._learned = fitted._learn(key_learn, Features(args), args, values, **options)
+        features = Features(args)
+        fitted._learned = fitted._learn(key_learn, features, args, values, **options)
         fitted.simulations = simulations
+        seen = [arg[: OTHERS + POINTS] for arg in args]
+        fitted._trained_at = Region(np.asarray(jax.jit(jax.vmap(features))(*seen)))
+        fitted._region = Region(self._event.vectors(values[: OTHERS + POINTS]))
         return fitted
 
     def simulate(self, rng_key: PRNGKeyArray, num: int, **options: Any) -> Simulations:
@@ -131,6 +139,11 @@ class SiteEstimator:
         if self._learned is None:
             raise ValueError(f"{type(self).__name__}: not fitted yet; `.fit(rng_key)` returns what is.")
         return self._learned
+
+    def share_outside(self, features: Float[np.ndarray, "m n"]) -> float:
+        """How many arguments, as the network sees them, are farther from the training set than its own are."""
+        assert self._trained_at is not None
+        return self._trained_at.share_outside(features)
 
     # Inference.
 
@@ -188,7 +201,7 @@ class SiteEstimator:
             progress_bar=False,
         )
         mcmc.run(rng_key, *self.model_args, **self.model_kwargs)
-        draws = {site: v for site, v in mcmc.get_samples(group_by_chain=True).items() if site in self._latents}
+        draws = {site: v for site, v in mcmc.get_samples(group_by_chain=True).items() if site in self.latents}
         _tell_disagreement(name, draws)
         return draws
 
@@ -218,6 +231,9 @@ class SiteEstimator:
                 raise ValueError(f"{name}: `y` of site {self.site!r} is not finite.")
             if not np.all(self._event.support(value)):
                 raise ValueError(f"{name}: `y` is outside the support of site {self.site!r}, {self._event.support}.")
+            if self._region is not None:
+                events = np.asarray(value).reshape((-1, *self._event.shape))
+                self._region.tell(name, f"`y` of site {self.site!r}", self._event.vectors(events))
         return data | {self.site: value}
 
 
