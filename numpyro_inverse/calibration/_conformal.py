@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Float, Int, Key
 
 from numpyro_inverse._checks import check_count, check_fraction, check_key
 
@@ -68,7 +68,7 @@ class Conformal(NamedTuple):
         return np.where(j > 0, low, -np.inf), np.where(j > 0, high, np.inf)
 
     def density_threshold(self, log_probs: Float[Array, " draws"], level: float = 0.9) -> float:
-        """The log density that bounds the corrected region of highest density, of ``log_probs`` of draws for some data."""
+        """The log density above which the corrected region of highest density is, from those of the draws for some data."""
         rows = np.sort(np.asarray(log_probs, float))
         if rows.shape != (self.num_draws,):
             raise ValueError(f"Conformal: `log_probs` must have shape {(self.num_draws,)}; got {rows.shape}.")
@@ -84,8 +84,8 @@ class Conformal(NamedTuple):
             share = np.mean(self.depth(site, 0.9) / nominal)
             parts.append(f"{site} {share:.2f}")
         return (
-            f"Depth of the corrected 90 % sets relative to that of an exact posterior, by site: {', '.join(parts)} (below "
-            "1: the draws are too narrow; above 1: too wide)."
+            f"Depth of the corrected 90 % sets relative to that of an exact posterior, by site: {', '.join(parts)} "
+            "(below 1: the draws are too narrow; above 1: too wide)."
         )
 
 
@@ -118,8 +118,8 @@ def conformalize(
         ValueError: fewer than 20 simulations, arrays of different lengths, draws that lack a site.
 
     References:
-        Vovk, Gammerman & Shafer, Algorithmic Learning in a Random World (2005), proposition 2.3; Patel, McNamara, Loper,
-        Regier & Tewari, arXiv:2305.19435 (posteriors).
+        Vovk, Gammerman & Shafer, Algorithmic Learning in a Random World (2005), proposition 2.3; Patel, McNamara,
+        Loper, Regier & Tewari, arXiv:2305.19435 (posteriors).
     """
     check_key(HERE, "rng_key", rng_key)
     batch_size = check_count(HERE, "batch_size", batch_size)
