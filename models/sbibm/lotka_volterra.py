@@ -65,4 +65,5 @@ def _law(theta):
 
 def _field(z, theta):
     growth, predation, death, reproduction = theta
-    return jnp.stack([growth - predation * jnp.exp(z[1]), reproduction * jnp.exp(z[0]) - death])
+    prey, predators = jnp.exp(jnp.minimum(z, 20.0))  # trial steps that go too far must not overflow
+    return jnp.stack([growth - predation * predators, reproduction * prey - death])

@@ -39,7 +39,7 @@ def simulate(rng_key, theta):
     component = jax.random.randint(key_component, (), 0, COMPONENTS)
     normal = jax.random.normal(key_noise, (DISTRACTORS,))
     spread = jnp.sqrt(DEGREES / jax.random.chisquare(key_spread, DEGREES))
-    mixed = jnp.asarray(roots, normal.dtype)[component] @ normal
+    mixed = (jnp.asarray(roots, normal.dtype) @ normal)[component]  # of all, for a copy of a root a draw is more memory
     distractors = jnp.asarray(locations, normal.dtype)[component] + spread * mixed
     return jnp.concatenate([slcp.simulate(key_data, theta), distractors])[permutation()]
 
