@@ -53,9 +53,10 @@ def reference(name):
 
 @pytest.mark.parametrize("name", [name for name in sbibm.TASKS if name != "two_moons"])
 def test_likelihood_of_simulated_data(name):
-    r"""E[p(x | t') / p(x | t)] = 1 under p(x | t), for t' on both sides of t along each axis, by 0.3 standard deviations.
+    r"""E[p(x | t') / p(x | t)] = 1 under p(x | t), for t' on both sides of t along each axis.
 
-    Those are given the other axes. It is the score's mean and the information identity at once, and needs the values alone.
+    They are 0.3 standard deviations from t, given the other axes. That is the score's mean and the information identity
+    at once, and needs the values alone.
     """
     sampler, densities = compiled(name)
     theta, batch = np.asarray(task(name).true_parameters(2)), len(reference(name))
