@@ -2,7 +2,11 @@
 
 from numpyro_inverse.calibration import exact as exact
 from numpyro_inverse.calibration import functionals as functionals
+from numpyro_inverse.calibration._conformal import Conformal as Conformal
+from numpyro_inverse.calibration._conformal import conformalize as conformalize
 from numpyro_inverse.calibration._report import report as report
+from numpyro_inverse.calibration._surrogate_check import SurrogateCheck as SurrogateCheck
+from numpyro_inverse.calibration._surrogate_check import surrogate_check as surrogate_check
 from numpyro_inverse.calibration.priors import EffectiveDimension as EffectiveDimension
 from numpyro_inverse.calibration.priors import LatentShift as LatentShift
 from numpyro_inverse.calibration.priors import ManifoldDistance as ManifoldDistance

@@ -10,3 +10,4 @@ from numpyro_inverse.distributions._reparametrized import ReparametrizedDistribu
 from numpyro_inverse.distributions._simulator import Simulator as Simulator
 from numpyro_inverse.distributions._sobolev_sequence import SobolevSequence as SobolevSequence
 from numpyro_inverse.distributions._spectral_field import SpectralField as SpectralField
+from numpyro_inverse.distributions._vector_of import VectorOf as VectorOf

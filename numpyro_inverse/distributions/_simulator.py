@@ -30,8 +30,8 @@ class Simulator(Distribution):
     ...     numpyro.sample("counts", Simulator(ricker, log_rate, noise, support=constraints.nonnegative_integer),
     ...                    obs=counts)
 
-    A surrogate learns the law given these arguments, wherever they come from: what the simulator should see of covariates
-    or of other sites is an argument, and what is fixed may be closed over.
+    A surrogate learns the law given these arguments, wherever they come from: what the simulator should see of
+    covariates or of other sites is an argument, and what is fixed may be closed over.
 
     Args:
         fn: f, from a random key and one set of arguments to one array. JAX traces it; a program of another kind goes
@@ -46,7 +46,8 @@ class Simulator(Distribution):
     Raises:
         TypeError: ``fn`` is not callable; an argument that is no array of real numbers; ``support`` is no constraint.
         ValueError: an argument with fewer axes than its ``event_dims``; batch axes that do not broadcast; ``fn`` does
-            not take such arguments, or does not return one array of real numbers; ``support`` for events with more axes.
+            not take such arguments, or does not return one array of real numbers; ``support`` for events with more
+            axes.
     """
 
     arg_constraints: dict = {}  # noqa: RUF012
@@ -87,7 +88,7 @@ class Simulator(Distribution):
         """f."""
         return eqx.combine(self._arrays, self._rest)
 
-    def sample(self, key: Array | None, sample_shape: tuple[int, ...] = ()) -> Array:
+    def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> Array:
         """One simulation for each element of the batch and each draw, each with a key of its own."""
         batch = self.batch_shape
         flat = [
@@ -107,7 +108,8 @@ class Simulator(Distribution):
         raise NotImplementedError(
             "Simulator: a simulator's law can be drawn but not evaluated. Learn it from simulations of the model, and "
             "infer with the model in which the surrogate has its place: `numpyro_inverse.sbi.NLE(model, "
-            "site).fit(key).model` (or `NRE`); or learn the posterior itself: `numpyro_inverse.sbi.NPE(model).fit(key)`."
+            "site).fit(key).model` (or `NRE`); or learn the posterior itself: "
+            "`numpyro_inverse.sbi.NPE(model).fit(key)`."
         )
 
 
@@ -120,7 +122,8 @@ def _event_dims(event_dims: Any, args: tuple[Array, ...]) -> tuple[int, ...]:
     for i, (arg, n) in enumerate(zip(args, each, strict=True)):
         if arg.ndim < n:
             raise ValueError(
-                f"Simulator: `args[{i}]` has shape {arg.shape}, fewer axes than the {n} of one simulation (`event_dims`)."
+                f"Simulator: `args[{i}]` has shape {arg.shape}, fewer axes than the {n} of one simulation "
+                "(`event_dims`)."
             )
     return each
 

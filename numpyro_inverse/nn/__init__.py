@@ -4,10 +4,13 @@ from numpyro_inverse.nn._autoregressive_flow import AutoregressiveFlow
 from numpyro_inverse.nn._context_embedding import ContextEmbedding
 from numpyro_inverse.nn._coupling_flow import CouplingFlow
 from numpyro_inverse.nn._energy_score import energy_score
-from numpyro_inverse.nn._fit_flow import fit_flow, flow_log_prob
+from numpyro_inverse.nn._fit_density import fit_density
+from numpyro_inverse.nn._fit_flow import fit_flow
 from numpyro_inverse.nn._fit_gan import fit_gan
 from numpyro_inverse.nn._fit_module import fit_module
 from numpyro_inverse.nn._fit_vae import fit_vae
+from numpyro_inverse.nn._flow_density import flow_log_prob
+from numpyro_inverse.nn._mixture_autoregressive import MixtureAutoregressive
 from numpyro_inverse.nn._multiscale_flow import MultiscaleFlow
 from numpyro_inverse.nn._persistence import load, load_metadata, save
 from numpyro_inverse.nn._prepare import dequantize
@@ -21,10 +24,12 @@ __all__ = [
     "ContextEmbedding",
     "CouplingFlow",
     "Fit",
+    "MixtureAutoregressive",
     "MultiscaleFlow",
     "TrainingSettings",
     "dequantize",
     "energy_score",
+    "fit_density",
     "fit_flow",
     "fit_gan",
     "fit_module",

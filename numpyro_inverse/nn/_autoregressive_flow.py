@@ -10,10 +10,11 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from numpyro_inverse.nn._bijectors import LARGEST_LOG_SCALE, linear, standardizing
 from numpyro_inverse.nn._context_embedding import ContextEmbedding, as_embedding, features_of
+from numpyro_inverse.nn._flow_density import FlowDensity
 from numpyro_inverse.nn._networks import check_counts
 
 
-class AutoregressiveFlow(eqx.Module):
+class AutoregressiveFlow(FlowDensity):
     r"""Masked autoregressive maps: :math:`z_i = (x_i - m_i(x_{<i})) / s_i(x_{<i})`, in a new order in every layer.
 
     With a context, m and s depend on it as well. The density takes one evaluation per layer; a draw takes as many as

@@ -13,13 +13,14 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from numpyro_inverse.nn._bijectors import affine, import_distrax, linear, spline, standardizing
 from numpyro_inverse.nn._context_embedding import ContextEmbedding, as_embedding, features_of
+from numpyro_inverse.nn._flow_density import FlowDensity
 from numpyro_inverse.nn._networks import ZeroMLP, check_counts
 
 if TYPE_CHECKING:
     import distrax
 
 
-class CouplingFlow(eqx.Module):
+class CouplingFlow(FlowDensity):
     r"""Couplings of halves of a vector with linear maps between them, for up to a few hundred numbers.
 
     Layer l is :math:`f_l = A_l \circ c_l`, where :math:`A_l z = L_l U_l z + b_l` mixes all numbers, and :math:`c_l`

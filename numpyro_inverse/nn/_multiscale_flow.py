@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from numpyro.distributions import constraints
 
 from numpyro_inverse.nn._bijectors import affine, import_distrax
+from numpyro_inverse.nn._flow_density import FlowDensity
 from numpyro_inverse.nn._networks import ZeroConvNet, ZeroMLP, check_counts
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ BINS = 8  # of the splines
 EDGE = 1e-6  # distance of a uniform variable from 0 and 1 at least: what single precision still resolves
 
 
-class MultiscaleFlow(eqx.Module):
+class MultiscaleFlow(FlowDensity):
     r"""An invertible map from white noise to images with values in [0, 1].
 
     In the direction from image to noise:

@@ -1,0 +1,87 @@
+"""A learned law against its simulator, where the posterior went."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float, Key
+
+from numpyro_inverse._checks import check_count, check_instance, check_key
+from numpyro_inverse.calibration.two_sample import SignificanceTest, c2st
+from numpyro_inverse.sbi import NLE
+
+HERE = "surrogate_check"
+
+
+class SurrogateCheck(NamedTuple):
+    """Whether a surrogate's posterior may be trusted.
+
+    Attributes:
+        test: the surrogate's draws against the simulator's, at arguments from the posterior.
+        outside: share of those arguments farther from the training set than all but 1 in 1000 of its own.
+    """
+
+    test: SignificanceTest
+    outside: float
+
+    def verdict(self, level: float = 0.05) -> str:
+        """One sentence."""
+        where = f"{self.outside:.1%} of the posterior's arguments are outside of what the surrogate was trained on"
+        return f"Surrogate against simulator at the posterior: {self.test.verdict(level)} {where}."
+
+
+def surrogate_check(
+    estimator: NLE,
+    draws: Mapping[str, Float[Array, "draws *site"]],
+    rng_key: Key[Array, ""],
+    *,
+    num: int = 500,
+    num_permutations: int = 499,
+) -> SurrogateCheck:
+    r"""Does :math:`q(x \mid \theta)` equal :math:`p(x \mid \theta)` where the posterior is?
+
+    A surrogate that is right on average over the prior may be wrong in the small region that data select, and its
+    posterior with it. The simulator runs at ``num`` posterior draws, the surrogate is drawn at ``num`` others, and a
+    classifier two-sample test compares the pairs of arguments and values.
+
+    Args:
+        estimator: a fitted :class:`~numpyro_inverse.sbi.NLE`.
+        draws: of the posterior of its ``model``, by latent site, draws first (``mcmc.get_samples()``).
+        rng_key: a JAX random key.
+        num: draws of either.
+        num_permutations: of the test.
+
+    Raises:
+        TypeError: ``estimator`` is no ``NLE``.
+        ValueError: fewer than 2 ``num`` draws, or a latent without any.
+    """
+    check_key(HERE, "rng_key", rng_key)
+    check_instance(HERE, "estimator", estimator, NLE, "a fitted sbi.NLE")
+    num = check_count(HERE, "num", num)
+    length = min(len(v) for v in draws.values())
+    if length < 2 * num:
+        raise ValueError(
+            f"{HERE}: {length} draws; {2 * num} are needed, half for the simulator and half for the surrogate."
+        )
+    key_choose, key_simulate, key_surrogate, key_test = jax.random.split(rng_key, 4)
+    chosen = np.asarray(jax.random.choice(key_choose, length, (2 * num,), replace=False))
+    latents = {name: np.asarray(v)[chosen] for name, v in draws.items()}
+    missing = [name for name in estimator.latents if name not in latents]
+    if missing:
+        raise ValueError(f"{HERE}: `draws` have no site {missing[0]!r}, only {', '.join(latents)}.")
+    latents = {name: latents[name] for name in estimator.latents}
+    simulations = estimator.simulate(key_simulate, 2 * num, latents=latents, progress_bar=False)
+    args, values = simulations.pairs(estimator.site)
+    half = len(values) // 2
+    law = estimator.learned
+    keys = jax.random.split(key_surrogate, len(values) - half)
+    surrogate = jax.jit(jax.vmap(law.sample))(keys, *(arg[half:] for arg in args))
+    features = np.asarray(jax.jit(jax.vmap(law.features))(*args))
+    z = np.concatenate([law.event.vectors(values[:half]), law.event.vectors(np.asarray(surrogate))])
+    rows = np.concatenate([features, z], axis=1)
+    rows = rows[:, rows.std(axis=0) > 0]
+    test = c2st(rows[:half], rows[half:], key_test, num_permutations=num_permutations)
+    return SurrogateCheck(test, estimator.share_outside(features))

@@ -1,0 +1,255 @@
+"""What learning a law and learning a ratio share: a marked site, simulations, a model with the surrogate in place."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any, Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PRNGKeyArray
+from numpyro import handlers
+from numpyro.distributions import Distribution
+from numpyro.infer import MCMC
+
+from numpyro_inverse._checks import check_count, check_instance, check_key
+from numpyro_inverse._model import latent_sites
+from numpyro_inverse.distributions import Simulator
+from numpyro_inverse.sbi._arguments import Features
+from numpyro_inverse.sbi._event import Event
+from numpyro_inverse.sbi._marked import checked_model, only_marked, simulator_in
+from numpyro_inverse.sbi._region import OTHERS, POINTS, Region
+from numpyro_inverse.sbi._replace import replace_law
+from numpyro_inverse.sbi._simulate import Simulations, simulate
+
+FEWEST = 100  # usable simulations
+RHAT = 1.05  # of the particle populations, above which they are said to disagree
+
+
+class SiteEstimator:
+    """A surrogate for one simulator of a model; see its subclasses.
+
+    Args:
+        model: a NumPyro model in which one site's law is a :class:`~numpyro_inverse.distributions.Simulator`.
+        site: its name; needed where there are several. The surrogate of one gives a model in which the next is learned.
+        model_args: the model's arguments, without the site's data.
+        model_kwargs: its keyword arguments, likewise.
+
+    Raises:
+        TypeError: ``model`` is not callable, ``model_args`` no tuple, ``model_kwargs`` no dictionary.
+        ValueError: no simulator, or several and no ``site``; ``site`` is none; a simulator without arguments; a
+            discrete latent, a ``numpyro.factor``, a subsampling plate: named.
+    """
+
+    def __init__(
+        self,
+        model: Callable,
+        site: str | None = None,
+        *,
+        model_args: tuple = (),
+        model_kwargs: Mapping[str, Any] | None = None,
+    ):
+        name = type(self).__name__
+        trace, args, kwargs = checked_model(name, model, model_args, model_kwargs)
+        self.site = only_marked(name, trace, site)
+        simulator = simulator_in(trace[self.site]["fn"])
+        assert simulator is not None
+        if not simulator.args:
+            raise ValueError(
+                f"{name}: the simulator of site {self.site!r} has no arguments, so its law depends on no latent; give "
+                "what it depends on: `Simulator(fn, theta)`."
+            )
+        self.original, self.model_args, self.model_kwargs = model, args, kwargs
+        self._event = Event(simulator.event_shape, simulator.support)
+        self.simulations: Simulations | None = None
+        self._learned: Any = None
+        self._region: Region | None = None
+        self._trained_at: Region | None = None
+        self.latents = tuple(name for name in latent_sites(trace) if name != self.site)
+
+    # Subclasses say what is learned, and which law it makes.
+
+    def _learn(
+        self, rng_key: Array, features: Features, args: tuple[np.ndarray, ...], values: np.ndarray, **options: Any
+    ) -> Any:
+        raise NotImplementedError
+
+    def _law(self, simulator: Simulator) -> Distribution:
+        raise NotImplementedError
+
+    # Training.
+
+    def fit(
+        self,
+        rng_key: PRNGKeyArray,
+        *,
+        num_simulations: int = 10_000,
+        simulations: Simulations | None = None,
+        **options: Any,
+    ) -> Self:
+        """Simulates and learns.
+
+        Args:
+            rng_key: a JAX random key.
+            num_simulations: rows that are drawn from the model's prior.
+            simulations: those that there are, of :func:`simulate`, instead. Latents may come from any proposal.
+            **options: of the subclass.
+
+        Returns:
+            A fitted copy.
+        """
+        name = type(self).__name__
+        check_key(name, "rng_key", rng_key)
+        key_simulate, key_learn = jax.random.split(rng_key)
+        if simulations is None:
+            simulations = self.simulate(key_simulate, num_simulations)
+        check_instance(name, "simulations", simulations, Simulations, "what `sbi.simulate` returns")
+        if self.site not in simulations.arguments:
+            raise ValueError(f"{name}: `simulations` have no site {self.site!r}; they are of another model.")
+        args, values = simulations.pairs(self.site)
+        if len(values) < FEWEST:
+            raise ValueError(
+                f"{name}: {len(values)} usable simulations of {self.site!r} are too few; {FEWEST} at least."
+            )
+        fitted = copy.copy(self)
+        features = Features(args)
+        fitted._learned = fitted._learn(key_learn, features, args, values, **options)
+        fitted.simulations = simulations
+        seen = [arg[: OTHERS + POINTS] for arg in args]
+        fitted._trained_at = Region(np.asarray(jax.jit(jax.vmap(features))(*seen)))
+        fitted._region = Region(self._event.vectors(values[: OTHERS + POINTS]))
+        return fitted
+
+    def simulate(self, rng_key: PRNGKeyArray, num: int, **options: Any) -> Simulations:
+        """Simulations of the model, as :func:`simulate` makes them."""
+        return simulate(
+            self.original, rng_key, num, model_args=self.model_args, model_kwargs=self.model_kwargs, **options
+        )
+
+    @property
+    def learned(self) -> Any:
+        """What was learned.
+
+        Raises:
+            ValueError: nothing yet.
+        """
+        if self._learned is None:
+            raise ValueError(f"{type(self).__name__}: not fitted yet; `.fit(rng_key)` returns what is.")
+        return self._learned
+
+    def share_outside(self, features: Float[np.ndarray, "m n"]) -> float:
+        """How many arguments, as the network sees them, are farther from the training set than its own are."""
+        assert self._trained_at is not None
+        return self._trained_at.share_outside(features)
+
+    # Inference.
+
+    @property
+    def model(self) -> Callable:
+        """The model with the surrogate as the law of the site: same sites, plates, priors and arguments."""
+        _ = self.learned
+        return replace_law(self.original, site=self.site, law=self._law)
+
+    def sample(
+        self,
+        rng_key: PRNGKeyArray,
+        y: Any,
+        *,
+        num_samples: int = 1000,
+        num_chains: int = 4,
+        num_particles: int = 512,
+        num_temperatures: int = 200,
+        **options: Any,
+    ) -> dict[str, Float[Array, "chains samples *site"]]:
+        """Draws of the posterior given data, by tempered SMC, which finds separate modes where a chain stays in one.
+
+        For posteriors with one mode, ``MCMC(NUTS(estimator.model), ...)`` costs less. ``to_arviz`` takes the draws.
+
+        Args:
+            rng_key: a JAX random key.
+            y: data of the site, or by site name.
+            num_samples: draws of each population.
+            num_chains: populations, each from the prior; where their means disagree a warning says so.
+            num_particles: in each.
+            num_temperatures: at most.
+            **options: of :class:`~numpyro_inverse.infer.BlackJAX` for ``blackjax.adaptive_tempered_smc``.
+
+        Raises:
+            ValueError: not fitted; data of another shape, not finite or outside the declared support.
+        """
+        import blackjax
+
+        from numpyro_inverse.infer import BlackJAX
+
+        name = type(self).__name__
+        check_key(name, "rng_key", rng_key)
+        kernel = BlackJAX(
+            handlers.condition(self.model, self.checked_data(y)),
+            algorithm=blackjax.adaptive_tempered_smc,
+            num_particles=check_count(name, "num_particles", num_particles),
+            **options,
+        )
+        mcmc = MCMC(
+            kernel,
+            num_warmup=check_count(name, "num_temperatures", num_temperatures),
+            num_samples=check_count(name, "num_samples", num_samples),
+            num_chains=check_count(name, "num_chains", num_chains),
+            chain_method="vectorized",
+            progress_bar=False,
+        )
+        mcmc.run(rng_key, *self.model_args, **self.model_kwargs)
+        draws = {site: v for site, v in mcmc.get_samples(group_by_chain=True).items() if site in self.latents}
+        _tell_disagreement(name, draws)
+        return draws
+
+    def __call__(self, rng_key: PRNGKeyArray, y: Any) -> dict[str, Array]:
+        """Draws of one population: an ``inference`` of :mod:`numpyro_inverse.calibration`."""
+        return {site: v[0] for site, v in self.sample(rng_key, y, num_samples=256, num_chains=1).items()}
+
+    def checked_data(self, y: Any) -> dict[str, Array]:
+        """Data by site.
+
+        Raises:
+            ValueError: a shape that is not the site's; numbers that are not finite or outside the declared support.
+        """
+        name = type(self).__name__
+        data = dict(y) if isinstance(y, Mapping) else {self.site: y}
+        if self.site not in data:
+            raise ValueError(f"{name}: `y` has no data of site {self.site!r}, only of {', '.join(data) or 'none'}.")
+        value = jnp.asarray(data[self.site])
+        ndim = len(self._event.shape)
+        if value.shape[value.ndim - ndim :] != self._event.shape or value.ndim < ndim:
+            raise ValueError(
+                f"{name}: `y` must end in shape {self._event.shape}, one simulation of site {self.site!r}; got "
+                f"{value.shape}."
+            )
+        if not isinstance(value, jax.core.Tracer):
+            if not np.all(np.isfinite(value)):
+                raise ValueError(f"{name}: `y` of site {self.site!r} is not finite.")
+            if not np.all(self._event.support(value)):
+                raise ValueError(f"{name}: `y` is outside the support of site {self.site!r}, {self._event.support}.")
+            if self._region is not None:
+                events = np.asarray(value).reshape((-1, *self._event.shape))
+                self._region.tell(name, f"`y` of site {self.site!r}", self._event.vectors(events))
+        return data | {self.site: value}
+
+
+def _tell_disagreement(name: str, draws: dict[str, Array]) -> None:
+    """Warn where populations have different means."""
+    if isinstance(next(iter(draws.values())), jax.core.Tracer):
+        return
+    from numpyro.diagnostics import split_gelman_rubin
+
+    for site, value in draws.items():
+        if value.shape[0] > 1:
+            with np.errstate(all="ignore"):
+                worst = float(np.nanmax(split_gelman_rubin(np.asarray(value))))
+            if worst > RHAT:
+                warnings.warn(
+                    f"{name}: the populations of site {site!r} disagree (R-hat {worst:.2f}): take more particles "
+                    "(`num_particles`), or more moves at each temperature (`num_mcmc_steps`).",
+                    stacklevel=3,
+                )
