@@ -72,7 +72,7 @@ def true_parameters(k=1):
 @cache
 def design():
     """X, (100, 10), float64."""
-    stimulus = np.random.RandomState(42).randn(BINS)
+    stimulus = np.random.RandomState(42).randn(BINS)  # the benchmark's own numbers
     columns = [np.concatenate([np.zeros(delay), stimulus[: BINS - delay]]) for delay in range(FILTER)]
     return np.stack([np.ones(BINS), *columns], axis=1)
 

@@ -32,7 +32,7 @@ def model(x=None):
 
 def simulate(rng_key, theta):
     """Data at one parameter."""
-    first, second, shared, determinant = _covariance(theta)
+    first, _, shared, determinant = _covariance(theta)
     noise = jax.random.normal(rng_key, (POINTS, 2))
     horizontal = jnp.sqrt(first) * noise[:, 0]
     vertical = (shared * noise[:, 0] + jnp.sqrt(determinant) * noise[:, 1]) / jnp.sqrt(first)

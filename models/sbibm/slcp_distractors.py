@@ -67,7 +67,7 @@ def positions():
 @cache
 def noise():
     """Centers, (20, 92), and lower triangular roots, (20, 92, 92), of the t laws, float64."""
-    random = np.random.RandomState(42)
+    random = np.random.RandomState(42)  # the benchmark's own numbers
     locations = np.stack([15 * random.normal(size=DISTRACTORS) for _ in range(COMPONENTS)])
     roots = []
     for _ in range(COMPONENTS):
