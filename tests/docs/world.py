@@ -15,6 +15,7 @@ from numpyro.infer import MCMC, NUTS, Predictive
 
 import numpyro_inverse as ni
 from numpyro_inverse import factors, nn
+from numpyro_inverse.distributions import Simulator
 from numpyro_inverse import operators as op
 
 MODULES = {
@@ -115,6 +116,21 @@ def vae():
 def decoder():
     weights = jnp.asarray(RNG.normal(size=(SIDE, SIDE, 8)))
     return lambda z: jnp.tanh(weights @ z)
+
+
+def simulator_model():
+    """A likelihood that one can only simulate from."""
+
+    def simulator_model(x=None):
+        theta = numpyro.sample("theta", dist.Normal(0.0, 1.0))
+        noisy = Simulator(lambda key, theta: theta + 0.5 * jax.random.normal(key, (2,)), theta)
+        numpyro.sample("x", noisy, obs=x)
+
+    return simulator_model
+
+
+def observed():
+    return jnp.array([0.3, -0.2])
 
 
 def latent():
