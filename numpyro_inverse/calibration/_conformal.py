@@ -68,7 +68,7 @@ class Conformal(NamedTuple):
         return np.where(j > 0, low, -np.inf), np.where(j > 0, high, np.inf)
 
     def density_threshold(self, log_probs: Float[Array, " draws"], level: float = 0.9) -> float:
-        """The log density above which the corrected region of highest density is, from those of the draws for some data."""
+        """Where the corrected region of highest density begins, from the log densities of the draws for some data."""
         rows = np.sort(np.asarray(log_probs, float))
         if rows.shape != (self.num_draws,):
             raise ValueError(f"Conformal: `log_probs` must have shape {(self.num_draws,)}; got {rows.shape}.")

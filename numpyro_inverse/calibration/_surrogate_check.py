@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
@@ -76,12 +77,12 @@ def surrogate_check(
     simulations = estimator.simulate(key_simulate, 2 * num, latents=latents, progress_bar=False)
     args, values = simulations.pairs(estimator.site)
     half = len(values) // 2
-    law = estimator.learned
+    law, _, trained_at = estimator.learned
     keys = jax.random.split(key_surrogate, len(values) - half)
     surrogate = jax.jit(jax.vmap(law.sample))(keys, *(arg[half:] for arg in args))
     features = np.asarray(jax.jit(jax.vmap(law.features))(*args))
     z = np.concatenate([law.event.vectors(values[:half]), law.event.vectors(np.asarray(surrogate))])
     rows = np.concatenate([features, z], axis=1)
     rows = rows[:, rows.std(axis=0) > 0]
-    test = c2st(rows[:half], rows[half:], key_test, num_permutations=num_permutations)
-    return SurrogateCheck(test, estimator.share_outside(features))
+    test = c2st(jnp.asarray(rows[:half]), jnp.asarray(rows[half:]), key_test, num_permutations=num_permutations)
+    return SurrogateCheck(test, trained_at.share_outside(features))

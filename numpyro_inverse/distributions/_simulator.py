@@ -75,7 +75,8 @@ class Simulator(Distribution):
             raise ValueError(
                 f"Simulator: `support` is for events of {support.event_dim} axes or more; `fn` returns shape {event}."
             )
-        self._support = constraints.independent(support, len(event) - support.event_dim)
+        axes = len(event) - support.event_dim
+        self._support = constraints.independent(support, axes) if axes else support
         super().__init__(batch, event, validate_args=validate_args)
 
     @constraints.dependent_property(is_discrete=False)

@@ -48,6 +48,9 @@ class VectorOf(constraints.Constraint):
             return jnp.zeros(np.shape(x)[:-1], bool)
         return jnp.all(jnp.stack([jnp.asarray(p(x[..., i])) for i, p in enumerate(self.parts)], axis=-1), axis=-1)
 
+    def __repr__(self) -> str:
+        return f"VectorOf({', '.join(map(repr, self.parts))})"
+
     def feasible_like(self, prototype: Array) -> Array:
         """A vector within, of the prototype's shape."""
         numbers = [part.feasible_like(prototype[..., i]) for i, part in enumerate(self.parts)]

@@ -1,8 +1,10 @@
-"""What a simulator is given, as one vector that a network sees."""
+"""What a network sees of arguments or data: one vector."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
+from typing import Self
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -18,21 +20,32 @@ class Features(eqx.Module):
     A network is a smooth function of these, and so of the arguments. Below the smallest number that training saw a
     logarithm is continued by its tangent, so that what is zero or negative gives no NaN.
 
-    Args:
-        rows: arrays with rows first, as training has them.
+    Attributes:
+        logarithmic: which numbers are seen so.
+        smallest: of each; 1 for the others.
     """
 
     logarithmic: Bool[Array, " n"]
     smallest: Float[Array, " n"]
-    size: int = eqx.field(static=True)
 
-    def __init__(self, rows: Sequence[np.ndarray]):
+    @classmethod
+    def of(cls, rows: Sequence[np.ndarray]) -> Self:
+        """Features of arrays such as these, rows first."""
         flat = np.concatenate([np.asarray(row, float).reshape(len(row), -1) for row in rows], axis=1)
         low, high = flat.min(axis=0), flat.max(axis=0)
-        wide = (low > 0) & (high > WIDE * np.where(low > 0, low, 1))
-        self.logarithmic = jnp.asarray(wide)
-        self.smallest = jnp.asarray(np.where(wide, low, 1.0), jnp.result_type(float))
-        self.size = flat.shape[1]
+        wide = (low > 0) & (high > WIDE * low)
+        return cls(jnp.asarray(wide), jnp.asarray(np.where(wide, low, 1.0), jnp.result_type(float)))
+
+    @classmethod
+    def empty(cls, shapes: Sequence[tuple[int, ...]]) -> Self:
+        """Features of arrays of these shapes, all as they are."""
+        size = sum(map(prod, shapes))
+        return cls(jnp.zeros(size, bool), jnp.ones(size))
+
+    @property
+    def size(self) -> int:
+        """Numbers in the vector."""
+        return len(self.smallest)
 
     def __call__(self, *args: Array) -> Float[Array, " n"]:
         """Of one set of arguments."""

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
-import jax
-import jax.numpy as jnp
+import equinox as eqx
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, PRNGKeyArray
 
 from numpyro_inverse._checks import check_callable
 from numpyro_inverse.distributions import Simulator
 from numpyro_inverse.sbi._arguments import Features
 from numpyro_inverse.sbi._neural_likelihood import LearnedLaw, NeuralLikelihood
+from numpyro_inverse.sbi._simulate import Simulations
 from numpyro_inverse.sbi._site_estimator import SiteEstimator
+
+TRAINING = {"max_epochs": 200, "patience": 20}
 
 
 class NLE(SiteEstimator):
@@ -30,44 +32,77 @@ class NLE(SiteEstimator):
     >>> mcmc = MCMC(NUTS(nle.model), num_warmup=100, num_samples=100, progress_bar=False)
     >>> mcmc.run(jax.random.key(1), x=observed)
 
-    The proposal :math:`\tilde p` need not be the prior, but where it has no mass nothing is learned: look at
-    :func:`~numpyro_inverse.sbi.check_observation`.
+    The proposal :math:`\tilde p` need not be the prior, but where it has no mass nothing is learned:
+    :func:`~numpyro_inverse.calibration.surrogate_check` looks where the posterior went.
+
+    Args:
+        model: a NumPyro model in which one site's law is a :class:`~numpyro_inverse.distributions.Simulator`.
+        site: its name; needed where there are several. The surrogate of one gives a model in which the next is learned.
+        model_args: the model's arguments, without the site's data.
+        model_kwargs: its keyword arguments, likewise.
+
+    Raises:
+        TypeError: ``model`` is not callable, ``model_args`` no tuple, ``model_kwargs`` no dictionary.
+        ValueError: no simulator, or several and no ``site``; ``site`` is none; a simulator without arguments; a
+            discrete latent, a ``numpyro.factor``, a subsampling plate: named.
 
     References:
         Papamakarios, Sterratt & Murray, AISTATS 2019, equation 5; Boelts, Lueckmann, Gao & Macke, eLife 11 (2022)
         e77220, for laws of numbers and counts together.
     """
 
-    def _learn(
+    def fit(
         self,
-        rng_key: Array,
-        features: Features,
-        args: tuple[np.ndarray, ...],
-        values: np.ndarray,
+        rng_key: PRNGKeyArray,
+        *,
+        num_simulations: int = 10_000,
+        simulations: Simulations | None = None,
         density: Callable[..., Any] | None = None,
         **settings: Any,
+    ) -> Self:
+        """Simulates and learns.
+
+        Args:
+            rng_key: a JAX random key.
+            num_simulations: rows that are drawn from the model's prior.
+            simulations: those that there are, of :func:`simulate`, instead. Latents may come from any proposal.
+            density: from ``(size, *, context, data, key)``, and ``kinds`` where there are integers, to a conditional
+                density, such as ``functools.partial(nn.CouplingFlow, layers=8)``. Default:
+                ``nn.MixtureAutoregressive``.
+            **settings: of :class:`~numpyro_inverse.nn.TrainingSettings`.
+
+        Returns:
+            A fitted copy.
+
+        Raises:
+            TypeError, ValueError: arguments that make no sense; simulations of another model; fewer than 100 that are
+                usable; what training raises.
+        """
+        return self._fitted(rng_key, num_simulations, simulations, {"density": density}, settings)
+
+    def _start(
+        self, features: Features, pairs: tuple[np.ndarray, np.ndarray] | None, key: Array, options: dict
     ) -> LearnedLaw:
         from numpyro_inverse import nn
 
-        key_make, key_fit = jax.random.split(rng_key)
-        contexts = np.asarray(jax.jit(jax.vmap(features))(*args))
-        z = self._event.vectors(values)
-        embedding = nn.ContextEmbedding((features.size,), data=contexts)
-        kinds = {"kinds": self._event.kinds} if self._event.has_integers else {}
+        density = options.get("density")
+        kinds: dict[str, Any] = {"kinds": self._event.kinds} if self._event.has_integers else {}
+        rows, contexts = (None, None) if pairs is None else pairs
+        seen = nn.ContextEmbedding((features.size,), data=contexts)
         if density is None:
-            module = nn.MixtureAutoregressive(
-                self._event.size, context=embedding, data=(z, contexts), key=key_make, **kinds
-            )
+            law = nn.MixtureAutoregressive(self._event.size, context=seen, data=pairs, key=key, **kinds)
         else:
-            check_callable("NLE", "density", density)
-            module = density(self._event.size, context=embedding, data=z, key=key_make, **kinds)
+            check_callable("NLE", "density", density, "a function of size, context, data and key")
+            law = density(self._event.size, context=seen, data=rows, key=key, **kinds)
+        return LearnedLaw(law, features, self._event)
 
-        def loss(module: Any, batch: tuple[Array, Array], key: Array) -> Float[Array, ""]:
-            return -jnp.mean(jax.vmap(module.log_prob)(*batch))
+    def _train(
+        self, surrogate: LearnedLaw, pairs: tuple[np.ndarray, np.ndarray], key: Array, settings: dict
+    ) -> LearnedLaw:
+        from numpyro_inverse import nn
 
-        settings = nn.TrainingSettings(**{"max_epochs": 200, "patience": 20, **settings})
-        self.training = nn.fit_module(module, loss, (z, contexts), key=key_fit, settings=settings, name="NLE.fit")
-        return LearnedLaw(self.training.module, features, self._event)
+        self.training = nn.fit_density(surrogate.density, pairs, key=key, **TRAINING | settings)
+        return eqx.tree_at(lambda law: law.density, surrogate, self.training.module)
 
     def _law(self, simulator: Simulator) -> NeuralLikelihood:
-        return NeuralLikelihood(self.learned, simulator)
+        return NeuralLikelihood(self.learned.surrogate, simulator)

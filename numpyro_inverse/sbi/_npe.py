@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Self
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,19 +18,35 @@ from numpyro.distributions import Delta, biject_to
 from numpyro.infer import init_to_value
 
 from numpyro_inverse._checks import check_callable, check_count, check_fraction, check_instance, check_key
-from numpyro_inverse._model import abstract_trace, data_sites, log_probs, sample_sites, trace_at
+from numpyro_inverse._model import Trace, abstract_trace, data_sites, log_probs, sample_sites, trace_at
 from numpyro_inverse.sbi._arguments import Features
 from numpyro_inverse.sbi._event import Event
+from numpyro_inverse.sbi._files import read_metadata, read_module, write_module
 from numpyro_inverse.sbi._marked import checked_model, simulator_in
 from numpyro_inverse.sbi._neural_posterior import ConditionalLaw, DataContext, Latents, NeuralPosterior
-from numpyro_inverse.sbi._region import OTHERS, POINTS, Region
+from numpyro_inverse.sbi._region import Region
 from numpyro_inverse.sbi._simulate import Simulations, data_names, simulate
 
 FEWEST = 100  # usable simulations
+TRAINING = {"max_epochs": 200, "patience": 20}
 CALIBRATION_DRAWS = 256
 HPR_DRAWS = 10_000  # of a posterior, for the threshold of its highest density region
 OVERSAMPLED = 10_000  # draws from the prior at a time
 LARGEST_SHARE = 10_000  # draws from the prior for one that is accepted, beyond which truncation is given up
+
+
+class Learned(NamedTuple):
+    """What an estimator knows once it is fitted.
+
+    Attributes:
+        density: of unconstrained latents given a context.
+        context: what it sees of data.
+        region: of the simulated data, as it sees them.
+    """
+
+    density: Any
+    context: DataContext
+    region: Region
 
 
 class NPE:
@@ -72,8 +90,8 @@ class NPE:
         self.observation: dict[str, Array] | None = None
         self._events = tuple((name, _event(trace[name])) for name in self.observed)
         self.simulations: Simulations | None = None
-        self._density: Any = None
-        self._region: Region | None = None
+        self.latents = Latents(model, args, kwargs, _latent_shapes(trace, self.observed))
+        self._learned: Learned | None = None
 
     # Training.
 
@@ -136,7 +154,7 @@ class NPE:
                 new = self.simulate(keys[i, 0], num_simulations // rounds, latents=proposed)
                 fitted.simulations = _both(fitted.simulations, new)
                 fitted.observation = y
-            fitted._learn(keys[i, 2], density, embedding, settings)
+            fitted._learn(keys[i, 2], {"density": density, "embedding": embedding}, settings)
         return fitted
 
     def simulate(self, rng_key: PRNGKeyArray, num: int, **options: Any) -> Simulations:
@@ -151,10 +169,10 @@ class NPE:
             **options,
         )
 
-    def _learn(self, rng_key: Array, density: Any, embedding: Any, settings: dict[str, Any]) -> None:
+    def _learn(self, rng_key: Array, options: dict[str, Any], settings: dict[str, Any]) -> None:
         from numpyro_inverse import nn
 
-        simulations, (key_make, key_fit) = self.simulations, jax.random.split(rng_key)
+        simulations, (key_start, key_train) = self.simulations, jax.random.split(rng_key)
         assert simulations is not None
         if tuple(simulations.data) != self.observed:
             raise ValueError(
@@ -164,45 +182,87 @@ class NPE:
         good = simulations.rows()
         if good.sum() < FEWEST:
             raise ValueError(f"NPE: {good.sum()} usable simulations are too few; {FEWEST} at least.")
-        shapes = tuple((name, v.shape[1:]) for name, v in simulations.unconstrained.items())
-        self.latents = Latents(self.original, self.model_args, self.model_kwargs, shapes)
         z = np.concatenate([v[good].reshape(good.sum(), -1) for v in simulations.unconstrained.values()], axis=1)
         data = {name: v[good] for name, v in simulations.data.items()}
-        if embedding is None:
-            rows = [event.vectors(data[name]) for name, event in self._events]
-            self._context = DataContext(self._events, Features(rows))
-        elif len(self._events) > 1:
-            raise ValueError(f"NPE: `embedding` takes the data of one site; the model has {', '.join(self.observed)}.")
-        else:
+        rows = [event.vectors(data[name]) for name, event in self._events]
+        context = DataContext(self._events, Features.of(rows) if options.get("embedding") is None else None)
+        contexts = np.asarray(jax.jit(jax.vmap(context))(data))
+        start = self._start(contexts.shape[1:], (z, contexts), key_start, options)
+        self.training = nn.fit_density(start, (z, contexts), key=key_train, **TRAINING | settings)
+        self._learned = Learned(self.training.module, context, Region.of(contexts.reshape(len(contexts), -1)))
+
+    def _start(
+        self, shape: tuple[int, ...], pairs: tuple[np.ndarray, np.ndarray] | None, key: Array, options: dict[str, Any]
+    ) -> Any:
+        """The density before training, from pairs of latents and contexts, or from none."""
+        from numpyro_inverse import nn
+
+        density, embedding = options.get("density"), options.get("embedding")
+        rows, contexts = (None, None) if pairs is None else pairs
+        if embedding is not None:
             check_callable("NPE", "embedding", embedding, "a network from an array to a vector")
-            self._context = DataContext(self._events, None)
-        contexts = np.asarray(jax.jit(jax.vmap(self._context))(data))
-        seen = nn.ContextEmbedding(contexts.shape[1:], embedding, data=contexts)
+            if len(self._events) > 1:
+                raise ValueError(
+                    f"NPE: `embedding` takes the data of one site; the model has {', '.join(self.observed)}."
+                )
+        seen = nn.ContextEmbedding(shape, embedding, data=contexts)
         if density is None:
-            start = z if embedding is not None else (z, contexts)
-            module = nn.MixtureAutoregressive(self.latents.size, context=seen, data=start, key=key_make)
-        else:
-            check_callable("NPE", "density", density, "a function of size, context, data and key")
-            module = density(self.latents.size, context=seen, data=z, key=key_make)
-
-        def loss(module: Any, batch: tuple[Array, Array], key: Array) -> Float[Array, ""]:
-            return -jnp.mean(jax.vmap(module.log_prob)(*batch))
-
-        settings = nn.TrainingSettings(**{"max_epochs": 200, "patience": 20, **settings})
-        self.training = nn.fit_module(module, loss, (z, contexts), key=key_fit, settings=settings, name="NPE.fit")
-        self._density = self.training.module
-        self._region = Region(contexts[: OTHERS + POINTS].reshape(len(contexts[: OTHERS + POINTS]), -1))
+            return nn.MixtureAutoregressive(self.latents.size, context=seen, data=pairs, key=key)
+        check_callable("NPE", "density", density, "a function of size, context, data and key")
+        return density(self.latents.size, context=seen, data=rows, key=key)
 
     @property
-    def density(self) -> Any:
-        """The conditional density of unconstrained latents given what it sees of the data.
+    def learned(self) -> Learned:
+        """What was learned.
 
         Raises:
-            ValueError: not fitted yet.
+            ValueError: nothing yet.
         """
-        if self._density is None:
+        if self._learned is None:
             raise ValueError("NPE: not fitted yet; `.fit(rng_key)` returns what is.")
-        return self._density
+        return self._learned
+
+    # Files.
+
+    def _schema(self) -> dict[str, Any]:
+        return {
+            "estimator": "NPE",
+            "latents": [[name, list(shape)] for name, shape in self.latents.shapes],
+            "data": [[name, list(event.shape), str(event.support)] for name, event in self._events],
+        }
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write what was learned, whole or not at all; simulations are not kept.
+
+        Raises:
+            ValueError: nothing was learned yet, or for one observation alone.
+            OSError: the file cannot be written.
+        """
+        region = self.learned.region
+        if not self.amortized:
+            raise ValueError("NPE: fitted in rounds for one observation; keep its draws instead.")
+        write_module(path, self.learned, self._schema(), [[region.num, len(region.mean)]])
+
+    def load(self, path: str | os.PathLike, **options: Any) -> Self:
+        """A copy that knows what :meth:`save` wrote.
+
+        Args:
+            path: the file.
+            **options: those of ``fit`` that say what the posterior is made of: ``density``, ``embedding``.
+
+        Raises:
+            ValueError: the file is of an estimator of another kind, or of another model: other latents, data, shapes or
+                supports, named; or it is damaged.
+            FileNotFoundError: there is none.
+        """
+        (region,) = read_metadata(path, self._schema(), "NPE")
+        bare = Features.empty([(event.size,) for _, event in self._events])
+        array = options.get("embedding") is not None
+        context = DataContext(self._events, None if array else bare)
+        density = self._start(self._events[0][1].shape if array else (bare.size,), None, jax.random.key(0), options)
+        loaded = copy.copy(self)
+        loaded._learned = read_module(path, Learned(density, context, Region.empty(*region)))
+        return loaded
 
     def _truncated_prior(
         self, rng_key: Array, y: Mapping[str, Array], num: int, quantile: float
@@ -245,13 +305,13 @@ class NPE:
             ValueError: not fitted; data of another shape, not finite or outside a declared support; other data than
                 those of a sequential fit.
         """
-        density, data = self.density, self.checked_data(y)
+        learned, data = self.learned, self.checked_data(y)
         if not self.amortized and not _same(data, self.observation):
             raise ValueError(
                 "NPE: fitted in rounds for one observation, the posterior holds for that one alone; fit in one round "
                 "for other data."
             )
-        return NeuralPosterior(ConditionalLaw(density, self._context(data)), self.latents)
+        return NeuralPosterior(ConditionalLaw(learned.density, learned.context(data)), self.latents)
 
     def sample(
         self, rng_key: PRNGKeyArray, y: Any, *, num_samples: int = 1000, num_chains: int = 4
@@ -287,8 +347,8 @@ class NPE:
             if not np.all(event.support(value)):
                 raise ValueError(f"NPE: `y` is outside the support of site {name!r}, {event.support}.")
         found = {name: data[name] for name in self.observed}
-        if self._region is not None and not any(isinstance(v, jax.core.Tracer) for v in found.values()):
-            self._region.tell("NPE", "`y`", np.ravel(self._context(found)))
+        if self._learned is not None and not any(isinstance(v, jax.core.Tracer) for v in found.values()):
+            self._learned.region.tell("NPE", "`y`", np.ravel(self._learned.context(found))[None])
         return found
 
     def init_strategy(self, rng_key: PRNGKeyArray, y: Any) -> Callable:
@@ -343,7 +403,7 @@ class NPE:
         Raises:
             TypeError: the density is none.
         """
-        density = self.density
+        density = self.learned.density
         if not hasattr(density, "forward_and_log_det"):
             raise TypeError(
                 f"NPE.guide: draws of {type(density).__name__} have no gradient; fit with a flow: "
@@ -351,14 +411,12 @@ class NPE:
             )
         trace = abstract_trace(self.original, args, kwargs)
         data = self.checked_data({name: site["value"] for name, site in data_sites(trace).items()})
-        import equinox as eqx
-
         arrays, rest = eqx.partition(density, eqx.is_inexact_array)
         leaves, structure = jax.tree.flatten(arrays)
         names = [f"npe_{i}" for i in range(len(leaves))]
         leaves = [numpyro.param(name, leaf) for name, leaf in zip(names, leaves, strict=True)]
         density = eqx.combine(jax.tree.unflatten(structure, leaves), rest)
-        law = ConditionalLaw(density, self._context(data))
+        law = ConditionalLaw(density, self.learned.context(data))
         z = self.latents.named(numpyro.sample("npe_latent", law, infer={"is_auxiliary": True}))
         with handlers.block():
             sites = trace_at(self.original, args, kwargs, substitute_fn=lambda site: _constrained(site, z))
@@ -396,6 +454,12 @@ class Importance(NamedTuple):
 def _constrained(site: dict[str, Any], z: dict[str, Array]) -> Any:
     """The value of a latent site at unconstrained latents; None for others."""
     return biject_to(site["fn"].support)(z[site["name"]]) if site["name"] in z else None
+
+
+def _latent_shapes(trace: Trace, observed: tuple[str, ...]) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    """Unconstrained shapes of what is not data, in the model's order."""
+    sites = {name: site["fn"] for name, site in sample_sites(trace).items() if name not in observed}
+    return tuple((name, tuple(biject_to(fn.support).inverse_shape(fn.shape()))) for name, fn in sites.items())
 
 
 def _event(site: dict[str, Any]) -> Event:

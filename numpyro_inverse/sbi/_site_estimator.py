@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
+import os
 import warnings
 from collections.abc import Callable, Mapping
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
@@ -20,13 +21,28 @@ from numpyro_inverse._model import latent_sites
 from numpyro_inverse.distributions import Simulator
 from numpyro_inverse.sbi._arguments import Features
 from numpyro_inverse.sbi._event import Event
+from numpyro_inverse.sbi._files import read_metadata, read_module, write_module
 from numpyro_inverse.sbi._marked import checked_model, only_marked, simulator_in
-from numpyro_inverse.sbi._region import OTHERS, POINTS, Region
+from numpyro_inverse.sbi._region import Region
 from numpyro_inverse.sbi._replace import replace_law
 from numpyro_inverse.sbi._simulate import Simulations, simulate
 
 FEWEST = 100  # usable simulations
 RHAT = 1.05  # of the particle populations, above which they are said to disagree
+
+
+class Learned(NamedTuple):
+    """What an estimator knows once it is fitted.
+
+    Attributes:
+        surrogate: of the site's law.
+        region: of the simulated values.
+        trained_at: of the arguments, as the network sees them.
+    """
+
+    surrogate: Any
+    region: Region
+    trained_at: Region
 
 
 class SiteEstimator:
@@ -63,18 +79,22 @@ class SiteEstimator:
                 "what it depends on: `Simulator(fn, theta)`."
             )
         self.original, self.model_args, self.model_kwargs = model, args, kwargs
-        self._event = Event(simulator.event_shape, simulator.support)
+        self.latents = tuple(latent for latent in latent_sites(trace) if latent != self.site)
         self.simulations: Simulations | None = None
-        self._learned: Any = None
-        self._region: Region | None = None
-        self._trained_at: Region | None = None
-        self.latents = tuple(name for name in latent_sites(trace) if name != self.site)
+        self._event = Event(simulator.event_shape, simulator.support)
+        self._shapes = tuple(
+            tuple(arg.shape[arg.ndim - n :]) for arg, n in zip(simulator.args, simulator.event_dims, strict=True)
+        )
+        self._learned: Learned | None = None
 
     # Subclasses say what is learned, and which law it makes.
 
-    def _learn(
-        self, rng_key: Array, features: Features, args: tuple[np.ndarray, ...], values: np.ndarray, **options: Any
-    ) -> Any:
+    def _start(self, features: Features, pairs: tuple[np.ndarray, np.ndarray] | None, key: Array, options: dict) -> Any:
+        """The surrogate before training, from pairs of coordinates and contexts, or from none."""
+        raise NotImplementedError
+
+    def _train(self, surrogate: Any, pairs: tuple[np.ndarray, np.ndarray], key: Array, settings: dict) -> Any:
+        """The surrogate after training."""
         raise NotImplementedError
 
     def _law(self, simulator: Simulator) -> Distribution:
@@ -82,28 +102,17 @@ class SiteEstimator:
 
     # Training.
 
-    def fit(
+    def _fitted(
         self,
         rng_key: PRNGKeyArray,
-        *,
-        num_simulations: int = 10_000,
-        simulations: Simulations | None = None,
-        **options: Any,
+        num_simulations: int,
+        simulations: Simulations | None,
+        options: dict,
+        settings: dict,
     ) -> Self:
-        """Simulates and learns.
-
-        Args:
-            rng_key: a JAX random key.
-            num_simulations: rows that are drawn from the model's prior.
-            simulations: those that there are, of :func:`simulate`, instead. Latents may come from any proposal.
-            **options: of the subclass.
-
-        Returns:
-            A fitted copy.
-        """
         name = type(self).__name__
         check_key(name, "rng_key", rng_key)
-        key_simulate, key_learn = jax.random.split(rng_key)
+        key_simulate, key_start, key_train = jax.random.split(rng_key, 3)
         if simulations is None:
             simulations = self.simulate(key_simulate, num_simulations)
         check_instance(name, "simulations", simulations, Simulations, "what `sbi.simulate` returns")
@@ -114,13 +123,12 @@ class SiteEstimator:
             raise ValueError(
                 f"{name}: {len(values)} usable simulations of {self.site!r} are too few; {FEWEST} at least."
             )
+        features = Features.of(args)
+        pairs = self._event.vectors(values), np.asarray(jax.jit(jax.vmap(features))(*args))
         fitted = copy.copy(self)
-        features = Features(args)
-        fitted._learned = fitted._learn(key_learn, features, args, values, **options)
+        surrogate = fitted._train(fitted._start(features, pairs, key_start, options), pairs, key_train, settings)
+        fitted._learned = Learned(surrogate, Region.of(pairs[0]), Region.of(pairs[1]))
         fitted.simulations = simulations
-        seen = [arg[: OTHERS + POINTS] for arg in args]
-        fitted._trained_at = Region(np.asarray(jax.jit(jax.vmap(features))(*seen)))
-        fitted._region = Region(self._event.vectors(values[: OTHERS + POINTS]))
         return fitted
 
     def simulate(self, rng_key: PRNGKeyArray, num: int, **options: Any) -> Simulations:
@@ -130,7 +138,7 @@ class SiteEstimator:
         )
 
     @property
-    def learned(self) -> Any:
+    def learned(self) -> Learned:
         """What was learned.
 
         Raises:
@@ -140,10 +148,45 @@ class SiteEstimator:
             raise ValueError(f"{type(self).__name__}: not fitted yet; `.fit(rng_key)` returns what is.")
         return self._learned
 
-    def share_outside(self, features: Float[np.ndarray, "m n"]) -> float:
-        """How many arguments, as the network sees them, are farther from the training set than its own are."""
-        assert self._trained_at is not None
-        return self._trained_at.share_outside(features)
+    # Files.
+
+    def _schema(self) -> dict[str, Any]:
+        return {
+            "estimator": type(self).__name__,
+            "site": self.site,
+            "event shape": list(self._event.shape),
+            "support": str(self._event.support),
+            "arguments": [list(shape) for shape in self._shapes],
+        }
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write what was learned, whole or not at all; simulations are not kept.
+
+        Raises:
+            ValueError: nothing was learned yet.
+            OSError: the file cannot be written.
+        """
+        regions = [[region.num, len(region.mean)] for region in self.learned[1:]]
+        write_module(path, self.learned, self._schema(), regions)
+
+    def load(self, path: str | os.PathLike, **options: Any) -> Self:
+        """A copy that knows what :meth:`save` wrote.
+
+        Args:
+            path: the file.
+            **options: those of ``fit`` that say what the surrogate is made of.
+
+        Raises:
+            ValueError: the file is of an estimator of another kind, or for another site, shape or support: named; or it
+                is damaged.
+            FileNotFoundError: there is none.
+        """
+        regions = read_metadata(path, self._schema(), type(self).__name__)
+        bare = self._start(Features.empty(self._shapes), None, jax.random.key(0), options)
+        like = Learned(bare, Region.empty(*regions[0]), Region.empty(*regions[1]))
+        loaded = copy.copy(self)
+        loaded._learned = read_module(path, like)
+        return loaded
 
     # Inference.
 
@@ -210,7 +253,7 @@ class SiteEstimator:
         return {site: v[0] for site, v in self.sample(rng_key, y, num_samples=256, num_chains=1).items()}
 
     def checked_data(self, y: Any) -> dict[str, Array]:
-        """Data by site.
+        """Data by site; a warning tells if they are far from all that was simulated.
 
         Raises:
             ValueError: a shape that is not the site's; numbers that are not finite or outside the declared support.
@@ -231,9 +274,8 @@ class SiteEstimator:
                 raise ValueError(f"{name}: `y` of site {self.site!r} is not finite.")
             if not np.all(self._event.support(value)):
                 raise ValueError(f"{name}: `y` is outside the support of site {self.site!r}, {self._event.support}.")
-            if self._region is not None:
-                events = np.asarray(value).reshape((-1, *self._event.shape))
-                self._region.tell(name, f"`y` of site {self.site!r}", self._event.vectors(events))
+            events = self._event.vectors(np.asarray(value).reshape((-1, *self._event.shape)))
+            self.learned.region.tell(name, f"`y` of site {self.site!r}", events)
         return data | {self.site: value}
 
 
