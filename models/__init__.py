@@ -17,5 +17,9 @@ Each module has
 :mod:`models.levy`            signals with independent increments; the posterior by draws, and by quadrature
 :mod:`models.fashion_mnist`   small images under learned priors: deblurring, inpainting, compressed sensing
 :mod:`models.restoration`     a photograph under the prior of a denoiser: deblurring, inpainting
+:mod:`models.sbibm`           ten tasks of simulation-based inference, each a module, with reference posteriors
+:mod:`models.hare_lynx`       predators and prey: real data, with the exact likelihood and as a simulator
+:mod:`models.lorenz63`        chaos in three variables: the trajectory, and averages over long times
+:mod:`models.lorenz96`        chaos on a circle of latitude: the trajectory, and averages of a stochastic closure
 ============================  ================================================================
 """

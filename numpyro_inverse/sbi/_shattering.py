@@ -82,10 +82,11 @@ def shattering(
     forward mode of the T terms. In a chaotic system :math:`|\nabla \ell_k| \sim e^{\lambda t_k}` with the largest
     Lyapunov exponent :math:`\lambda`, and the posterior's width, which is the inverse of the gradient's root mean
     square (the information identity), falls as fast, while beyond it the likelihood has local maxima without number.
-    The horizon is where the median norm in units of the prior's standard deviations exceeds 1,024, the leapfrog steps
-    of the longest trajectory of NUTS, which then no longer crosses the prior in steps as wide as the posterior. It is
-    infinite if the gradient grows no more than :math:`t^3` does from the middle of the time to its end, or no faster
-    than its Monte Carlo error: data that are plenty and not chaotic sharpen a posterior too, but leave it smooth.
+    The horizon is where the largest derivative (in the prior's standard deviations, median over draws) exceeds 1,024,
+    the leapfrog steps of the longest trajectory of NUTS, which then no longer crosses the prior in steps
+    as wide as the posterior. It is infinite if the gradient grows no more than :math:`t^3` does from the middle of the
+    time to its end, or no faster than its Monte Carlo error: data that are plenty and not chaotic sharpen a posterior
+    too, but leave it smooth.
 
     Remedy: data that are averages over time (``models/lorenz63.py``), whose law, learned by
     :class:`numpyro_inverse.sbi.NLE`, is smooth in the parameters. Their derivatives along a trajectory shatter too.
@@ -170,7 +171,7 @@ def _report(times: Any, gradients: Any, size: Any, spread: Any, precision: Any) 
     slopes = (logs[:, late] @ t) / (t @ t)
     rate, error = float(slopes.mean()), float(slopes.std(ddof=1) / np.sqrt(len(slopes)))
 
-    relative = np.median(np.linalg.norm(gradients * spread, axis=2), axis=0)  # in the prior's standard deviations
+    relative = np.median(np.max(np.abs(gradients * spread), axis=2), axis=0)  # in the prior's standard deviations
     rounding = np.median(np.sum(np.abs(gradients) * np.maximum(size, spread)[:, None], axis=2), axis=0) * precision.eps
     precision_horizon = _first(times, rounding > 1)
     span = times[-1] - times[late][0]
