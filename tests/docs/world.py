@@ -15,7 +15,6 @@ from numpyro.infer import MCMC, NUTS, Predictive
 
 import numpyro_inverse as ni
 from numpyro_inverse import factors, nn
-from numpyro_inverse.distributions import Simulator
 from numpyro_inverse import operators as op
 
 MODULES = {
@@ -123,7 +122,7 @@ def simulator_model():
 
     def simulator_model(x=None):
         theta = numpyro.sample("theta", dist.Normal(0.0, 1.0))
-        noisy = Simulator(lambda key, theta: theta + 0.5 * jax.random.normal(key, (2,)), theta)
+        noisy = ni.distributions.Simulator(lambda key, theta: theta + 0.5 * jax.random.normal(key, (2,)), theta)
         numpyro.sample("x", noisy, obs=x)
 
     return simulator_model
