@@ -3,6 +3,12 @@
 from numpyro_inverse.nn._autoregressive_flow import AutoregressiveFlow
 from numpyro_inverse.nn._context_embedding import ContextEmbedding
 from numpyro_inverse.nn._coupling_flow import CouplingFlow
+from numpyro_inverse.nn._embedding_networks import (
+    ConvolutionalNetwork,
+    DeepSet,
+    RecurrentNetwork,
+    TransformerNetwork,
+)
 from numpyro_inverse.nn._energy_score import energy_score
 from numpyro_inverse.nn._fit_density import fit_density
 from numpyro_inverse.nn._fit_flow import fit_flow
@@ -22,11 +28,15 @@ __all__ = [
     "VAE",
     "AutoregressiveFlow",
     "ContextEmbedding",
+    "ConvolutionalNetwork",
     "CouplingFlow",
+    "DeepSet",
     "Fit",
     "MixtureAutoregressive",
     "MultiscaleFlow",
+    "RecurrentNetwork",
     "TrainingSettings",
+    "TransformerNetwork",
     "dequantize",
     "energy_score",
     "fit_density",

@@ -196,7 +196,7 @@ class MixtureAutoregressive(eqx.Module):
             h = block(h, features, sees[:, None] >= sees)
         out = (self.last * (number[:, None] > sees)) @ h
         out += (self.skip * (number[:, None] > np.arange(size))) @ z + self.bias
-        if self.context_skip is not None:
+        if features is not None and self.context_skip is not None:
             out += self.context_skip @ features
         logits, mean, log_width = jnp.moveaxis(out.reshape(size, 3, self.components), 1, 0)
         least = jax.lax.stop_gradient(self._narrowest())[:, None]
@@ -219,7 +219,7 @@ class _Block(eqx.Module):
 
     def __call__(self, h: Array, features: Array | None, mask: np.ndarray) -> Array:
         inner = (self.weights[0] * mask) @ jax.nn.gelu(h) + self.biases[0]
-        if self.context is not None:
+        if features is not None and self.context is not None:
             inner += self.context @ features
         return h + (self.weights[1] * mask) @ jax.nn.gelu(inner) + self.biases[1]
 
