@@ -16,10 +16,12 @@ from numpyro_inverse.nn._fit_gan import fit_gan
 from numpyro_inverse.nn._fit_module import fit_module
 from numpyro_inverse.nn._fit_vae import fit_vae
 from numpyro_inverse.nn._flow_density import flow_log_prob
+from numpyro_inverse.nn._flow_matching import FlowMatching
 from numpyro_inverse.nn._mixture_autoregressive import MixtureAutoregressive
 from numpyro_inverse.nn._multiscale_flow import MultiscaleFlow
 from numpyro_inverse.nn._persistence import load, load_metadata, save
 from numpyro_inverse.nn._prepare import dequantize
+from numpyro_inverse.nn._ratio_network import RatioNetwork, contrastive_ratio_loss
 from numpyro_inverse.nn._training import Fit, TrainingSettings, train
 from numpyro_inverse.nn._vae import VAE
 from numpyro_inverse.nn.pretrained import load_pretrained
@@ -32,11 +34,14 @@ __all__ = [
     "CouplingFlow",
     "DeepSet",
     "Fit",
+    "FlowMatching",
     "MixtureAutoregressive",
     "MultiscaleFlow",
+    "RatioNetwork",
     "RecurrentNetwork",
     "TrainingSettings",
     "TransformerNetwork",
+    "contrastive_ratio_loss",
     "dequantize",
     "energy_score",
     "fit_density",
