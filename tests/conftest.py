@@ -10,6 +10,9 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
+# LLVM optimizes little, and in one thread: two processes share two cores.
+FLAGS = "--xla_backend_optimization_level=1 --xla_cpu_parallel_codegen_split_count=1"
+
 import numpyro  # noqa: E402
 
 numpyro.set_host_device_count(2)
@@ -25,7 +28,7 @@ def pytest_configure(config):
     long tests (`make test-statistical`) run what users run.
     """
     if "not statistical" in config.option.markexpr:
-        os.environ["XLA_FLAGS"] = f"--xla_backend_optimization_level=1 {os.environ.get('XLA_FLAGS', '')}"
+        os.environ["XLA_FLAGS"] = f"{FLAGS} {os.environ.get('XLA_FLAGS', '')}"
 
 
 @pytest.fixture

@@ -54,10 +54,10 @@ class NeuralLikelihood(Distribution):
     """
 
     arg_constraints: dict = {}  # noqa: RUF012
-    pytree_data_fields = ("args", "_arrays")
+    pytree_data_fields: tuple[str, ...] = ("args", "_arrays")
     pytree_aux_fields = ("_rest", "event_dims", "_support")
 
-    def __init__(self, law: LearnedLaw, simulator: Simulator, *, validate_args: bool | None = None):
+    def __init__(self, law: Any, simulator: Simulator, *, validate_args: bool | None = None):
         self.args, self.event_dims, self._support = simulator.args, simulator.event_dims, simulator.support
         self._arrays, self._rest = eqx.partition(law, eqx.is_array)
         super().__init__(simulator.batch_shape, simulator.event_shape, validate_args=validate_args)
@@ -68,7 +68,7 @@ class NeuralLikelihood(Distribution):
         return self._support
 
     @property
-    def law(self) -> LearnedLaw:
+    def law(self) -> Any:
         """What was learned."""
         return eqx.combine(self._arrays, self._rest)
 
