@@ -18,6 +18,7 @@ from numpyro_inverse.nn._interval_mass import log_bin_mass
 from numpyro_inverse.nn._networks import check_counts
 
 NARROWEST, WIDEST = -9.0, 3.0  # logarithms of a component's width in units of what the regression leaves
+LARGEST_STRETCH = 7.0  # of a logarithm
 NARROWEST_IN_BINS = 0.05  # the width of a component of integers; with all of it in one bin, narrower is the same
 ROWS = 20_000  # for the linear regression at the start
 
@@ -26,9 +27,10 @@ class MixtureAutoregressive(eqx.Module):
     r"""The law :math:`p(x \mid c) = \prod_i \sum_k w_{ik} N(x_i; m_{ik}, s_{ik}^2)`, where the weights w, means m and
     widths s of number i are functions of the numbers before it, :math:`x_{<i}`, and of a context c.
 
-    They come from one masked residual network and a masked linear map. Both see :math:`r_{<i}`, what the linear
-    regression of each number on those before it and on the context leaves, and work in its units, so that linear
-    Gaussian laws are there from the start and the network learns what they lack.
+    They are those of :math:`r = (y - a(c) - L(c) y) / e^{b(c)}` with y what the linear regression of each number on
+    those before it and on the context leaves; shifts a, strictly lower triangular L and widths b come from a network of
+    the context, and start at zero. So linear Gaussian laws are there from the start, Gaussian laws need no more than
+    that network, and one masked residual network of :math:`r_{<i}` and the context learns what they lack.
 
     An integer has the probability of its bin, :math:`\sum_k w_k (\Phi((x + 1/2 - m_k) / s_k) - \Phi((x - 1/2 - m_k) /
     s_k))`, the bins at its bounds with all that is beyond them: binary, count and mixed data have exact masses, smooth
@@ -70,7 +72,7 @@ class MixtureAutoregressive(eqx.Module):
     skip: Float[Array, "out size"]
     context_skip: Float[Array, "out features"] | None
     trunk: eqx.nn.MLP | None
-    slopes: Float[Array, "pairs width"] | None
+    affine: Float[Array, "maps width"] | None
     regression: Float[Array, "size size"]
     context_regression: Float[Array, "size features"] | None
     offset: Float[Array, " size"]
@@ -105,10 +107,10 @@ class MixtureAutoregressive(eqx.Module):
         out, dtype = size * 3 * components, jnp.result_type(float)
         self.first = _dense(keys[0], size, width)
         self.last, self.skip = jnp.zeros((out, width), dtype), jnp.zeros((out, size), dtype)
-        self.trunk, self.slopes, self.context_skip = None, None, None
+        self.trunk, self.affine, self.context_skip = None, None, None
         if features:
             self.trunk = eqx.nn.MLP(features, width, width, 2, jax.nn.gelu, jax.nn.gelu, key=keys[1])
-            self.slopes = jnp.zeros((size * (size - 1) // 2, width), dtype)
+            self.affine = jnp.zeros((2 * size + size * (size - 1) // 2, width), dtype)
             self.context_skip = jnp.zeros((out, features), dtype)
         self.blocks = tuple(_Block(width, features > 0, key=k) for k in keys[2:])
 
@@ -130,7 +132,7 @@ class MixtureAutoregressive(eqx.Module):
         # The components together are about the standard normal law.
         bias = np.zeros((size, 3, components))
         bias[:, 1] = 0.5 * _quantiles(components)
-        bias[:, 2] = _before_bounds(np.log(0.75**0.5) if components > 1 else 0.0, self._narrowest())[:, None]
+        bias[:, 2] = _before_bounds(np.log(0.75**0.5) if components > 1 else 0.0, self._narrowest(self.scale))[:, None]
         self.bias = jnp.asarray(bias.ravel(), dtype)
 
     @property
@@ -144,9 +146,12 @@ class MixtureAutoregressive(eqx.Module):
         if x.shape != self.shape:
             raise ValueError(f"MixtureAutoregressive: `x` must have shape {self.shape}; got {x.shape}.")
         features = self._features(context)
-        scale = jax.lax.stop_gradient(self.scale)
-        r = (x - self._predicted(x, features)) / scale
-        log_weight, mean, log_width = self._parameters(r, features)
+        seen = self._seen(features)
+        shift, slopes, stretch = self._affine(seen)
+        scale = jax.lax.stop_gradient(self.scale) * jnp.exp(stretch)
+        left = (x - self._predicted(x, features)) / jax.lax.stop_gradient(self.scale)
+        r = (left - shift - slopes @ left) * jnp.exp(-stretch)
+        log_weight, mean, log_width = self._parameters(r, features, seen, scale)
         each = (r[:, None] - mean) * jnp.exp(-log_width)
         integers = self._integers
         terms = -0.5 * each**2 - log_width - 0.5 * jnp.log(2 * jnp.pi) - jnp.log(scale)[:, None]
@@ -168,28 +173,50 @@ class MixtureAutoregressive(eqx.Module):
         lower, upper = jnp.asarray(lower, self.mean.dtype), jnp.asarray(upper, self.mean.dtype)
         whole = jnp.asarray([b is not None for b in self.bounds])
 
+        seen = self._seen(features)
+        shift, slopes, stretch = self._affine(seen)
+        scale = self.scale * jnp.exp(stretch)
+
         def one(i, state):
-            x, r = state
-            log_weight, mean, log_width = self._parameters(r, features)
+            x, left, r = state
+            log_weight, mean, log_width = self._parameters(r, features, seen, scale)
             which, noise = jax.random.split(jax.random.fold_in(key, i))
             k = jax.random.categorical(which, log_weight[i])
             drawn = mean[i, k] + jnp.exp(log_width[i, k]) * jax.random.normal(noise, (), mean.dtype)
-            predicted = self._predicted(x, features)[i]
-            y = predicted + self.scale[i] * drawn
+            predicted, center = self._predicted(x, features)[i], shift[i] + slopes[i] @ left
+            y = predicted + self.scale[i] * center + scale[i] * drawn
             y = jnp.where(whole[i], jnp.clip(jnp.round(y), lower[i], upper[i]), y)
-            return x.at[i].set(y), r.at[i].set((y - predicted) / self.scale[i])
+            now = (y - predicted) / self.scale[i]
+            found = (now - center) * jnp.exp(-stretch[i])
+            return x.at[i].set(y), left.at[i].set(now), r.at[i].set(found)
 
-        return jax.lax.fori_loop(0, self.shape[0], one, (self.mean, jnp.zeros_like(self.mean)))[0]
+        zeros = jnp.zeros_like(self.mean)
+        return jax.lax.fori_loop(0, self.shape[0], one, (self.mean, zeros, zeros))[0]
 
     @property
     def _integers(self) -> np.ndarray:
         """The places of the integers."""
         return np.flatnonzero([b is not None for b in self.bounds])
 
-    def _narrowest(self) -> Array:
+    def _narrowest(self, scale: Array) -> Array:
         """Logarithm of the smallest width of a component of each number."""
-        in_bins = jnp.log(NARROWEST_IN_BINS / jax.lax.stop_gradient(self.scale))
-        return jnp.where(jnp.asarray([b is None for b in self.bounds]), NARROWEST, jnp.maximum(in_bins, NARROWEST))
+        in_bins = jnp.clip(jnp.log(NARROWEST_IN_BINS / scale), NARROWEST, WIDEST - 1)
+        return jnp.where(jnp.asarray([b is None for b in self.bounds]), NARROWEST, in_bins)
+
+    def _seen(self, features: Array | None) -> Array | None:
+        """What all parts see of the context, besides its features."""
+        return None if features is None or self.trunk is None else self.trunk(features)
+
+    def _affine(self, seen: Array | None) -> tuple[Array, Array, Array]:
+        """Shift, slopes on the numbers before and log stretch of what the regression leaves."""
+        size = self.shape[0]
+        zeros = jnp.zeros(size, self.mean.dtype)
+        slopes = jnp.zeros((size, size), self.mean.dtype)
+        if seen is None or self.affine is None:
+            return zeros, slopes, zeros
+        found = self.affine @ seen
+        slopes = slopes.at[np.tril_indices(size, -1)].set(found[2 * size :])
+        return found[:size], slopes, LARGEST_STRETCH * jnp.tanh(found[size : 2 * size] / LARGEST_STRETCH)
 
     def _predicted(self, x: Array, features: Array | None) -> Array:
         """The regression of each number on those before it and on the context."""
@@ -203,10 +230,11 @@ class MixtureAutoregressive(eqx.Module):
     def _features(self, context: Array | None) -> Array | None:
         return features_of("MixtureAutoregressive", self.embedding, context)
 
-    def _parameters(self, r: Array, features: Array | None) -> tuple[Array, Array, Array]:
-        """Log weights, means and log widths of all numbers, in units of what the regression leaves."""
+    def _parameters(
+        self, r: Array, features: Array | None, seen: Array | None, scale: Array
+    ) -> tuple[Array, Array, Array]:
+        """Log weights, means and log widths of all numbers, in the units of r, which are ``scale``."""
         size, width = self.shape[0], self.first.shape[0]
-        seen = None if features is None or self.trunk is None else self.trunk(features)
         # What a hidden unit sees: the numbers up to this one, or none (-1).
         least = -1 if size == 1 or seen is not None else 0
         sees = np.floor(np.linspace(least, size - 1, width, endpoint=False)).astype(int)
@@ -219,10 +247,7 @@ class MixtureAutoregressive(eqx.Module):
         if features is not None and self.context_skip is not None:
             out += self.context_skip @ features
         logits, mean, log_width = jnp.moveaxis(out.reshape(size, 3, self.components), 1, 0)
-        if seen is not None and self.slopes is not None and size > 1:
-            slopes = jnp.zeros((size, size), out.dtype).at[np.tril_indices(size, -1)].set(self.slopes @ seen)
-            mean += (slopes @ r)[:, None]
-        return jax.nn.log_softmax(logits), mean, _bounded(log_width, self._narrowest()[:, None])
+        return jax.nn.log_softmax(logits), mean, _bounded(log_width, self._narrowest(scale)[:, None])
 
 
 class _Block(eqx.Module):

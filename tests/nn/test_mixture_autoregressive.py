@@ -32,7 +32,15 @@ def moved(law, size=0.3):
 
 def standard(law):
     """Mean 0 and scale 1, moved or not."""
-    return eqx.tree_at(lambda it: (it.mean, it.scale), law, (jnp.zeros(law.shape), jnp.ones(law.shape)))
+    one = jnp.ones(law.shape)
+    return eqx.tree_at(lambda it: (it.mean, it.scale, it.deviation), law, (jnp.zeros(law.shape), one, one))
+
+
+def parameters(law, r, c):
+    """Log weights, means and log widths, of r."""
+    features = law._features(c)
+    seen = law._seen(features)
+    return law._parameters(r, features, seen, law.scale * jnp.exp(law._affine(seen)[2]))
 
 
 def exact_log_mass(middle, width):
@@ -84,14 +92,14 @@ def test_first_and_last_bins_take_the_rest(x64):
 @pytest.mark.parametrize("context", [None, 3])
 def test_a_number_depends_on_those_before_it_and_on_the_context(x64, context):
     """The Jacobian of its parameters: full below the diagonal, zero elsewhere, and none zero for the context."""
-    law = moved(MixtureAutoregressive(4, components=2, width=12, depth=1, context=context, key=KEY))
-    features = None if context is None else jnp.arange(3.0)
-    of_x = jax.jit(jax.jacfwd(lambda r: jnp.stack(law._parameters(r, features))))(jnp.arange(4.0))
+    law = standard(moved(MixtureAutoregressive(4, components=2, width=12, depth=1, context=context, key=KEY)))
+    c = None if context is None else jnp.arange(3.0)
+    of_x = jax.jit(jax.jacfwd(lambda r: jnp.stack(parameters(law, r, c))))(jnp.arange(4.0))
     for found in of_x:
         np.testing.assert_array_equal(found[:, 0][np.triu_indices(4)], 0)
         assert np.all(np.abs(found[:, 0][np.tril_indices(4, -1)]) > 1e-9)
     if context is not None:
-        of_c = jax.jit(jax.jacfwd(lambda c: jnp.stack(law._parameters(jnp.arange(4.0), c))))(features)
+        of_c = jax.jit(jax.jacfwd(lambda c: jnp.stack(parameters(law, jnp.arange(4.0), c))))(c)
         assert np.all(np.abs(of_c) > 1e-9)
 
 
@@ -104,12 +112,15 @@ def test_masses_and_densities_sum_to_one(x64):
     joint = jax.jit(jax.vmap(lambda x: law.log_prob(x, jnp.ones(2))))(rows)
 
     @jax.jit
-    def parts(x, c):
-        features = law._features(c)
-        return x - law._predicted(x, features), *law._parameters(x - law._predicted(x, features), features)
+    def first_number(x, c):
+        """Its log weights, means and log widths, in its own units, and its distance from where they are counted."""
+        shift, _, stretch = law._affine(law._seen(law._features(c)))
+        log_weight, mean, log_width = parameters(law, jnp.zeros(4), c)
+        left = x - law._predicted(jnp.zeros(4), law._features(c))[0] - shift[0]
+        return left, log_weight[0], mean[0] * jnp.exp(stretch[0]), log_width[0] + stretch[0]
 
-    left, log_weight, mean, log_width = parts(jnp.array([0.4, 0, 0, 0]), jnp.ones(2))
-    first = logsumexp(log_weight[0] + norm.logpdf(left[0], mean[0], np.exp(log_width[0])))
+    left, log_weight, mean, log_width = first_number(0.4, jnp.ones(2))
+    first = logsumexp(log_weight + norm.logpdf(left, mean, np.exp(log_width)))
     np.testing.assert_allclose(logsumexp(joint), first, atol=1e-9)
     one = moved(MixtureAutoregressive(1, components=3, width=8, context=2, key=KEY))
     one = standard(one)
