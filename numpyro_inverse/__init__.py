@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         nn,
         operators,
         plots,
+        sbi,
         solvers,
     )
     from numpyro_inverse.infer import fit_coordinates, to_arviz, whiten
@@ -36,6 +37,7 @@ __all__ = [
     "nn",
     "operators",
     "plots",
+    "sbi",
     "solvers",
     "to_arviz",
     "whiten",

@@ -8,85 +8,77 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Key
 
 from numpyro_inverse._checks import check_count, check_fraction, check_key
 
 HERE = "conformalize"
-JOINT = "joint"  # the depth of a truth by its density
 FEWEST = 20  # simulations
 
 
 class Conformal(NamedTuple):
-    r"""How deep truths lie among the draws for their data, and the credible sets that follow.
+    r"""Credible sets of a stated level, from draws of an approximation and how much wider they must be.
 
-    The truth has depth d among S draws if :math:`d = \min(r, S - r)` of them are on its thinner side, r below it; by
-    density, if d of them are less dense. The set of depth j has all values of depth j and more: between the j-th
-    smallest and j-th largest draw, or denser than the j-th least dense draw; that of depth 0 is everything.
+    An interval is :math:`[l - w (u - l), u + w (u - l)]`, with l and u the draws' own quantiles at
+    :math:`(1 \mp \mathrm{level}) / 2`; a region of highest density has all values denser than the draws' quantile at
+    ``1 - level``, less the ``drop``.
 
     Attributes:
-        depths: sorted, held-out simulations first: by site, for each of its numbers; ``joint`` by density.
-        num_draws: S.
+        level: of the sets.
+        widening: w, by site, for each of its numbers: negative where the draws are too wide; infinite where only the
+            whole line is safe.
+        drop: of the log density; None if it was not studied.
     """
 
-    depths: dict[str, Int[np.ndarray, "n *site"]]
-    num_draws: int
-
-    def depth(self, site: str, level: float) -> Int[np.ndarray, "*site"]:
-        r"""The depth of the set that has the truth with probability ``level`` or more: the k-th smallest depth of n
-        held-out simulations, :math:`k = \lfloor (n + 1)(1 - \mathrm{level}) \rfloor`; 0 for k = 0.
-
-        Raises:
-            ValueError: a site that was not studied; a level that is not within (0, 1).
-        """
-        level = check_fraction("Conformal", "level", level)
-        if site not in self.depths:
-            raise ValueError(f"Conformal: site {site!r} was not studied, only {', '.join(self.depths)}.")
-        depths = self.depths[site]
-        k = int(np.floor((len(depths) + 1) * (1 - level) + 1e-9))
-        return depths[k - 1] if k else np.zeros_like(depths[0])
+    level: float
+    widening: dict[str, Float[np.ndarray, "*site"]]
+    drop: float | None
 
     def interval(
-        self, draws: Float[Array, "draws *site"], site: str, level: float = 0.9
-    ) -> tuple[Float[np.ndarray, "*site"], Float[np.ndarray, "*site"]]:
-        """Ends of the corrected interval of each number of a site, infinite where only that is safe.
+        self, draws: Float[Array, "draws *site"], site: str
+    ) -> tuple[Float[Array, "*site"], Float[Array, "*site"]]:
+        """Ends of the corrected interval of each number of a site.
 
         Args:
-            draws: posterior draws for some data: as many as the study had, made in the same way.
+            draws: for some data, as many as the study had, made in the same way.
             site: their name.
-            level: of the interval.
-        """
-        rows = np.sort(np.asarray(draws, float), axis=0)
-        if rows.shape != (self.num_draws, *self.depths[site].shape[1:]):
-            raise ValueError(
-                f"Conformal: `draws` of {site!r} must have shape {(self.num_draws, *self.depths[site].shape[1:])}; got "
-                f"{rows.shape}."
-            )
-        j = self.depth(site, level)
-        low = np.take_along_axis(rows, np.maximum(j - 1, 0)[None], axis=0)[0]
-        high = np.take_along_axis(rows, np.minimum(self.num_draws - j, self.num_draws - 1)[None], axis=0)[0]
-        return np.where(j > 0, low, -np.inf), np.where(j > 0, high, np.inf)
 
-    def density_threshold(self, log_probs: Float[Array, " draws"], level: float = 0.9) -> float:
-        """Where the corrected region of highest density begins, from the log densities of the draws for some data."""
-        rows = np.sort(np.asarray(log_probs, float))
-        if rows.shape != (self.num_draws,):
-            raise ValueError(f"Conformal: `log_probs` must have shape {(self.num_draws,)}; got {rows.shape}.")
-        j = int(self.depth(JOINT, level))
-        return float(rows[j - 1]) if j else -np.inf
+        Raises:
+            ValueError: a site that was not studied; draws of another shape.
+        """
+        if site not in self.widening:
+            raise ValueError(f"Conformal: site {site!r} was not studied, only {', '.join(self.widening)}.")
+        if jnp.shape(draws)[1:] != self.widening[site].shape:
+            raise ValueError(
+                f"Conformal: `draws` of {site!r} must have shape {self.widening[site].shape} after their number; got "
+                f"{jnp.shape(draws)}."
+            )
+        low, high = _ends(draws, self.level)
+        change = jnp.asarray(self.widening[site], low.dtype) * (high - low)
+        return low - change, high + change
+
+    def density_threshold(self, log_probs: Float[Array, " draws"]) -> Float[Array, ""]:
+        """Where the corrected region of highest density begins, from the log densities of the draws for some data.
+
+        Raises:
+            ValueError: densities were not studied.
+        """
+        if self.drop is None:
+            raise ValueError("Conformal: densities were not studied; give `log_prob` to `conformalize`.")
+        return jnp.quantile(log_probs, 1 - self.level) - self.drop
 
     def verdict(self, level: float = 0.05) -> str:
-        """One sentence: how the corrected 90 % sets differ from the draws' own."""
-        own = (1 - 0.9) / 2 * (self.num_draws + 1)
+        """One sentence: how the corrected sets differ from the draws' own."""
         parts = []
-        for site in self.depths:
-            nominal = own * (2 if site == JOINT else 1)
-            share = np.mean(self.depth(site, 0.9) / nominal)
-            parts.append(f"{site} {share:.2f}")
-        return (
-            f"Depth of the corrected 90 % sets relative to that of an exact posterior, by site: {', '.join(parts)} "
-            "(below 1: the draws are too narrow; above 1: too wide)."
-        )
+        for site, w in self.widening.items():
+            low, high = f"{2 * np.min(w):.0%}", f"{2 * np.max(w):.0%}"
+            parts.append(f"{site}: wider by {low if low == high else f'{low} to {high}'}")
+        return f"Intervals that have the truth with {self.level:.0%}, relative to the draws' own: {'; '.join(parts)}."
+
+
+def _ends(draws: Array, level: float) -> tuple[Array, Array]:
+    low, high = jnp.quantile(draws, jnp.array([(1 - level) / 2, (1 + level) / 2]), axis=0)
+    return low, high
 
 
 def conformalize(
@@ -95,14 +87,17 @@ def conformalize(
     data: Any,
     rng_key: Key[Array, ""],
     *,
+    level: float = 0.9,
     log_prob: Callable[[Mapping[str, Array], Any], Array] | None = None,
     batch_size: int = 100,
 ) -> Conformal:
     r"""Find sets that have the truth with a stated probability, whatever the quality of a posterior approximation.
 
-    For n held-out simulations :math:`(\theta_i, y_i)`, exchangeable with the truth and data to come, the depths of
-    :math:`\theta_i` among draws for :math:`y_i` tell how deep a set may begin: a set of :meth:`Conformal.depth` has the
-    next truth with probability ``level`` at least, on average over data sets. It says nothing of any one data set.
+    For n held-out simulations :math:`(\theta_i, y_i)`, exchangeable with the truth and data to come, the score of
+    :math:`\theta_i` is how much the interval of the draws for :math:`y_i` must be widened to have it,
+    :math:`\max(l_i - \theta_i, \theta_i - u_i) / (u_i - l_i)`; the :math:`\lceil (n + 1) \mathrm{level} \rceil`-th
+    smallest is enough for the next truth with probability ``level`` at least, on average over data sets. It says
+    nothing of any one data set. Densities are scored likewise.
 
     Args:
         inference: from a key and data to draws by site, draws first, that JAX can trace: a fitted
@@ -110,6 +105,7 @@ def conformalize(
         truths: held-out latents, by site; not used in training.
         data: simulated from them: an array, or by site.
         rng_key: a JAX random key.
+        level: of the sets.
         log_prob: from latents by site (draws first) and data to log densities, for regions of highest density:
             ``lambda values, y: npe.posterior(y).log_prob(values)``.
         batch_size: data sets at a time.
@@ -118,10 +114,11 @@ def conformalize(
         ValueError: fewer than 20 simulations, arrays of different lengths, draws that lack a site.
 
     References:
-        Vovk, Gammerman & Shafer, Algorithmic Learning in a Random World (2005), proposition 2.3; Patel, McNamara,
-        Loper, Regier & Tewari, arXiv:2305.19435 (posteriors).
+        Romano, Patterson & Candès, NeurIPS 2019, theorem 1 (scores of intervals); Patel, McNamara, Loper, Regier &
+        Tewari, arXiv:2305.19435 (posteriors).
     """
     check_key(HERE, "rng_key", rng_key)
+    level = check_fraction(HERE, "level", level)
     batch_size = check_count(HERE, "batch_size", batch_size)
     truths = {name: jnp.asarray(v) for name, v in truths.items()}
     lengths = {len(v) for v in jax.tree.leaves((truths, data))}
@@ -133,23 +130,31 @@ def conformalize(
     if n < FEWEST:
         raise ValueError(f"{HERE}: {n} simulations are too few for a level; give {FEWEST} at least.")
 
-    def one(key: Array, truth: dict[str, Array], y: Any) -> tuple[dict[str, Array], Array]:
+    def one(key: Array, truth: dict[str, Array], y: Any) -> tuple[dict[str, Array], Array | None]:
         draws = inference(key, y)
         missing = [name for name in truth if name not in draws]
         if missing:
             raise ValueError(f"{HERE}: `inference` draws no site {missing[0]!r}, only {', '.join(draws)}.")
-        count = len(draws[next(iter(truth))])
         found = {}
         for name, value in truth.items():
-            below, above = jnp.sum(draws[name] < value, axis=0), jnp.sum(draws[name] > value, axis=0)
-            found[name] = jnp.minimum(below, above)
-        if log_prob is not None:
-            here = log_prob(jax.tree.map(lambda v: v[None], truth), y)[0]
-            found[JOINT] = jnp.sum(log_prob({name: draws[name] for name in truth}, y) < here)
-        return found, jnp.asarray(count)
+            low, high = _ends(draws[name], level)
+            found[name] = jnp.maximum(low - value, value - high) / (high - low)
+        if log_prob is None:
+            return found, None
+        here = log_prob(jax.tree.map(lambda v: v[None], truth), y)[0]
+        dense = log_prob({name: draws[name] for name in truth}, y)
+        return found, jnp.quantile(dense, 1 - level) - here
 
     keys = jax.random.split(rng_key, n)
-    depths, counts = jax.jit(
+    scores, drops = jax.jit(
         lambda keys, truths, data: jax.lax.map(lambda row: one(*row), (keys, truths, data), batch_size=batch_size)
     )(keys, truths, data)
-    return Conformal({name: np.sort(np.asarray(v), axis=0) for name, v in depths.items()}, int(counts[0]))
+    widening = {name: _enough(np.asarray(v), level) for name, v in scores.items()}
+    return Conformal(level, widening, None if drops is None else float(_enough(np.asarray(drops), level)))
+
+
+def _enough(scores: Float[np.ndarray, "n *site"], level: float) -> Float[np.ndarray, "*site"]:
+    """The score that the next one does not exceed with probability ``level``."""
+    k = int(np.ceil((len(scores) + 1) * level - 1e-9))
+    ordered = np.sort(np.asarray(scores, float), axis=0)
+    return ordered[k - 1] if k <= len(scores) else np.full(scores.shape[1:], np.inf)

@@ -3,6 +3,12 @@
 from numpyro_inverse.nn._autoregressive_flow import AutoregressiveFlow
 from numpyro_inverse.nn._context_embedding import ContextEmbedding
 from numpyro_inverse.nn._coupling_flow import CouplingFlow
+from numpyro_inverse.nn._embedding_networks import (
+    ConvolutionalNetwork,
+    DeepSet,
+    RecurrentNetwork,
+    TransformerNetwork,
+)
 from numpyro_inverse.nn._energy_score import energy_score
 from numpyro_inverse.nn._fit_density import fit_density
 from numpyro_inverse.nn._fit_flow import fit_flow
@@ -10,10 +16,12 @@ from numpyro_inverse.nn._fit_gan import fit_gan
 from numpyro_inverse.nn._fit_module import fit_module
 from numpyro_inverse.nn._fit_vae import fit_vae
 from numpyro_inverse.nn._flow_density import flow_log_prob
+from numpyro_inverse.nn._flow_matching import FlowMatching
 from numpyro_inverse.nn._mixture_autoregressive import MixtureAutoregressive
 from numpyro_inverse.nn._multiscale_flow import MultiscaleFlow
 from numpyro_inverse.nn._persistence import load, load_metadata, save
 from numpyro_inverse.nn._prepare import dequantize
+from numpyro_inverse.nn._ratio_network import RatioNetwork, contrastive_ratio_loss
 from numpyro_inverse.nn._training import Fit, TrainingSettings, train
 from numpyro_inverse.nn._vae import VAE
 from numpyro_inverse.nn.pretrained import load_pretrained
@@ -22,11 +30,18 @@ __all__ = [
     "VAE",
     "AutoregressiveFlow",
     "ContextEmbedding",
+    "ConvolutionalNetwork",
     "CouplingFlow",
+    "DeepSet",
     "Fit",
+    "FlowMatching",
     "MixtureAutoregressive",
     "MultiscaleFlow",
+    "RatioNetwork",
+    "RecurrentNetwork",
     "TrainingSettings",
+    "TransformerNetwork",
+    "contrastive_ratio_loss",
     "dequantize",
     "energy_score",
     "fit_density",

@@ -29,11 +29,12 @@ class ContextEmbedding(eqx.Module):
         shape: of a context.
         network: h, an Equinox module from an array of that shape to a vector; None: no network.
         data: contexts, one per row, whose mean and standard deviation m and s are. Default: 0 and 1.
+        shared_axes: of a context, along which the numbers share m and s: that of exchangeable rows, for instance.
 
     Raises:
         TypeError: ``shape`` is no tuple of integers; ``network`` cannot be called.
-        ValueError: a side that is not positive; ``data`` of another shape, not finite or without rows; a network that
-            does not take such an array or does not return a vector.
+        ValueError: a side that is not positive; ``data`` of another shape, not finite or without rows; an axis that the
+            context does not have; a network that does not take such an array or does not return a vector.
     """
 
     mean: Float[Array, "*shape"]
@@ -48,12 +49,17 @@ class ContextEmbedding(eqx.Module):
         network: Callable[[Float[Array, "*shape"]], Float[Array, " features"]] | None = None,
         *,
         data: Float[np.ndarray, "n *shape"] | None = None,
+        shared_axes: tuple[int, ...] = (),
     ):
         name = "ContextEmbedding"
         if not isinstance(shape, tuple):
             raise TypeError(f"{name}: `shape` must be a tuple of integers, such as `(3,)`; got {shape!r}.")
         for side in shape:
             check_counts(name, shape=side)
+        if not isinstance(shared_axes, tuple) or not all(axis in range(len(shape)) for axis in shared_axes):
+            raise ValueError(
+                f"{name}: `shared_axes` must be axes of a context, 0 to {len(shape) - 1}; got {shared_axes!r}."
+            )
         dtype = jnp.result_type(float)
         self.mean, self.scale = jnp.zeros(shape, dtype), jnp.ones(shape, dtype)
         if data is not None:
@@ -63,8 +69,9 @@ class ContextEmbedding(eqx.Module):
                     f"{name}: `data` must be finite contexts of shape {shape}, one per row; got shape {data.shape}"
                     f"{'' if np.all(np.isfinite(data)) else ' with numbers that are not finite'}."
                 )
-            spread = data.std(axis=0)
-            self.mean = jnp.asarray(data.mean(axis=0), dtype)
+            over = (0, *(axis + 1 for axis in shared_axes))
+            mean, spread = (np.broadcast_to(f(data, axis=over, keepdims=True)[0], shape) for f in (np.mean, np.std))
+            self.mean = jnp.asarray(mean, dtype)
             self.scale = jnp.asarray(np.where(spread > 0, spread, 1.0), dtype)
         self.network, self.shape = network, shape
         self.size = prod(shape) if network is None else _features(network, shape)

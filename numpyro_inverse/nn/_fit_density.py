@@ -17,13 +17,14 @@ from numpyro_inverse.nn._prepare import as_they_are, check_prepare
 from numpyro_inverse.nn._rows import read
 from numpyro_inverse.nn._training import Fit, TrainingSettings, training_rows
 
-LogProb = Callable[[Any, Any, Any], Float[Array, ""]]
+Loss = Callable[[Any, Any, Any, PRNGKeyArray], Float[Array, ""]]
 
 
 def fit_density(density: Any, data: Any, *, key: PRNGKeyArray, **settings: Any) -> Fit:
     r"""Fits a density to rows, or a conditional density to pairs of rows and contexts, by maximum likelihood.
 
-    The loss is the mean of :math:`-\log q(x \mid c)`, in nats per event.
+    The loss is the mean of :math:`-\log q(x \mid c)`, in nats per event, or of the density's own ``loss(x, context,
+    key)`` if it has one, such as :class:`FlowMatching`.
 
     >>> # not run: docs/networks_for_simulations.md does it
     >>> law = nn.MixtureAutoregressive(2, context=3, data=(x, c), key=key)  # doctest: +SKIP
@@ -50,24 +51,26 @@ def fit_density(density: Any, data: Any, *, key: PRNGKeyArray, **settings: Any) 
             f"got {type(density).__name__}."
         )
 
-    def log_prob(density: Any, x: Any, context: Any) -> Float[Array, ""]:
-        return density.log_prob(x) if context is None else density.log_prob(x, context)
+    def loss(density: Any, x: Any, context: Any, key: PRNGKeyArray) -> Float[Array, ""]:
+        if hasattr(density, "loss"):
+            return density.loss(x, context, key)
+        return -(density.log_prob(x) if context is None else density.log_prob(x, context))
 
-    return fit_likelihood("fit_density", "density", density, log_prob, data, key=key, prepare=None, settings=settings)
+    return fit_mean("fit_density", "density", density, loss, data, key=key, prepare=None, settings=settings)
 
 
-def fit_likelihood(
+def fit_mean(
     name: str,
     noun: str,
     density: Any,
-    log_prob: LogProb,
+    loss_of_one: Loss,
     data: Any,
     *,
     key: PRNGKeyArray,
     prepare: Callable[[Any, PRNGKeyArray], Any] | None,
     settings: dict[str, Any],
 ) -> Fit:
-    """Maximum likelihood of a module (a ``noun`` in messages) whose log density is ``log_prob(module, x, context)``."""
+    """Fits a module (a ``noun`` in messages) by the mean of ``loss_of_one(module, x, context, key)``."""
     chosen = TrainingSettings(**settings)
     prepare = as_they_are if prepare is None else prepare
     check_prepare(name, prepare)
@@ -82,8 +85,13 @@ def fit_likelihood(
     first, contexts = _checked_pair(
         name, noun, prepare(read(data, 0, min(256, rows)), jax.random.key(0)), density, shape_of_context
     )
-    values = eqx.filter_jit(eqx.filter_vmap(log_prob, in_axes=(None, 0, 0)))
-    if not np.all(np.isfinite(values(density, first, contexts))):
+
+    def losses(density: Any, x: Any, contexts: Any, key: PRNGKeyArray) -> Float[Array, " n"]:
+        keys = jax.random.split(key, len(x))
+        return jax.vmap(lambda *row: loss_of_one(density, *row))(x, contexts, keys)
+
+    values = eqx.filter_jit(losses)
+    if not np.all(np.isfinite(values(density, first, contexts, jax.random.key(0)))):
         raise ValueError(
             f"{name}: the density of the first rows of `data` is zero or not a number, before any training: data "
             f"outside the {noun}'s range (they range from {np.min(first):g} to {np.max(first):g}), or NaN in them."
@@ -91,7 +99,7 @@ def fit_likelihood(
 
     def fault(batch: Any) -> str | None:
         x, contexts = pair(batch, jax.random.key(0))
-        if np.all(np.isfinite(values(density, x, contexts))):
+        if np.all(np.isfinite(values(density, x, contexts, jax.random.key(0)))):
             return None
         return (
             f"`data` has rows outside the {noun}'s range, where its density is zero (one batch ranges from "
@@ -99,7 +107,7 @@ def fit_likelihood(
         )
 
     def loss(density: Any, batch: Any, key: PRNGKeyArray) -> Float[Array, ""]:
-        return -jnp.mean(jax.vmap(lambda x, context: log_prob(density, x, context))(*pair(batch, key)))
+        return jnp.mean(losses(density, *pair(batch, key), key))
 
     return fit_module(density, loss, data, key=key, settings=chosen, name=name, fault=fault)
 

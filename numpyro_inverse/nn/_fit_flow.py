@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from jaxtyping import PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
-from numpyro_inverse.nn._fit_density import fit_likelihood
+from numpyro_inverse.nn._fit_density import fit_mean
 from numpyro_inverse.nn._flow_density import flow_log_prob
 from numpyro_inverse.nn._training import Fit
 
@@ -53,4 +53,8 @@ def fit_flow(
             "fit_flow: `flow` must be a module with the method `inverse_and_log_det`, such as `nn.CouplingFlow`; got "
             f"{type(flow).__name__}."
         )
-    return fit_likelihood("fit_flow", "flow", flow, flow_log_prob, data, key=key, prepare=prepare, settings=settings)
+
+    def loss(flow: Any, x: Any, context: Any, key: PRNGKeyArray) -> Float[Array, ""]:
+        return -flow_log_prob(flow, x, context)
+
+    return fit_mean("fit_flow", "flow", flow, loss, data, key=key, prepare=prepare, settings=settings)

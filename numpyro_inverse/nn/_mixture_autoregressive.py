@@ -17,7 +17,7 @@ from numpyro_inverse.nn._context_embedding import ContextEmbedding, as_embedding
 from numpyro_inverse.nn._interval_mass import log_bin_mass
 from numpyro_inverse.nn._networks import check_counts
 
-NARROWEST, WIDEST = -9.0, 3.0  # logarithms of a component's width in standard deviations of the data
+NARROWEST, WIDEST = -9.0, 3.0  # logarithms of a component's width in units of what the regression leaves
 NARROWEST_IN_BINS = 0.05  # the width of a component of integers; with all of it in one bin, narrower is the same
 ROWS = 20_000  # for the linear regression at the start
 
@@ -26,9 +26,9 @@ class MixtureAutoregressive(eqx.Module):
     r"""The law :math:`p(x \mid c) = \prod_i \sum_k w_{ik} N(x_i; m_{ik}, s_{ik}^2)`, where the weights w, means m and
     widths s of number i are functions of the numbers before it, :math:`x_{<i}`, and of a context c.
 
-    They come from one masked residual network and a masked linear map beside it. The linear map starts as the
-    regression of each number on those before it and on the context, so that linear Gaussian laws are there from the
-    start and the network learns what they lack.
+    They come from one masked residual network and a masked linear map. Both see :math:`r_{<i}`, what the linear
+    regression of each number on those before it and on the context leaves, and work in its units, so that linear
+    Gaussian laws are there from the start and the network learns what they lack.
 
     An integer has the probability of its bin, :math:`\sum_k w_k (\Phi((x + 1/2 - m_k) / s_k) - \Phi((x - 1/2 - m_k) /
     s_k))`, the bins at its bounds with all that is beyond them: binary, count and mixed data have exact masses, smooth
@@ -66,10 +66,16 @@ class MixtureAutoregressive(eqx.Module):
     first: Float[Array, "width size"]
     blocks: tuple[_Block, ...]
     last: Float[Array, "out width"]
+    bias: Float[Array, " out"]
     skip: Float[Array, "out size"]
     context_skip: Float[Array, "out features"] | None
-    bias: Float[Array, " out"]
+    trunk: eqx.nn.MLP | None
+    slopes: Float[Array, "pairs width"] | None
+    regression: Float[Array, "size size"]
+    context_regression: Float[Array, "size features"] | None
+    offset: Float[Array, " size"]
     mean: Float[Array, " size"]
+    deviation: Float[Array, " size"]
     scale: Float[Array, " size"]
     embedding: ContextEmbedding | None
     shape: tuple[int] = eqx.field(static=True)
@@ -95,32 +101,36 @@ class MixtureAutoregressive(eqx.Module):
         self.embedding = as_embedding(name, context)
         features = 0 if self.embedding is None else self.embedding.size
 
-        keys = jax.random.split(key, depth + 1)
-        self.first = _dense(keys[0], size, width)
-        self.blocks = tuple(_Block(width, features, key=k) for k in keys[1:])
+        keys = jax.random.split(key, depth + 2)
         out, dtype = size * 3 * components, jnp.result_type(float)
-        self.last = jnp.zeros((out, width), dtype)
+        self.first = _dense(keys[0], size, width)
+        self.last, self.skip = jnp.zeros((out, width), dtype), jnp.zeros((out, size), dtype)
+        self.trunk, self.slopes, self.context_skip = None, None, None
+        if features:
+            self.trunk = eqx.nn.MLP(features, width, width, 2, jax.nn.gelu, jax.nn.gelu, key=keys[1])
+            self.slopes = jnp.zeros((size * (size - 1) // 2, width), dtype)
+            self.context_skip = jnp.zeros((out, features), dtype)
+        self.blocks = tuple(_Block(width, features > 0, key=k) for k in keys[2:])
 
         rows, contexts = _rows(name, data, self.bounds, size)
-        self.mean, self.scale = jnp.zeros(size, dtype), jnp.ones(size, dtype)
-        slopes, offsets, spread = np.zeros((size, size + features)), np.zeros(size), np.ones(size)
+        regression, offset, spread = np.zeros((size, size + features)), np.zeros(size), np.ones(size)
+        mean, deviation = np.zeros(size), np.ones(size)
         if rows is not None:
-            deviation = rows.std(axis=0)
-            scale = np.where(deviation > 0, deviation, 1.0)
-            self.mean, self.scale = jnp.asarray(rows.mean(axis=0), dtype), jnp.asarray(scale, dtype)
+            mean, deviation = rows.mean(axis=0), rows.std(axis=0)
+            deviation = np.where(deviation > 0, deviation, 1.0)
             seen = np.zeros((len(rows), features))
             if contexts is not None:
                 seen = np.asarray(jax.lax.map(self._features, jnp.asarray(contexts, dtype)), float)
-            slopes, offsets, spread = _regressions((rows - rows.mean(axis=0)) / scale, seen)
-        skip = np.zeros((size, 3, components, size + features))
-        skip[:, 1] = slopes[:, None]
+            regression, offset, spread = _regressions((rows - mean) / deviation, seen)
+        self.mean, self.deviation = jnp.asarray(mean, dtype), jnp.asarray(deviation, dtype)
+        self.scale = jnp.asarray(deviation * spread, dtype)
+        regression = regression / spread[:, None]
+        self.regression, self.offset = jnp.asarray(regression[:, :size], dtype), jnp.asarray(offset / spread, dtype)
+        self.context_regression = jnp.asarray(regression[:, size:], dtype) if features else None
+        # The components together are about the standard normal law.
         bias = np.zeros((size, 3, components))
-        # Together about a normal law of the residuals' width.
-        bias[:, 1] = offsets[:, None] + 0.5 * spread[:, None] * _quantiles(components)
-        bias[:, 2] = _before_bounds(np.log(spread * (0.75**0.5 if components > 1 else 1.0)), self._narrowest())[:, None]
-        skip = skip.reshape(out, -1)
-        self.skip = jnp.asarray(skip[:, :size], dtype)
-        self.context_skip = None if self.embedding is None else jnp.asarray(skip[:, size:], dtype)
+        bias[:, 1] = 0.5 * _quantiles(components)
+        bias[:, 2] = _before_bounds(np.log(0.75**0.5) if components > 1 else 0.0, self._narrowest())[:, None]
         self.bias = jnp.asarray(bias.ravel(), dtype)
 
     @property
@@ -133,10 +143,11 @@ class MixtureAutoregressive(eqx.Module):
         x = jnp.asarray(x, self.mean.dtype)
         if x.shape != self.shape:
             raise ValueError(f"MixtureAutoregressive: `x` must have shape {self.shape}; got {x.shape}.")
+        features = self._features(context)
         scale = jax.lax.stop_gradient(self.scale)
-        z = self._standard(x)
-        log_weight, mean, log_width = self._parameters(z, self._features(context))
-        each = (z[:, None] - mean) * jnp.exp(-log_width)
+        r = (x - self._predicted(x, features)) / scale
+        log_weight, mean, log_width = self._parameters(r, features)
+        each = (r[:, None] - mean) * jnp.exp(-log_width)
         integers = self._integers
         terms = -0.5 * each**2 - log_width - 0.5 * jnp.log(2 * jnp.pi) - jnp.log(scale)[:, None]
         inside: Any = True
@@ -157,16 +168,18 @@ class MixtureAutoregressive(eqx.Module):
         lower, upper = jnp.asarray(lower, self.mean.dtype), jnp.asarray(upper, self.mean.dtype)
         whole = jnp.asarray([b is not None for b in self.bounds])
 
-        def one(i, x):
-            log_weight, mean, log_width = self._parameters(self._standard(x), features)
+        def one(i, state):
+            x, r = state
+            log_weight, mean, log_width = self._parameters(r, features)
             which, noise = jax.random.split(jax.random.fold_in(key, i))
             k = jax.random.categorical(which, log_weight[i])
-            z = mean[i, k] + jnp.exp(log_width[i, k]) * jax.random.normal(noise, (), mean.dtype)
-            drawn = z * self.scale[i] + self.mean[i]
-            drawn = jnp.where(whole[i], jnp.clip(jnp.round(drawn), lower[i], upper[i]), drawn)
-            return x.at[i].set(drawn)
+            drawn = mean[i, k] + jnp.exp(log_width[i, k]) * jax.random.normal(noise, (), mean.dtype)
+            predicted = self._predicted(x, features)[i]
+            y = predicted + self.scale[i] * drawn
+            y = jnp.where(whole[i], jnp.clip(jnp.round(y), lower[i], upper[i]), y)
+            return x.at[i].set(y), r.at[i].set((y - predicted) / self.scale[i])
 
-        return jax.lax.fori_loop(0, self.shape[0], one, self.mean)
+        return jax.lax.fori_loop(0, self.shape[0], one, (self.mean, jnp.zeros_like(self.mean)))[0]
 
     @property
     def _integers(self) -> np.ndarray:
@@ -175,52 +188,63 @@ class MixtureAutoregressive(eqx.Module):
 
     def _narrowest(self) -> Array:
         """Logarithm of the smallest width of a component of each number."""
-        in_bins = jnp.log(NARROWEST_IN_BINS / self.scale)
+        in_bins = jnp.log(NARROWEST_IN_BINS / jax.lax.stop_gradient(self.scale))
         return jnp.where(jnp.asarray([b is None for b in self.bounds]), NARROWEST, jnp.maximum(in_bins, NARROWEST))
 
-    def _standard(self, x: Array) -> Array:
-        return (x - jax.lax.stop_gradient(self.mean)) / jax.lax.stop_gradient(self.scale)
+    def _predicted(self, x: Array, features: Array | None) -> Array:
+        """The regression of each number on those before it and on the context."""
+        mean, deviation = jax.lax.stop_gradient((self.mean, self.deviation))
+        size = self.shape[0]
+        found = (self.regression * np.tri(size, k=-1)) @ ((x - mean) / deviation) + self.offset
+        if features is not None and self.context_regression is not None:
+            found += self.context_regression @ features
+        return mean + found * jax.lax.stop_gradient(self.scale)
 
     def _features(self, context: Array | None) -> Array | None:
         return features_of("MixtureAutoregressive", self.embedding, context)
 
-    def _parameters(self, z: Array, features: Array | None) -> tuple[Array, Array, Array]:
-        """Log weights, means and log widths of all numbers, in standard deviations of the data."""
+    def _parameters(self, r: Array, features: Array | None) -> tuple[Array, Array, Array]:
+        """Log weights, means and log widths of all numbers, in units of what the regression leaves."""
         size, width = self.shape[0], self.first.shape[0]
+        seen = None if features is None or self.trunk is None else self.trunk(features)
         # What a hidden unit sees: the numbers up to this one, or none (-1).
-        least = -1 if size == 1 or features is not None else 0
+        least = -1 if size == 1 or seen is not None else 0
         sees = np.floor(np.linspace(least, size - 1, width, endpoint=False)).astype(int)
         number = np.repeat(np.arange(size), 3 * self.components)
-        h = (self.first * (sees[:, None] >= np.arange(size))) @ z
+        h = (self.first * (sees[:, None] >= np.arange(size))) @ jnp.arcsinh(r)
         for block in self.blocks:
-            h = block(h, features, sees[:, None] >= sees)
-        out = (self.last * (number[:, None] > sees)) @ h
-        out += (self.skip * (number[:, None] > np.arange(size))) @ z + self.bias
-        if self.context_skip is not None:
+            h = block(h, seen, sees[:, None] >= sees)
+        out = (self.last * (number[:, None] > sees)) @ h + self.bias
+        out += (self.skip * (number[:, None] > np.arange(size))) @ r
+        if features is not None and self.context_skip is not None:
             out += self.context_skip @ features
         logits, mean, log_width = jnp.moveaxis(out.reshape(size, 3, self.components), 1, 0)
-        least = jax.lax.stop_gradient(self._narrowest())[:, None]
-        return jax.nn.log_softmax(logits), mean, _bounded(log_width, least)
+        if seen is not None and self.slopes is not None and size > 1:
+            slopes = jnp.zeros((size, size), out.dtype).at[np.tril_indices(size, -1)].set(self.slopes @ seen)
+            mean += (slopes @ r)[:, None]
+        return jax.nn.log_softmax(logits), mean, _bounded(log_width, self._narrowest()[:, None])
 
 
 class _Block(eqx.Module):
-    """A masked residual block of two layers that sees the context."""
+    """A masked residual block of two layers; what is seen of the context shifts and scales the units between them."""
 
     weights: tuple[Float[Array, "width width"], Float[Array, "width width"]]
     biases: tuple[Float[Array, " width"], Float[Array, " width"]]
-    context: Float[Array, "width features"] | None
+    shift: Float[Array, "width width"] | None
+    gate: Float[Array, "width width"] | None
 
-    def __init__(self, width: int, features: int, *, key: PRNGKeyArray):
-        keys = jax.random.split(key, 3)
+    def __init__(self, width: int, conditional: bool, *, key: PRNGKeyArray):
+        keys = jax.random.split(key, 4)
         dtype = jnp.result_type(float)
         self.weights = (_dense(keys[0], width, width), _dense(keys[1], width, width))
         self.biases = (jnp.zeros(width, dtype), jnp.zeros(width, dtype))
-        self.context = _dense(keys[2], features, width) if features else None
+        self.shift = _dense(keys[2], width, width) if conditional else None
+        self.gate = _dense(keys[3], width, width) if conditional else None
 
-    def __call__(self, h: Array, features: Array | None, mask: np.ndarray) -> Array:
+    def __call__(self, h: Array, seen: Array | None, mask: np.ndarray) -> Array:
         inner = (self.weights[0] * mask) @ jax.nn.gelu(h) + self.biases[0]
-        if self.context is not None:
-            inner += self.context @ features
+        if seen is not None and self.shift is not None and self.gate is not None:
+            inner = inner * (1 + self.gate @ seen) + self.shift @ seen
         return h + (self.weights[1] * mask) @ jax.nn.gelu(inner) + self.biases[1]
 
 
@@ -234,7 +258,7 @@ def _bounded(log_width: Array, least: Array) -> Array:
     return middle + half * jnp.tanh((log_width - middle) / half)
 
 
-def _before_bounds(log_width: np.ndarray, least: Array) -> np.ndarray:
+def _before_bounds(log_width: float, least: Array) -> np.ndarray:
     """The inverse, for the numbers of a start."""
     middle, half = (WIDEST + np.asarray(least, float)) / 2, (WIDEST - np.asarray(least, float)) / 2
     return middle + half * np.arctanh(np.clip((log_width - middle) / half, -0.95, 0.95))

@@ -6,6 +6,8 @@ from numpyro_inverse.sbi._neural_posterior import NeuralPosterior as NeuralPoste
 from numpyro_inverse.sbi._nle import NLE as NLE
 from numpyro_inverse.sbi._npe import NPE as NPE
 from numpyro_inverse.sbi._npe import Importance as Importance
+from numpyro_inverse.sbi._nre import NRE as NRE
+from numpyro_inverse.sbi._nre import NeuralRatio as NeuralRatio
 from numpyro_inverse.sbi._shattering import Shattering as Shattering
 from numpyro_inverse.sbi._shattering import shattering as shattering
 from numpyro_inverse.sbi._simulate import Simulations as Simulations

@@ -72,9 +72,19 @@ class Event(eqx.Module):
         """Whether one event is in the support."""
         return jnp.all(jnp.asarray(self.support(value)))
 
+    def check(self, where: str, site: str, value: Array) -> None:
+        """Raise where known data, with any batch axes, are not finite or outside of the support."""
+        if not np.all(np.isfinite(np.asarray(value))):
+            raise ValueError(f"{where}: `y` of site {site!r} is not finite.")
+        with jax.ensure_compile_time_eval():
+            inside = np.all(self.support(value))
+        if not inside:
+            raise ValueError(f"{where}: `y` is outside the support of site {site!r}, {self.support}.")
+
     def vectors(self, values: np.ndarray) -> np.ndarray:
         """Coordinates of many events, rows first."""
-        return np.asarray(jax.jit(jax.vmap(lambda v: self.vector(v)[0]))(jnp.asarray(values)))
+        with jax.ensure_compile_time_eval():
+            return np.asarray(jax.jit(jax.vmap(lambda v: self.vector(v)[0]))(jnp.asarray(values)))
 
 
 def _unconstrained(support: Any, value: Array) -> tuple[Array, Array]:

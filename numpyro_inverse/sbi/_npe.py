@@ -17,7 +17,7 @@ from numpyro import handlers
 from numpyro.distributions import Delta, biject_to
 from numpyro.infer import init_to_value
 
-from numpyro_inverse._checks import check_callable, check_count, check_fraction, check_instance, check_key
+from numpyro_inverse._checks import check_callable, check_count, check_fraction, check_instance, check_key, is_traced
 from numpyro_inverse._model import Trace, abstract_trace, data_sites, log_probs, sample_sites, trace_at
 from numpyro_inverse.sbi._arguments import Features
 from numpyro_inverse.sbi._event import Event
@@ -340,15 +340,13 @@ class NPE:
             value = data[name] = jnp.asarray(data[name])
             if value.shape != event.shape:
                 raise ValueError(f"NPE: `y` of site {name!r} must have shape {event.shape}; got {value.shape}.")
-            if isinstance(value, jax.core.Tracer):
-                continue
-            if not np.all(np.isfinite(value)):
-                raise ValueError(f"NPE: `y` of site {name!r} is not finite.")
-            if not np.all(event.support(value)):
-                raise ValueError(f"NPE: `y` is outside the support of site {name!r}, {event.support}.")
+            if not is_traced(value):
+                event.check("NPE", name, value)
         found = {name: data[name] for name in self.observed}
-        if self._learned is not None and not any(isinstance(v, jax.core.Tracer) for v in found.values()):
-            self._learned.region.tell("NPE", "`y`", np.ravel(self._learned.context(found))[None])
+        if self._learned is not None and not is_traced(found):
+            with jax.ensure_compile_time_eval():
+                seen = np.ravel(self._learned.context(found))
+            self._learned.region.tell("NPE", "`y`", seen[None])
         return found
 
     def init_strategy(self, rng_key: PRNGKeyArray, y: Any) -> Callable:
@@ -391,7 +389,7 @@ class NPE:
             return jax.vmap(one)(values)
 
         log_weights = np.asarray(log_joint(draws) - posterior.log_prob(draws), float)
-        smoothed, k = array_stats.psislw(log_weights)
+        smoothed, k = array_stats.psislw(-log_weights)  # ArviZ's are log likelihoods to be divided by
         return Importance(draws, np.asarray(smoothed), float(k))
 
     def guide(self, *args: Any, **kwargs: Any) -> None:
@@ -476,6 +474,6 @@ def _both(one: Simulations, two: Simulations) -> Simulations:
 
 
 def _same(data: Mapping[str, Array], other: Mapping[str, Array] | None) -> bool:
-    if other is None or any(isinstance(v, jax.core.Tracer) for v in data.values()):
+    if other is None or is_traced(data):
         return False
-    return all(np.array_equal(data[name], other[name]) for name in other)
+    return all(np.array_equal(np.asarray(data[name]), np.asarray(other[name])) for name in other)

@@ -16,7 +16,7 @@ from numpyro import handlers
 from numpyro.distributions import Distribution
 from numpyro.infer import MCMC
 
-from numpyro_inverse._checks import check_count, check_instance, check_key
+from numpyro_inverse._checks import check_count, check_instance, check_key, is_traced
 from numpyro_inverse._model import latent_sites
 from numpyro_inverse.distributions import Simulator
 from numpyro_inverse.sbi._arguments import Features
@@ -269,11 +269,8 @@ class SiteEstimator:
                 f"{name}: `y` must end in shape {self._event.shape}, one simulation of site {self.site!r}; got "
                 f"{value.shape}."
             )
-        if not isinstance(value, jax.core.Tracer):
-            if not np.all(np.isfinite(value)):
-                raise ValueError(f"{name}: `y` of site {self.site!r} is not finite.")
-            if not np.all(self._event.support(value)):
-                raise ValueError(f"{name}: `y` is outside the support of site {self.site!r}, {self._event.support}.")
+        if not is_traced(value):
+            self._event.check(name, self.site, value)
             events = self._event.vectors(np.asarray(value).reshape((-1, *self._event.shape)))
             self.learned.region.tell(name, f"`y` of site {self.site!r}", events)
         return data | {self.site: value}
@@ -281,7 +278,7 @@ class SiteEstimator:
 
 def _tell_disagreement(name: str, draws: dict[str, Array]) -> None:
     """Warn where populations have different means."""
-    if isinstance(next(iter(draws.values())), jax.core.Tracer):
+    if is_traced(draws):
         return
     from numpyro.diagnostics import split_gelman_rubin
 

@@ -34,6 +34,8 @@ observed = images[0]
 from numpyro_inverse.calibration import exact
 mcmc = {"field": np.random.default_rng(0).normal(size=(100, 8, 8))}
 """,
+    "Simulator": "from numpyro.distributions import constraints",
+    "VectorOf": "from numpyro.distributions import constraints",
     "expected_patch_log_likelihood": "from numpyro_inverse.distributions import Flow",
     "field": "from numpyro_inverse import to_arviz",
     "fit_gan": """

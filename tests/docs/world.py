@@ -117,6 +117,21 @@ def decoder():
     return lambda z: jnp.tanh(weights @ z)
 
 
+def simulator_model():
+    """A likelihood that one can only simulate from."""
+
+    def simulator_model(x=None):
+        theta = numpyro.sample("theta", dist.Normal(0.0, 1.0))
+        noisy = ni.distributions.Simulator(lambda key, theta: theta + 0.5 * jax.random.normal(key, (2,)), theta)
+        numpyro.sample("x", noisy, obs=x)
+
+    return simulator_model
+
+
+def observed():
+    return jnp.array([0.3, -0.2])
+
+
 def latent():
     return dist.Normal(0, 1).expand([8]).to_event(1)
 

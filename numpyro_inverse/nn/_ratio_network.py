@@ -1,0 +1,156 @@
+"""The ratio of a joint law to the product of its marginals, and the losses that it is learned by."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from numpyro_inverse._checks import check_nonnegative_number, check_positive_number
+from numpyro_inverse.nn._context_embedding import ContextEmbedding, as_embedding, features_of
+from numpyro_inverse.nn._networks import check_counts
+
+
+class RatioNetwork(eqx.Module):
+    r"""A function :math:`\log r(x, c)` that learns :math:`\log p(x \mid c) - \log p(x)`.
+
+    With :math:`u = (z, h)`, the standardized event z and the features h of the context, it is :math:`u^T B u + b^T u +
+    f(u)`: a quadratic form, which is all that jointly Gaussian laws need, and a residual multilayer perceptron.
+
+    >>> network = nn.RatioNetwork(2, 3, key=jax.random.key(0))
+    >>> network(jnp.zeros(2), jnp.zeros(3)).shape
+    ()
+
+    Args:
+        size: numbers in x.
+        context: the numbers in a context vector, or a :class:`~numpyro_inverse.nn.ContextEmbedding`.
+        width: of the hidden layers.
+        depth: residual blocks.
+        data: rows of x, whose mean and standard deviation it standardizes with.
+        key: of the initial weights.
+
+    Raises:
+        TypeError: a size that is no integer; a ``context`` that is neither a number nor an embedding, or missing.
+        ValueError: a size that is too small; data of another shape or not finite; when called, arrays of other shapes.
+
+    References:
+        Hermans, Begy & Louppe, ICML 2020, section 3 (the ratio); He, Zhang, Ren & Sun, ECCV 2016 (residual blocks).
+    """
+
+    quadratic: Float[Array, "n n"]
+    linear: Float[Array, " n"]
+    offset: Float[Array, ""]
+    first: eqx.nn.Linear
+    blocks: tuple[eqx.nn.MLP, ...]
+    last: Float[Array, " width"]
+    mean: Float[Array, " size"]
+    scale: Float[Array, " size"]
+    embedding: ContextEmbedding
+    shape: tuple[int] = eqx.field(static=True)
+
+    def __init__(
+        self,
+        size: int,
+        context: int | ContextEmbedding,
+        *,
+        width: int = 64,
+        depth: int = 2,
+        data: Float[np.ndarray, "n size"] | None = None,
+        key: PRNGKeyArray,
+    ):
+        check_counts("RatioNetwork", size=size, width=width, depth=depth)
+        embedding = as_embedding("RatioNetwork", context)
+        if embedding is None:
+            raise TypeError("RatioNetwork: a ratio is that of x and a `context`; got None.")
+        # The events are standardized like contexts.
+        standard = ContextEmbedding((size,), data=data)
+        self.mean, self.scale = standard.mean, standard.scale
+        self.embedding, self.shape = embedding, (size,)
+        n, dtype = size + embedding.size, jnp.result_type(float)
+        self.quadratic, self.linear, self.offset = jnp.zeros((n, n), dtype), jnp.zeros(n, dtype), jnp.zeros((), dtype)
+        keys = jax.random.split(key, depth + 1)
+        self.first = eqx.nn.Linear(n, width, key=keys[0])
+        self.blocks = tuple(eqx.nn.MLP(width, width, width, 1, jax.nn.gelu, key=k) for k in keys[1:])
+        self.last = jnp.zeros(width, dtype)
+
+    @property
+    def context_shape(self) -> tuple[int, ...]:
+        """The shape of a context."""
+        return self.embedding.shape
+
+    def __call__(self, x: Float[Array, " size"], context: Float[Array, "*context"]) -> Float[Array, ""]:
+        """The logarithm of the ratio."""
+        x = jnp.asarray(x, self.mean.dtype)
+        if x.shape != self.shape:
+            raise ValueError(f"RatioNetwork: `x` must have shape {self.shape}; got {x.shape}.")
+        z = (x - jax.lax.stop_gradient(self.mean)) / jax.lax.stop_gradient(self.scale)
+        features: Any = features_of("RatioNetwork", self.embedding, context)
+        u = jnp.concatenate([z, features])
+        h = self.first(u)
+        for block in self.blocks:
+            h = h + block(jax.nn.gelu(h))
+        return u @ self.quadratic @ u + self.linear @ u + self.offset + self.last @ jax.nn.gelu(h)
+
+
+def contrastive_ratio_loss(
+    network: RatioNetwork,
+    x: Float[Array, "n size"],
+    contexts: Float[Array, "n *context"],
+    key: PRNGKeyArray,
+    *,
+    contrasts: int = 10,
+    gamma: float = 1.0,
+    balance: float = 0.0,
+) -> Float[Array, ""]:
+    r"""Mean loss of a batch of pairs, smallest where :math:`\log r = \log p(x \mid c) - \log p(x)`, without a constant
+    that is free.
+
+    With K contrasts, contexts of other pairs of the batch, :math:`S = \sum_{k \le K} r(x, c_k)`,
+
+    .. math:: L = -\tfrac{1}{1 + \gamma} E \log \frac{K}{K + \gamma S} - \tfrac{\gamma}{1 + \gamma} E \log
+        \frac{\gamma r(x, c_1)}{K + \gamma S},
+
+    where in the first term all contexts are contrasts, and in the second the first one is that of x.
+    ``balance`` times :math:`(E_{p(x, c)} \sigma(\log r) + E_{p(x) p(c)} \sigma(\log r) - 1)^2` is added: it makes the
+    ratio more conservative.
+
+    Args:
+        network: log r, from one event and one context to one number.
+        x: events.
+        contexts: theirs.
+        key: of the contrasts.
+        contrasts: K, fewer than the pairs of the batch.
+        gamma: odds that one of the contexts is that of x.
+        balance: 0 for no penalty; 100 in the paper that proposes it.
+
+    Raises:
+        TypeError: ``contrasts`` is no integer.
+        ValueError: fewer than K + 1 pairs, no contrast, ``gamma`` not positive, ``balance`` negative.
+
+    References:
+        Miller, Weniger & Forré, NeurIPS 2022, equations 6-10; Delaunoy, Hermans, Rozet, Wehenkel & Louppe, NeurIPS
+        2022, equation 5 (balance).
+    """
+    name, n = "contrastive_ratio_loss", len(x)
+    check_counts(name, contrasts=contrasts)
+    gamma = check_positive_number(name, "gamma", gamma)
+    balance = check_nonnegative_number(name, "balance", balance)
+    if n <= contrasts:
+        raise ValueError(f"{name}: `contrasts`, {contrasts}, must be fewer than the pairs of a batch; got {n} pairs.")
+    # Contexts of pairs 1, ..., n - 1 places on, without one that is twice the same.
+    away = jax.vmap(lambda k: jax.random.choice(k, n - 1, (contrasts,), replace=False) + 1)(jax.random.split(key, n))
+    others = (jnp.arange(n)[:, None] + away) % n
+    log_r = jax.vmap(network)(x, contexts)
+    other = jax.vmap(lambda x, which: jax.vmap(lambda c: network(x, c))(contexts[which]))(x, others)
+    none = math.log(contrasts / gamma)
+    marginal = none - jnp.logaddexp(none, jax.nn.logsumexp(other, axis=1))
+    all_of_them = jnp.concatenate([log_r[:, None], other[:, 1:]], axis=1)
+    joint = log_r - jnp.logaddexp(none, jax.nn.logsumexp(all_of_them, axis=1))
+    loss = -(jnp.mean(marginal) + gamma * jnp.mean(joint)) / (1 + gamma)
+    balanced = jnp.mean(jax.nn.sigmoid(log_r)) + jnp.mean(jax.nn.sigmoid(other)) - 1
+    return loss + balance * balanced**2
