@@ -45,6 +45,19 @@ def test_unstable_linear_system(precision):
     assert report.precision_horizon == np.inf
 
 
+def test_unconstrained_coordinates():
+    """The derivative with respect to log s is s times that with respect to s."""
+
+    def positive(x=None):
+        s = numpyro.sample("s", dist.LogNormal(0.0, 0.5))
+        numpyro.sample("x", dist.Normal(jnp.exp(RATE * TIMES) * s, 1.0), obs=x)
+
+    report = shattering(positive, jax.random.key(0), times=TIMES, params={"s": 2.0})
+    log_sd = 0.5 * np.log(np.cumsum(np.exp(2 * RATE * TIMES)))
+    z = (report.log_gradient - log_sd - np.log(2) + 0.6352) / (np.pi / np.sqrt(8) / np.sqrt(128))
+    assert np.abs(z).max() < stats.norm.isf(ALARM / 2 / len(TIMES))
+
+
 def test_data_without_chaos():
     report = shattering(means, jax.random.key(0))
     assert report.horizon == np.inf
