@@ -15,6 +15,9 @@ from numpyro_inverse._checks import check_nonnegative_number, check_positive_num
 from numpyro_inverse.nn._context_embedding import ContextEmbedding, as_embedding, features_of
 from numpyro_inverse.nn._networks import check_counts
 
+ROWS = 20_000  # for the Gaussian law at the start
+RIDGE = 1e-6
+
 
 class RatioNetwork(eqx.Module):
     r"""A function :math:`\log r(x, c)` that learns :math:`\log p(x \mid c) - \log p(x)`.
@@ -31,7 +34,8 @@ class RatioNetwork(eqx.Module):
         context: the numbers in a context vector, or a :class:`~numpyro_inverse.nn.ContextEmbedding`.
         width: of the hidden layers.
         depth: residual blocks.
-        data: rows of x, whose mean and standard deviation it standardizes with.
+        data: rows of x and their contexts. It standardizes with the rows' mean and standard deviation, and starts as
+            the log ratio of the jointly Gaussian law with the covariance of both.
         key: of the initial weights.
 
     Raises:
@@ -60,19 +64,26 @@ class RatioNetwork(eqx.Module):
         *,
         width: int = 64,
         depth: int = 2,
-        data: Float[np.ndarray, "n size"] | None = None,
+        data: tuple[np.ndarray, np.ndarray] | None = None,
         key: PRNGKeyArray,
     ):
         check_counts("RatioNetwork", size=size, width=width, depth=depth)
         embedding = as_embedding("RatioNetwork", context)
         if embedding is None:
             raise TypeError("RatioNetwork: a ratio is that of x and a `context`; got None.")
+        if data is not None and (not isinstance(data, tuple) or len(data) != 2 or len(data[0]) != len(data[1])):
+            raise ValueError("RatioNetwork: `data` must be a pair of rows and as many contexts.")
         # The events are standardized like contexts.
-        standard = ContextEmbedding((size,), data=data)
+        standard = ContextEmbedding((size,), data=None if data is None else data[0])
         self.mean, self.scale = standard.mean, standard.scale
         self.embedding, self.shape = embedding, (size,)
         n, dtype = size + embedding.size, jnp.result_type(float)
-        self.quadratic, self.linear, self.offset = jnp.zeros((n, n), dtype), jnp.zeros(n, dtype), jnp.zeros((), dtype)
+        form: tuple[Any, Any, Any] = (np.zeros((n, n)), np.zeros(n), 0.0)
+        if data is not None:
+            z, contexts = (jnp.asarray(part[:ROWS], dtype) for part in data)
+            seen = [jax.vmap(standard)(z), jax.lax.map(embedding, contexts)]
+            form = _gaussian_log_ratio(np.concatenate([np.asarray(part, float) for part in seen], axis=1), size)
+        self.quadratic, self.linear, self.offset = (jnp.asarray(part, dtype) for part in form)
         keys = jax.random.split(key, depth + 1)
         self.first = eqx.nn.Linear(n, width, key=keys[0])
         self.blocks = tuple(eqx.nn.MLP(width, width, width, 1, jax.nn.gelu, key=k) for k in keys[1:])
@@ -95,6 +106,16 @@ class RatioNetwork(eqx.Module):
         for block in self.blocks:
             h = h + block(jax.nn.gelu(h))
         return u @ self.quadratic @ u + self.linear @ u + self.offset + self.last @ jax.nn.gelu(h)
+
+
+def _gaussian_log_ratio(u: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray, float]:
+    """Quadratic form, slopes and offset of log N(u) - log N(u_1) - log N(u_2), with mean and covariance of the rows."""
+    mean, covariance = u.mean(axis=0), np.cov(u, rowvar=False) + RIDGE * np.eye(u.shape[1])
+    apart = np.zeros_like(covariance)
+    apart[:size, :size], apart[size:, size:] = covariance[:size, :size], covariance[size:, size:]
+    form = -0.5 * (np.linalg.inv(covariance) - np.linalg.inv(apart))
+    offset = -0.5 * (np.linalg.slogdet(covariance)[1] - np.linalg.slogdet(apart)[1]) + mean @ form @ mean
+    return form, -2 * form @ mean, float(offset)
 
 
 def contrastive_ratio_loss(

@@ -18,6 +18,7 @@ AT_MOST = {
 ADDED = {
     "MCMC": {"progress_bar": False},
     "CouplingFlow": {"layers": 1, "width": 8},
+    "fit_density": {"progress_bar": False, "batch_size": 64, "max_epochs": 1},
     "fit_flow": {"progress_bar": False, "batch_size": 16, "max_epochs": 1},
     "fit_gan": {"progress_bar": False, "batch_size": 16, "max_epochs": 1},
     "fit_vae": {"progress_bar": False, "batch_size": 16},

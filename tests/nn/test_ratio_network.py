@@ -47,32 +47,45 @@ def test_the_loss_is_its_formula(x64):
     assert np.min(np.abs(found - sums - balance * balanced**2)) < 1e-12
 
 
-@pytest.fixture(scope="module")
-def trained():
-    x, c = pairs(10_000, 1)
-    network = RatioNetwork(SIZE, ContextEmbedding((SIZE,), data=c), width=16, depth=1, data=x, key=KEY)
+def test_gaussian_ratios_are_there_from_the_start():
+    """From 20,000 pairs: 14 moments with relative errors of 0.01 make about 0.02 together; twice that allowed."""
+    x, c = pairs(20_000, 1)
+    network = RatioNetwork(SIZE, ContextEmbedding((SIZE,), data=c), width=8, depth=1, data=(x, c), key=KEY)
+    x, c = pairs(5000, 2)
+    error = np.asarray(jax.jit(jax.vmap(network))(x, c), float) - log_ratio(x, c)
+    assert np.sqrt(np.mean(error**2)) < 0.04
+
+
+def test_the_ratio_is_learned_and_absolute():
+    """x = |c| + noise, so not Gaussian together: no constant is free, and on new pairs the log ratio is
+    met within 0.15. Evidence: the prior's mean of r is 1, within 0.1 nat, at about the deciles 1, 5 and 9 of x.
+    """
+
+    def bent(n, seed):
+        rng = np.random.default_rng(seed)
+        c = rng.normal(size=(n, 1))
+        return (np.abs(c) + NOISE * rng.normal(size=(n, 1))).astype(np.float32), c.astype(np.float32)
+
+    rows = bent(20_000, 1)
+    network = RatioNetwork(1, ContextEmbedding((1,), data=rows[1]), width=16, depth=1, data=rows, key=KEY)
 
     def loss(network, batch, key):
-        return contrastive_ratio_loss(network, *batch, key)
+        return contrastive_ratio_loss(network, *batch, key, contrasts=5)
 
-    options = TrainingSettings(batch_size=250, max_epochs=20, learning_rate=1e-2, progress_bar=False)
-    return fit_module(network, loss, (x, c), key=KEY, settings=options).module
-
-
-def test_the_ratio_is_absolute(trained):
-    """On new pairs of the joint law: no free constant, and within 0.1 of a standard deviation of the log ratio, 0.9."""
-    x, c = pairs(5000, 2)
-    error = np.asarray(jax.jit(jax.vmap(trained))(x, c), float) - log_ratio(x, c)
+    options = TrainingSettings(batch_size=200, max_epochs=10, learning_rate=1e-2, progress_bar=False)
+    trained = fit_module(network, loss, rows, key=KEY, settings=options).module
+    grid = np.linspace(-8, 8, 4001)
+    x, c = bent(2000, 2)
+    given = norm.logpdf(x, np.abs(grid), NOISE)
+    log_marginal = np.log(np.trapezoid(np.exp(given) * norm.pdf(grid), grid, axis=1))
+    exact = norm.logpdf(x, np.abs(c), NOISE)[:, 0] - log_marginal
+    error = np.asarray(jax.jit(jax.vmap(trained))(x, c), float) - exact
     assert abs(error.mean()) < 0.05
-    assert error.std() < 0.09
-
-
-def test_evidence(trained):
-    """p(x) = p(x | c) / r for any c; and the prior's mean of r at one x is 1, within 0.1 nat, for 50,000 draws."""
-    x, _ = pairs(3, 3)
-    c = np.random.default_rng(4).normal(size=(50_000, SIZE)).astype(np.float32)
-    found = jax.jit(jax.vmap(lambda x: jax.nn.logsumexp(jax.vmap(lambda c: trained(x, c))(c)) - np.log(len(c))))(x)
-    np.testing.assert_allclose(found, 0, atol=0.1)
+    assert error.std() < 0.15
+    wide = jnp.asarray(grid, jnp.float32)[:, None]
+    table = jax.jit(jax.vmap(lambda x: jax.vmap(lambda c: trained(x, c))(wide)))(jnp.array([[0.0], [0.7], [1.7]]))
+    evidence = np.log(np.trapezoid(np.exp(np.asarray(table, float)) * norm.pdf(grid), grid, axis=1))
+    np.testing.assert_allclose(evidence, 0, atol=0.1)
 
 
 def test_bad_input():
@@ -80,6 +93,8 @@ def test_bad_input():
     x, c = jnp.zeros((5, 2)), jnp.zeros((5, 3))
     with pytest.raises(TypeError, match="RatioNetwork: a ratio is that of x and a `context`"):
         RatioNetwork(2, None, key=KEY)
+    with pytest.raises(ValueError, match="RatioNetwork: `data` must be a pair of rows and as many contexts"):
+        RatioNetwork(2, 3, data=np.zeros((5, 2)), key=KEY)
     with pytest.raises(ValueError, match="RatioNetwork: `depth` must be 1 or more"):
         RatioNetwork(2, 3, depth=0, key=KEY)
     with pytest.raises(ValueError, match=r"RatioNetwork: `x` must have shape \(2,\); got \(3,\)"):
