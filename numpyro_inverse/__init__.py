@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         operators,
         plots,
         solvers,
+        symmetry,
     )
     from numpyro_inverse.infer import fit_coordinates, to_arviz, whiten
 
@@ -37,6 +38,7 @@ __all__ = [
     "operators",
     "plots",
     "solvers",
+    "symmetry",
     "to_arviz",
     "whiten",
 ]

@@ -24,6 +24,7 @@ from numpyro_inverse.infer.kernels import InformedMALA as InformedMALA
 from numpyro_inverse.infer.kernels import InformedPCN as InformedPCN
 from numpyro_inverse.infer.kernels import LowRankNUTS as LowRankNUTS
 from numpyro_inverse.infer.kernels import MoreauYosidaULA as MoreauYosidaULA
+from numpyro_inverse.infer.kernels import OrbitMoves as OrbitMoves
 from numpyro_inverse.infer.kernels import PnPULA as PnPULA
 from numpyro_inverse.infer.kernels import ProjectedPnPULA as ProjectedPnPULA
 from numpyro_inverse.infer.kernels import TemperedSGLD as TemperedSGLD
