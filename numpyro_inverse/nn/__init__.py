@@ -4,6 +4,8 @@ from numpyro_inverse.nn._autoregressive_flow import AutoregressiveFlow
 from numpyro_inverse.nn._context_embedding import ContextEmbedding
 from numpyro_inverse.nn._coupling_flow import CouplingFlow
 from numpyro_inverse.nn._energy_score import energy_score
+from numpyro_inverse.nn._equivariant import Canonicalized, ReynoldsAverage
+from numpyro_inverse.nn._equivariant_convolutions import P4MConvolution, P4MLifting, circular_convolution, p4m_pool
 from numpyro_inverse.nn._fit_flow import fit_flow, flow_log_prob
 from numpyro_inverse.nn._fit_gan import fit_gan
 from numpyro_inverse.nn._fit_module import fit_module
@@ -18,11 +20,16 @@ from numpyro_inverse.nn.pretrained import load_pretrained
 __all__ = [
     "VAE",
     "AutoregressiveFlow",
+    "Canonicalized",
     "ContextEmbedding",
     "CouplingFlow",
     "Fit",
     "MultiscaleFlow",
+    "P4MConvolution",
+    "P4MLifting",
+    "ReynoldsAverage",
     "TrainingSettings",
+    "circular_convolution",
     "dequantize",
     "energy_score",
     "fit_flow",
@@ -33,6 +40,7 @@ __all__ = [
     "load",
     "load_metadata",
     "load_pretrained",
+    "p4m_pool",
     "save",
     "train",
 ]

@@ -76,7 +76,7 @@ def _group_of(group: Group | Symmetry) -> Group:
 
 
 @eqx.filter_jit
-def _laws(group: Group | Symmetry, x: PyTree, keys: Array) -> dict[str, Array]:
+def _laws(group: Any, x: PyTree, keys: Array) -> dict[str, Array]:
     """By how much the laws of a group are broken."""
     laws, act = _group_of(group), jax.vmap(group.action)
     g, h = (jax.vmap(laws.propose)(k) for k in keys)
@@ -92,7 +92,7 @@ def _laws(group: Group | Symmetry, x: PyTree, keys: Array) -> dict[str, Array]:
 
 
 @eqx.filter_jit
-def _further(group: Group | Symmetry, x: PyTree, keys: Array) -> dict[str, Array]:
+def _further(group: Any, x: PyTree, keys: Array) -> dict[str, Array]:
     """By how much invariants and canonical forms vary along an orbit, and log determinants are wrong."""
     elements = jax.vmap(_group_of(group).propose)(keys)
     moved = jax.vmap(group.action, (0, None))(elements, x)

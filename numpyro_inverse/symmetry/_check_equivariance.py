@@ -103,4 +103,4 @@ def _relative(where: str, found: PyTree, wanted: PyTree) -> float:
         if not np.all(np.isfinite(one)):
             raise ValueError(f"{where}: `f` is not finite at g x.")
     largest = max(float(np.max(np.abs(other))) for _, other in pairs)
-    return max(float(np.max(np.abs(one - other))) for one, other in pairs) / max(largest, np.finfo(np.float32).tiny)
+    return max(float(np.max(np.abs(one - other))) for one, other in pairs) / max(largest, 1e-30)

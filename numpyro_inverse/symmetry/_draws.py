@@ -10,14 +10,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Inexact, Key
+from jaxtyping import Array, Key
 
 from numpyro_inverse._checks import check_count, check_instance
 from numpyro_inverse._model import abstract_trace, latent_sites
 from numpyro_inverse.symmetry._check_invariance import check_invariance
 from numpyro_inverse.symmetry._symmetry import Symmetry, Values
 
-Draws = Mapping[str, Inexact[Array, "draw ..."]]
+Draws = Mapping[str, Any]  # arrays by site, draws first
 CHECKED = 16  # draws at which the model's invariance is measured
 
 

@@ -9,12 +9,12 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Inexact, Key, PyTree
+from jaxtyping import Array, Float, Inexact, Key
 
 from numpyro_inverse._checks import check_instance, check_numeric
 
-Element = PyTree  # of numbers: an angle, a vector of shifts, an index
-Statistic = PyTree
+Element = Any  # a pytree of numbers: an angle, a vector of shifts, an index
+Statistic = Any
 
 
 class Group(eqx.Module):
@@ -156,6 +156,11 @@ class Isometries(Group):
 
     A subclass defines ``order``, ``compose``, ``inverse`` and ``action``.
     """
+
+    @property
+    @abstractmethod
+    def order(self) -> int:
+        """The number of elements."""
 
     @property
     def identity(self) -> Element:

@@ -138,7 +138,7 @@ def _places_of_inverses(group: Group) -> Int[np.ndarray, " order"]:
     """Where, in the list of its elements, the inverse of each is."""
     elements = group.elements()
     rows, inverses = (
-        np.concatenate([np.asarray(leaf).reshape(group.order, -1) for leaf in jax.tree.leaves(listed)], axis=1)
+        np.concatenate([np.asarray(leaf).reshape(len(leaf), -1) for leaf in jax.tree.leaves(listed)], axis=1)
         for listed in (elements, jax.vmap(group.inverse)(elements))
     )
     return np.argmax(np.all(inverses[:, None] == rows[None], axis=-1), axis=1)

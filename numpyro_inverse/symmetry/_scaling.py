@@ -67,7 +67,7 @@ class Scaling(Group):
 
     def log_abs_det(self, g: Element, x: Inexact[Array, "*shape"]) -> Float[Array, ""]:
         x = inexact("Scaling", x)
-        return g * as_real(x).size
+        return jnp.asarray(g * as_real(x).size)
 
     def invariants(self, x: Inexact[Array, "*shape"]) -> Float[Array, " k"]:
         return as_real(unit(x)).ravel()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Inexact, Key
+from jaxtyping import Array, Float, Key
 
 from numpyro_inverse._checks import check_instance, describe
 from numpyro_inverse.symmetry._group import (
@@ -20,7 +21,7 @@ from numpyro_inverse.symmetry._group import (
 )
 from numpyro_inverse.symmetry._product import scales
 
-Values = Mapping[str, Inexact[Array, "..."]]
+Values = Mapping[str, Any]  # arrays by site
 
 
 class Symmetry(eqx.Module):
