@@ -20,9 +20,11 @@ from numpyro_inverse.infer import (
     InformedPCN,
     LowRankNUTS,
     MoreauYosidaULA,
+    OrbitMoves,
     PnPULA,
     TemperedSGLD,
 )
+from numpyro_inverse.symmetry import SignFlip, Symmetry
 
 
 class Case(NamedTuple):
@@ -78,6 +80,11 @@ KERNELS = {
     "BlackJAX nuts": Case(lambda model: BlackJAX(model, algorithm=blackjax.nuts)),
     "BlackJAX mclmc": Case(lambda model: BlackJAX(model, algorithm=blackjax.mclmc), bias=0.1),
     "BlackJAX elliptical_slice": Case(lambda model: BlackJAX(model, algorithm=blackjax.elliptical_slice)),
+    "OrbitMoves": Case(  # of a prior with the symmetry and data without
+        lambda model: OrbitMoves(MALA(model), Symmetry(SignFlip(), "white")),
+        fields=("accept_prob", "kernel_state.accept_prob", "kernel_state.potential_energy"),
+        shown=("accept_prob",),
+    ),
     "ExactGibbs": Case(
         lambda model: ExactGibbs(model, MALA, sites=["white"]),
         fields=("accept_prob", "step_size", "potential_energy", "error"),
