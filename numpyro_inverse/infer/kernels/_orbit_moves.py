@@ -31,6 +31,8 @@ from numpyro_inverse.symmetry import Symmetry
 from numpyro_inverse.symmetry._check_action import check_laws
 from numpyro_inverse.symmetry._check_invariance import check_latent
 
+OWN_KEY = 17  # what is folded into the key of a run for the moves' own
+
 
 class OrbitState(NamedTuple):
     """State of :class:`OrbitMoves`; every field is available as an extra field.
@@ -136,11 +138,10 @@ class OrbitMoves(MCMCKernel):
         self._num_warmup = num_warmup
         self._sample_fn = self._move_one
         single = is_prng_key(rng_key)
-        if single:
-            key, key_kernel = jax.random.split(rng_key)
-        else:
-            key, key_kernel = jnp.swapaxes(jax.vmap(jax.random.split)(rng_key), 0, 1)
-        state = self._kernel.init(key_kernel, num_warmup, init_params, model_args, model_kwargs)
+        own = partial(jax.random.fold_in, data=OWN_KEY)
+        key = own(rng_key) if single else jax.vmap(own)(rng_key)
+        # The kernel starts where it would start by itself.
+        state = self._kernel.init(rng_key, num_warmup, init_params, model_args, model_kwargs)
         z = getattr(state, self._kernel.sample_field)
         self._check(z if single else jax.tree.map(lambda v: v[0], z), model_args, model_kwargs or {})
         shape = () if single else rng_key.shape[:1]
