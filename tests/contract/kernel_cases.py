@@ -82,8 +82,7 @@ KERNELS = {
     "BlackJAX elliptical_slice": Case(lambda model: BlackJAX(model, algorithm=blackjax.elliptical_slice)),
     "OrbitMoves": Case(  # of a prior with the symmetry and data without
         lambda model: OrbitMoves(MALA(model), Symmetry(SignFlip(), "white")),
-        fields=("accept_prob", "kernel_state.accept_prob", "kernel_state.potential_energy"),
-        shown=("accept_prob",),
+        shown=("step_size", "mean_accept_prob", "orbit_accept_prob"),
     ),
     "ExactGibbs": Case(
         lambda model: ExactGibbs(model, MALA, sites=["white"]),

@@ -83,11 +83,8 @@ def test_invariants_see_what_is_wrong_within_a_copy():
 
 
 @pytest.mark.statistical
-def test_orbit_moves_are_calibrated_in_all_coordinates_and_the_kernel_alone_in_none_that_matter():
+def test_orbit_moves_are_calibrated_in_all_coordinates():
     assert min(p_values(OrbitMoves(MALA(model), FLIP), num_warmup=300, num_samples=2000).values()) > 1e-5 / 3
-    alone = p_values(MALA(model), num_warmup=300, num_samples=2000)
-    assert alone["u invariants"] > 1e-5
-    assert alone["u canonical"] > 1e-5
 
 
 def test_bad_input():

@@ -35,23 +35,29 @@ OWN_KEY = 17  # what is folded into the key of a run for the moves' own
 
 
 class OrbitState(NamedTuple):
-    """State of :class:`OrbitMoves`; every field is available as an extra field.
+    """State of :class:`OrbitMoves`; every field is available as an extra field, and so are those of the kernel's state.
 
     Attributes:
         i: iteration, warm-up included.
         z: latent values in unconstrained space.
-        accept_prob: of the last move along an orbit; the mean of several symmetries' moves. 0 during warm-up.
+        orbit_accept_prob: of the last move along an orbit; the mean of several symmetries' moves. 0 during warm-up.
         diverging: the kernel's last trajectory, if it says so.
-        kernel_state: of the kernel; its fields are extra fields too, ``kernel_state.accept_prob``.
+        kernel_state: of the kernel.
         rng_key: key of the next move.
     """
 
     i: Int[Array, ""]
     z: PyTree
-    accept_prob: Float[Array, ""]
+    orbit_accept_prob: Float[Array, ""]
     diverging: Bool[Array, ""]
     kernel_state: Any
     rng_key: Array
+
+    def __getattr__(self, name: str) -> Any:
+        """A field of the kernel's state."""
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return getattr(self.kernel_state, name)
 
 
 class OrbitMoves(MCMCKernel):
@@ -75,7 +81,7 @@ class OrbitMoves(MCMCKernel):
     >>> # not run: docs/symmetries.md does it
     >>> kernel = OrbitMoves(NUTS(model), Symmetry(SignFlip(), "u"))  # doctest: +SKIP
 
-    Extra fields: ``accept_prob`` (of the orbit move), ``diverging``, and the kernel's as ``kernel_state.accept_prob``.
+    Extra fields: ``orbit_accept_prob``, and all of the kernel's.
 
     Args:
         kernel: any kernel that implements ``refresh``: NumPyro's ``HMC`` and ``NUTS``, all of this package. As a block
@@ -129,7 +135,7 @@ class OrbitMoves(MCMCKernel):
     def get_diagnostics_str(self, state: OrbitState) -> str:
         """What the progress bar shows."""
         shown = self._kernel.get_diagnostics_str(state.kernel_state)
-        return f"{shown}{', ' if shown else ''}orbit acceptance {float(state.accept_prob):.2f}"
+        return f"{shown}{', ' if shown else ''}orbit acceptance {float(state.orbit_accept_prob):.2f}"
 
     def init(
         self, rng_key: Array, num_warmup: int, init_params: Any, model_args: tuple, model_kwargs: dict[str, Any] | None
@@ -148,7 +154,7 @@ class OrbitMoves(MCMCKernel):
         return OrbitState(
             i=jnp.zeros(shape, int),
             z=z,
-            accept_prob=jnp.zeros(shape),
+            orbit_accept_prob=jnp.zeros(shape),
             diverging=jnp.broadcast_to(getattr(state, "diverging", False), shape),
             kernel_state=state,
             rng_key=key,
@@ -188,7 +194,7 @@ class OrbitMoves(MCMCKernel):
         return OrbitState(
             i=state.i + 1,
             z=z,
-            accept_prob=jnp.mean(jnp.stack(rates)).astype(state.accept_prob.dtype),
+            orbit_accept_prob=jnp.mean(jnp.stack(rates)).astype(state.orbit_accept_prob.dtype),
             diverging=jnp.asarray(getattr(kernel_state, "diverging", False)),
             kernel_state=kernel_state,
             rng_key=rng_key,

@@ -31,7 +31,7 @@ def run(kernel, *args, chains=CHAINS, draws=DRAWS, warmup=200, seed=0, init_para
     mcmc = MCMC(
         kernel, num_warmup=warmup, num_samples=draws, num_chains=chains, chain_method="vectorized", progress_bar=False
     )
-    mcmc.run(jax.random.key(seed), *args, init_params=init_params, extra_fields=("accept_prob",), **kwargs)
+    mcmc.run(jax.random.key(seed), *args, init_params=init_params, extra_fields=("orbit_accept_prob",), **kwargs)
     return mcmc
 
 
@@ -68,14 +68,14 @@ def test_a_square_against_the_closed_form():
     draws = of_square(mcmc.get_samples(group_by_chain=True))
     assert_means(draws, expected)
     assert abs(draws[..., 3].mean() - 0.5) < 0.02
-    np.testing.assert_allclose(mcmc.get_extra_fields()["accept_prob"], 1, atol=1e-3)
+    np.testing.assert_allclose(mcmc.get_extra_fields()["orbit_accept_prob"], 1, atol=1e-3)
 
 
 def test_a_prior_that_is_not_symmetric_is_obeyed():
     mcmc = run(OrbitMoves(MALA(square), FLIP), Y, 0.4)
     draws = of_square(mcmc.get_samples(group_by_chain=True))
     assert_means(draws, quadrature(0.4))
-    assert mcmc.get_extra_fields()["accept_prob"].mean() < 0.85
+    assert mcmc.get_extra_fields()["orbit_accept_prob"].mean() < 0.85
     assert abs(quadrature(0.4)[3] - 0.5) > 0.1
     with pytest.raises(AssertionError):  # without the Metropolis ratio: the test has power
         assert_means(of_square(symmetric().get_samples(group_by_chain=True)), quadrature(0.4))
@@ -191,7 +191,7 @@ def test_values_outside_of_a_support_are_rejected():
 
     mcmc = run(OrbitMoves(MALA(positive), FLIP), Y, chains=2, draws=50, warmup=20)
     assert np.all(mcmc.get_samples()["u"] > 0)
-    accept = np.asarray(mcmc.get_extra_fields()["accept_prob"])
+    accept = np.asarray(mcmc.get_extra_fields()["orbit_accept_prob"])
     assert np.all((accept == 0) | (accept == 1))
     assert 0.2 < accept.mean() < 0.8  # the identity is accepted
 
