@@ -77,6 +77,10 @@ def test_a_prior_that_is_not_symmetric_is_obeyed():
     assert_means(draws, quadrature(0.4))
     assert mcmc.get_extra_fields()["orbit_accept_prob"].mean() < 0.85
     assert abs(quadrature(0.4)[3] - 0.5) > 0.1
+    last = mcmc.last_state  # half of the chains have just been moved
+    fresh = mcmc.sampler.refresh(last, (Y, 0.4), {})
+    np.testing.assert_allclose(last.potential_energy, fresh.potential_energy, rtol=1e-5)
+    np.testing.assert_allclose(last.grad, fresh.grad, rtol=1e-3, atol=1e-3)
     with pytest.raises(AssertionError):  # without the Metropolis ratio: the test has power
         assert_means(of_square(symmetric().get_samples(group_by_chain=True)), quadrature(0.4))
 
