@@ -76,6 +76,7 @@ def test_a_correct_sampler_passes_everywhere():
     assert min(p_values(free).values()) > 1e-5 / 3
 
 
+@pytest.mark.statistical
 def test_invariants_see_what_is_wrong_within_a_copy():
     found = p_values(too_narrow, sites=())
     assert found["u invariants"] < 1e-6

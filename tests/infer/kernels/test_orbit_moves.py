@@ -31,7 +31,8 @@ def run(kernel, *args, chains=CHAINS, draws=DRAWS, warmup=200, seed=0, init_para
     mcmc = MCMC(
         kernel, num_warmup=warmup, num_samples=draws, num_chains=chains, chain_method="vectorized", progress_bar=False
     )
-    mcmc.run(jax.random.key(seed), *args, init_params=init_params, extra_fields=("orbit_accept_prob",), **kwargs)
+    fields = ("orbit_accept_prob",) if isinstance(kernel, OrbitMoves) else ()
+    mcmc.run(jax.random.key(seed), *args, init_params=init_params, extra_fields=fields, **kwargs)
     return mcmc
 
 
