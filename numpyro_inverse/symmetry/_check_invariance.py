@@ -49,10 +49,10 @@ class Invariance:
         if self.holds:
             return f"invariant: the log density changes by {self.violation:.2g} at most along an orbit."
         changes = ", ".join(f"{name!r} by {self.by_site[name]:.2g}" for name in self.broken_by)
-        volume = f" (log determinant up to {self.log_abs_det:.2g})" if self.log_abs_det > self.tolerance else ""
+        volume = f" The log determinant is up to {self.log_abs_det:.2g}." if self.log_abs_det > self.tolerance else ""
         return (
             f"not invariant: the log density changes by up to {self.violation:.2g} along an orbit (allowed: "
-            f"{self.tolerance:.2g}); that of site {changes or 'none'} changes{volume}."
+            f"{self.tolerance:.2g}); by site: {changes or 'none changes'}.{volume}"
         )
 
     def require(self, where: str) -> None:
