@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         plots,
         sbi,
         solvers,
+        symmetry,
     )
     from numpyro_inverse.infer import fit_coordinates, to_arviz, whiten
 
@@ -39,6 +40,7 @@ __all__ = [
     "plots",
     "sbi",
     "solvers",
+    "symmetry",
     "to_arviz",
     "whiten",
 ]

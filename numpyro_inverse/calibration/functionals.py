@@ -9,7 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from numpyro_inverse._checks import check_instance
 from numpyro_inverse.domains import Grid
+from numpyro_inverse.symmetry import Symmetry
 
 Quantity = Callable[[dict[str, Array], dict[str, Array]], Array]
 
@@ -65,3 +67,33 @@ def spectral_energy(site: str, domain: Grid, low: float, high: float) -> Quantit
             f"the largest is {np.sqrt(squares.max()):.3g}."
         )
     return lambda values, data: jnp.sum(jnp.where(band, domain.transform(values[site]), 0.0) ** 2)
+
+
+def invariants(symmetry: Symmetry, site: str) -> Quantity:
+    """The invariants of ``site`` under a symmetry: what may be ranked when a sampler need not find all copies of a
+    mode.
+
+    Raises:
+        ValueError: the symmetry does not move ``site``.
+    """
+    _check_site("invariants", symmetry, site)
+    return lambda values, data: symmetry.group.invariants(values[site])
+
+
+def canonical(symmetry: Symmetry, site: str) -> Quantity:
+    """``site`` in the canonical form of all symmetric sites together.
+
+    Raises:
+        ValueError: the symmetry does not move ``site``.
+    """
+    _check_site("canonical", symmetry, site)
+    return lambda values, data: symmetry.canonical(values)[site]
+
+
+def _check_site(where: str, symmetry: Symmetry, site: str) -> None:
+    check_instance(where, "symmetry", symmetry, Symmetry, "a Symmetry")
+    if site not in symmetry.sites:
+        raise ValueError(
+            f"{where}: the symmetry does not move site {site!r}, but {', '.join(map(repr, symmetry.sites))}; give "
+            "the site itself."
+        )

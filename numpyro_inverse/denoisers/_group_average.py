@@ -14,6 +14,7 @@ from numpyro_inverse._checks import check_callable, check_instance, check_real
 from numpyro_inverse.denoisers._certificate import Certificate
 from numpyro_inverse.denoisers._denoiser import Denoise, Denoiser, check_denoiser, denoised, has_potential
 from numpyro_inverse.denoisers._with_gradient import as_module
+from numpyro_inverse.symmetry import Group
 
 HERE = "GroupAverage"
 Action = Callable[[Float[Array, "*shape"]], Float[Array, "*shape2"]]
@@ -38,11 +39,12 @@ class GroupAverage(Denoiser):
 
     Args:
         denoiser: any function of an array and a noise level.
-        actions: functions of an array that form a group, the identity among them.
+        actions: a finite group of :mod:`numpyro_inverse.symmetry`, or functions of an array that form a group, the
+            identity among them.
 
     Raises:
         TypeError: no functions.
-        ValueError: no actions.
+        ValueError: no actions; a group with infinitely many elements.
 
     References:
         Jensen's inequality; M. Terris et al., *Equivariant plug-and-play image reconstruction*, CVPR 2024, section 3.
@@ -51,10 +53,11 @@ class GroupAverage(Denoiser):
     denoiser: Any
     actions: tuple[Action, ...] = eqx.field(static=True)
 
-    def __init__(self, denoiser: Denoise, actions: Sequence[Action]):
+    def __init__(self, denoiser: Denoise, actions: Sequence[Action] | Group):
         check_denoiser(HERE, denoiser)
         self.denoiser = denoiser if has_potential(denoiser) else as_module(denoiser)
-        check_instance(HERE, "actions", actions, list | tuple, "a list of functions of an array")
+        actions = _actions_of(actions) if isinstance(actions, Group) else actions
+        check_instance(HERE, "actions", actions, list | tuple, "a list of functions of an array, or a group")
         if not actions:
             raise ValueError(f"{HERE}: `actions` is empty; the identity is one.")
         self.actions = tuple(check_callable(HERE, "actions", action) for action in actions)
@@ -87,6 +90,15 @@ class GroupAverage(Denoiser):
     def _checked(self, x: Any) -> Array:
         x = jnp.asarray(check_real(HERE, "x", x))
         return x.astype(jnp.result_type(x, float))
+
+
+def _actions_of(group: Group) -> list[Action]:
+    elements = group.elements()
+    return [_acting(group, jax.tree.map(lambda e, i=i: e[i], elements)) for i in range(group.order or 0)]
+
+
+def _acting(group: Group, g: Any) -> Action:
+    return lambda x: group.action(g, x)
 
 
 def square_symmetries() -> tuple[Action, ...]:

@@ -9,6 +9,8 @@ from numpyro_inverse.infer.denoising import diffusion_posterior as diffusion_pos
 from numpyro_inverse.infer.denoising import dps as dps
 from numpyro_inverse.infer.exact import ExactGaussian as ExactGaussian
 from numpyro_inverse.infer.exact import ExactGibbs as ExactGibbs
+from numpyro_inverse.infer.export import OrbitDiagnostics as OrbitDiagnostics
+from numpyro_inverse.infer.export import orbit_diagnostics as orbit_diagnostics
 from numpyro_inverse.infer.export import predict as predict
 from numpyro_inverse.infer.export import predict_data as predict_data
 from numpyro_inverse.infer.export import read_run as read_run
@@ -24,6 +26,7 @@ from numpyro_inverse.infer.kernels import InformedMALA as InformedMALA
 from numpyro_inverse.infer.kernels import InformedPCN as InformedPCN
 from numpyro_inverse.infer.kernels import LowRankNUTS as LowRankNUTS
 from numpyro_inverse.infer.kernels import MoreauYosidaULA as MoreauYosidaULA
+from numpyro_inverse.infer.kernels import OrbitMoves as OrbitMoves
 from numpyro_inverse.infer.kernels import PnPULA as PnPULA
 from numpyro_inverse.infer.kernels import ProjectedPnPULA as ProjectedPnPULA
 from numpyro_inverse.infer.kernels import TemperedSGLD as TemperedSGLD

@@ -10,8 +10,10 @@ from numpyro_inverse.nn._embedding_networks import (
     TransformerNetwork,
 )
 from numpyro_inverse.nn._energy_score import energy_score
+from numpyro_inverse.nn._equivariant import Canonicalized, ReynoldsAverage
+from numpyro_inverse.nn._equivariant_convolutions import P4MConvolution, P4MLifting, circular_convolution, p4m_pool
 from numpyro_inverse.nn._fit_density import fit_density
-from numpyro_inverse.nn._fit_flow import fit_flow
+from numpyro_inverse.nn._fit_flow import fit_flow, flow_log_prob
 from numpyro_inverse.nn._fit_gan import fit_gan
 from numpyro_inverse.nn._fit_module import fit_module
 from numpyro_inverse.nn._fit_vae import fit_vae
@@ -29,6 +31,7 @@ from numpyro_inverse.nn.pretrained import load_pretrained
 __all__ = [
     "VAE",
     "AutoregressiveFlow",
+    "Canonicalized",
     "ContextEmbedding",
     "ConvolutionalNetwork",
     "CouplingFlow",
@@ -37,10 +40,14 @@ __all__ = [
     "FlowMatching",
     "MixtureAutoregressive",
     "MultiscaleFlow",
+    "P4MConvolution",
+    "P4MLifting",
     "RatioNetwork",
     "RecurrentNetwork",
+    "ReynoldsAverage",
     "TrainingSettings",
     "TransformerNetwork",
+    "circular_convolution",
     "contrastive_ratio_loss",
     "dequantize",
     "energy_score",
@@ -53,6 +60,7 @@ __all__ = [
     "load",
     "load_metadata",
     "load_pretrained",
+    "p4m_pool",
     "save",
     "train",
 ]

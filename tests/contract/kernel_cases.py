@@ -20,9 +20,11 @@ from numpyro_inverse.infer import (
     InformedPCN,
     LowRankNUTS,
     MoreauYosidaULA,
+    OrbitMoves,
     PnPULA,
     TemperedSGLD,
 )
+from numpyro_inverse.symmetry import SignFlip, Symmetry
 
 
 class Case(NamedTuple):
@@ -78,6 +80,10 @@ KERNELS = {
     "BlackJAX nuts": Case(lambda model: BlackJAX(model, algorithm=blackjax.nuts)),
     "BlackJAX mclmc": Case(lambda model: BlackJAX(model, algorithm=blackjax.mclmc), bias=0.1),
     "BlackJAX elliptical_slice": Case(lambda model: BlackJAX(model, algorithm=blackjax.elliptical_slice)),
+    "OrbitMoves": Case(  # of a prior with the symmetry and data without
+        lambda model: OrbitMoves(MALA(model), Symmetry(SignFlip(), "white")),
+        shown=("step_size", "mean_accept_prob", "orbit_accept_prob"),
+    ),
     "ExactGibbs": Case(
         lambda model: ExactGibbs(model, MALA, sites=["white"]),
         fields=("accept_prob", "step_size", "potential_energy", "error"),

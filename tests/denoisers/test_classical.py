@@ -21,6 +21,7 @@ from numpyro_inverse.denoisers import (
 )
 from numpyro_inverse.denoisers._total_variation import adjoint_differences, differences, total_variation
 from numpyro_inverse.denoisers._wavelets import analyze, daubechies, synthesize
+from numpyro_inverse.symmetry import CyclicShift, Reflection, Scaling, SignFlip
 
 SIGMA = 0.4
 
@@ -238,6 +239,19 @@ def test_the_symmetries_of_the_square_are_a_group():
     assert len(images) == 8
     assert {tuple(np.asarray(a(b(corner))).ravel()) for a in square_symmetries() for b in square_symmetries()} == images
     np.testing.assert_array_equal(square_symmetries()[0](corner), corner)
+
+
+def test_a_group_average_over_a_group_of_the_package():
+    denoiser = TotalVariation(1.0, 20)
+    x = jnp.arange(5.0) ** 2
+    found = GroupAverage(denoiser, Reflection() * SignFlip())(x, 0.3)
+    tilted = GroupAverage(lambda x, sigma: x + jnp.arange(5.0), CyclicShift((5,)))
+    np.testing.assert_allclose(
+        found, -GroupAverage(denoiser, Reflection() * SignFlip())(-x[::-1], 0.3)[::-1], atol=1e-6
+    )
+    np.testing.assert_allclose(tilted(x, 0.3), x + 2, rtol=1e-6)
+    with pytest.raises(ValueError, match="infinitely many"):
+        GroupAverage(denoiser, Scaling())
 
 
 def test_the_average_of_a_denoiser_without_a_potential_has_none():

@@ -21,8 +21,10 @@ from numpyro_inverse.distributions._reparametrized import domain_of
 from numpyro_inverse.domains import Domain
 from numpyro_inverse.domains._domain import axis_names
 from numpyro_inverse.infer.export._draws import Draws, by_chain, check_shapes, map_draws, sampled
+from numpyro_inverse.infer.export._orbit_draws import orbit_draws
 from numpyro_inverse.infer.kernels._failures import FailureReport, counts_failures, failures_of
 from numpyro_inverse.infer.whitening import LATENT
+from numpyro_inverse.symmetry import Symmetry
 
 if TYPE_CHECKING:
     from xarray import Dataset, DataTree
@@ -47,6 +49,7 @@ def to_arviz(
     posterior_predictive: bool = True,
     log_likelihood: bool = True,
     keep_latent: bool = False,
+    symmetry: Symmetry | None = None,
     num_chains: int | None = None,
     length_unit: str = "length unit",
     batch_size: int = 32,
@@ -82,6 +85,9 @@ def to_arviz(
         log_likelihood: whether to evaluate the log-likelihood. It is of the data's shape, once per draw.
         keep_latent: whether to keep ``u_latent``, the white coordinates of a whitened field ``u``. Their axes are
             modes, not places, and they double the memory.
+        symmetry: what the data cannot tell. The posterior then has each symmetric site ``u`` in canonical form, and its
+            invariants beside it as ``u_invariants``, so that means, R-hat and effective sizes say something; see
+            :func:`orbit_diagnostics`. Predictions and log-likelihoods are of the draws as they are.
         num_chains: number of chains in a dict of samples without a chain axis.
         length_unit: the unit of the grids' lengths, kept in the coordinates' attribute ``units``.
         batch_size: draws per evaluation of the model; bounds the memory on the device.
@@ -115,6 +121,9 @@ def to_arviz(
         sites, latents, observed = _inspect(model, samples, *call)
     hidden = set() if keep_latent else {f"{name}{LATENT}" for name, site in sites.items() if site.whitened}
     kept = {name: x for name, x in samples.items() if name not in hidden}
+
+    if symmetry is not None:
+        kept = orbit_draws(kept, symmetry)
 
     shapes = {name: x.shape[2:] for name, x in kept.items()} | {name: y.shape for name, y in observed.items()}
     dims = {name: _fitting(site.dims, shapes[name]) for name, site in sites.items() if name in shapes}

@@ -9,6 +9,7 @@ from numpyro_inverse.infer.kernels._informed_pcn import InformedPCN as InformedP
 from numpyro_inverse.infer.kernels._low_rank_nuts import LowRankNUTS as LowRankNUTS
 from numpyro_inverse.infer.kernels._mala import MALA as MALA
 from numpyro_inverse.infer.kernels._moreau_yosida import MoreauYosidaULA as MoreauYosidaULA
+from numpyro_inverse.infer.kernels._orbit_moves import OrbitMoves as OrbitMoves
 from numpyro_inverse.infer.kernels._pcn import PCN as PCN
 from numpyro_inverse.infer.kernels._pnp_ula import PnPULA as PnPULA
 from numpyro_inverse.infer.kernels._pnp_ula import ProjectedPnPULA as ProjectedPnPULA
