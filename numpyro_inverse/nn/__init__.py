@@ -13,7 +13,7 @@ from numpyro_inverse.nn._energy_score import energy_score
 from numpyro_inverse.nn._equivariant import Canonicalized, ReynoldsAverage
 from numpyro_inverse.nn._equivariant_convolutions import P4MConvolution, P4MLifting, circular_convolution, p4m_pool
 from numpyro_inverse.nn._fit_density import fit_density
-from numpyro_inverse.nn._fit_flow import fit_flow, flow_log_prob
+from numpyro_inverse.nn._fit_flow import fit_flow
 from numpyro_inverse.nn._fit_gan import fit_gan
 from numpyro_inverse.nn._fit_module import fit_module
 from numpyro_inverse.nn._fit_vae import fit_vae

@@ -48,7 +48,7 @@ def with_law(fn: Any, law: Callable[[Simulator], Distribution]) -> Any:
 
 
 def arguments_of(fn: Any) -> tuple[Array, ...]:
-    """What each simulation of a site is given: arguments of shape (*all batch axes of the site, *one simulation)."""
+    """What each simulation of a site is given: rows of all batch axes of the site."""
     simulator = simulator_in(fn)
     assert simulator is not None
     batch = fn.shape()[: len(fn.shape()) - len(simulator.event_shape)]

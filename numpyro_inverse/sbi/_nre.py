@@ -136,9 +136,8 @@ class NRE(SiteEstimator):
     ) -> LearnedRatio:
         from numpyro_inverse import nn
 
-        rows, contexts = (None, None) if pairs is None else pairs
-        seen = nn.ContextEmbedding((features.size,), data=contexts)
-        network = nn.RatioNetwork(self._event.size, seen, data=rows, key=key, **options)
+        seen = nn.ContextEmbedding((features.size,), data=None if pairs is None else pairs[1])
+        network = nn.RatioNetwork(self._event.size, seen, data=pairs, key=key, **options)
         return LearnedRatio(network, features, self._event)
 
     def _train(

@@ -35,7 +35,7 @@ class Simulations(NamedTuple):
         unconstrained: the same, each through the inverse of ``biject_to`` of its own support, which may depend on the
             draw.
         data: what was simulated, by site: simulators and sites that have data.
-        arguments: what each simulator was given, by site: arrays of shape (row, *batch, *one simulation).
+        arguments: what each simulator was given, by site: arrays of shape ``(row, *batch, *one simulation)``.
         usable: by site and element of its batch: finite, within the declared support, and of finite arguments.
         failures: how many elements were not, by reason, and what external programs told.
     """
