@@ -7,12 +7,11 @@ r"""Hares and lynxes: predators and prey in the pelts that the Hudson's Bay Comp
     standard deviations (0.5, 0.05, 0.5, 0.05); :math:`\log \sigma \sim N(-1, 1)` each.
 :Data: :data:`PELTS`, real: 21 years, 1900 to 1920.
 :Likelihood: :math:`\log y_{t,i} \sim N(\log z_i(t), \sigma_i^2)`, independent.
-:Reference posterior: NUTS with the exact likelihood, :func:`model`, from :func:`start`; the source's means and standard
-    deviations are :data:`PUBLISHED`. Chains from far away can stay where large noise
-    explains the cycles.
+:Reference posterior: NUTS with the exact likelihood, :func:`model`, from :func:`start`; published means are
+    :data:`PUBLISHED`. Chains from far away can stay where large noise explains the cycles.
 :Source: E. P. Odum, Fundamentals of Ecology (1953), from the records of the Hudson's Bay Company; B. Carpenter,
     Predator-prey population dynamics: the Lotka-Volterra model in Stan (2018). The last number of lynxes is 8.6, as
-    there; some copies have 8.1.
+    there; some copies have 8.1. Means: posteriordb, ``hudson_lynx_hare-lotka_volterra``.
 """
 
 import jax.numpy as jnp
@@ -32,10 +31,10 @@ LYNXES = [4.0, 6.1, 9.8, 35.2, 59.4, 41.7, 19.0, 13.0, 8.3, 9.1, 7.4,
           8.0, 12.3, 19.5, 45.7, 51.1, 29.7, 15.8, 9.7, 10.1, 8.6]
 # fmt: on
 PELTS = np.column_stack([HARES, LYNXES])
-PUBLISHED = {  # means and standard deviations, as printed
-    "z_init": ([33.98, 5.93], [2.86, 0.53]),
-    "theta": ([0.55, 0.028, 0.80, 0.024], [0.06, 0.004, 0.09, 0.004]),
-    "sigma": ([0.25, 0.25], [0.04, 0.04]),
+PUBLISHED = {  # posterior means and their Monte Carlo standard errors
+    "z_init": ([34.03522, 5.93590], [0.02931, 0.00534]),
+    "theta": ([0.546864, 0.0277473, 0.800095, 0.0240859], [0.000626, 0.0000412, 0.000885, 0.0000350]),
+    "sigma": ([0.248057, 0.251017], [0.000439, 0.000440]),
 }
 
 
