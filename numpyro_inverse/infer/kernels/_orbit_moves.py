@@ -31,6 +31,7 @@ from numpyro_inverse.symmetry import Symmetry
 from numpyro_inverse.symmetry._check_action import check_laws
 from numpyro_inverse.symmetry._check_invariance import check_latent
 
+SAME = 1e-5  # relative change of a value that is rounding
 OWN_KEY = 17  # what is folded into the key of a run for the moves' own
 
 
@@ -216,10 +217,15 @@ class OrbitMoves(MCMCKernel):
         with numpyro.validation_enabled(False):  # values outside of a support are proposed, and rejected
             trace = trace_at(self.model, args, kwargs, values)
             found, inside = dict(z), jnp.ones((), bool)
-            for name in symmetry.sites:
+            for name in z:
                 support = trace[name]["fn"].support
+                transform = numpyro.distributions.biject_to(support)
                 inside = inside & jnp.all(support(values[name]))
-                at = numpyro.distributions.biject_to(support).inv(values[name])
+                at = transform.inv(values[name])
+                if name not in symmetry.sites:
+                    # Its support may depend on a moved site; where it does not, the point stays as it is.
+                    change = jnp.abs(transform(z[name]) - values[name])
+                    at = jnp.where(jnp.all(change <= SAME * jnp.abs(values[name])), z[name], at)
                 inside = inside & jnp.all(jnp.isfinite(at))
                 found[name] = at.astype(z[name].dtype)
             return found, jnp.where(inside, _log_density(trace), -jnp.inf)

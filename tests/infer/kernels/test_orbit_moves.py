@@ -9,6 +9,8 @@ import numpyro
 import numpyro.distributions as dist
 import pytest
 from numpyro.infer import MCMC, NUTS, SA, DiscreteGibbs, Gibbs
+from numpyro.infer.util import constrain_fn
+from numpyro.infer.util import log_density as log_density_of
 from scipy import stats
 
 from numpyro_inverse.calibration.exact import SignSymmetric
@@ -187,6 +189,25 @@ def test_moves_that_change_volume_and_constrained_sites():
     log_a, log_b = np.log(np.asarray(draws["a"], float)), np.log(np.asarray(draws["b"], float))
     found = np.stack([log_a, (log_a - 0.3) ** 2, log_b[..., 0], log_b[..., 1] ** 2, log_a * log_b[..., 0]], axis=-1)
     assert_means(found, [0.3, 0.64, 0, 0.25, 0])
+
+
+def dependent(data=None):
+    """The support of s moves with u."""
+    u = numpyro.sample("u", dist.Normal(0.3, 1.0))
+    s = numpyro.sample("s", dist.Uniform(0.4 * u - 1.0, 0.4 * u + 1.0))
+    numpyro.sample("data", dist.Normal(u**2 + s, 0.5), obs=data)
+
+
+def test_a_support_that_depends_on_what_is_moved():
+    """The proposed point has the values that are judged: s stays where it is, and does not follow its support."""
+    moves, z = OrbitMoves(MALA(dependent), FLIP), {"u": jnp.asarray(0.6), "s": jnp.asarray(-0.2)}
+    values, _ = moves._start(z, (Y,), {})
+    proposal = {"u": -values["u"], "s": values["s"]}
+    there, log_density = moves._there(z, proposal, FLIP, (Y,), {})
+    found = constrain_fn(dependent, (Y,), {}, there)
+    np.testing.assert_allclose(found["u"], proposal["u"], rtol=1e-5)
+    np.testing.assert_allclose(found["s"], proposal["s"], rtol=1e-5)
+    np.testing.assert_allclose(log_density, log_density_of(dependent, (Y,), {}, proposal)[0], rtol=1e-5)
 
 
 def test_values_outside_of_a_support_are_rejected():
