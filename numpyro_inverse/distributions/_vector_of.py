@@ -57,7 +57,11 @@ class VectorOf(constraints.Constraint):
         return jnp.stack([jnp.asarray(x, prototype.dtype) for x in numbers], axis=-1)
 
     def tree_flatten(self) -> tuple[tuple, tuple]:
-        return (), ((), {"parts": self.parts})
+        return self.parts, ((), {"num": len(self.parts)})
+
+    @classmethod
+    def tree_unflatten(cls, aux_data: tuple, params: tuple) -> VectorOf:
+        return cls(*params)
 
     def __eq__(self, other: Any) -> bool:
         return isinstance(other, VectorOf) and self.parts == other.parts

@@ -57,6 +57,15 @@ class Event(eqx.Module):
         z, change = _unconstrained(self.support, value)
         return jnp.ravel(z), jnp.sum(change)
 
+    def safe_vector(self, value: Array) -> tuple[Bool[Array, ""], Float[Array, " size"], Float[Array, ""]]:
+        """Whether an event is within the support, and its :meth:`vector`; outside, that of another one.
+
+        So a branch that is not taken, where there is no density, has a finite gradient.
+        """
+        inside = self.inside(value)
+        z, change = self.vector(jnp.where(inside, jnp.asarray(value, jnp.result_type(float)), self.anywhere()))
+        return inside, z, change
+
     def value(self, vector: Float[Array, " size"]) -> Array:
         """The event with these coordinates."""
         if isinstance(self.support, VectorOf):

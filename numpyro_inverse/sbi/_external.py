@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import pickle
+import threading
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import TimeoutError as FutureTimeout
@@ -70,6 +71,7 @@ class External:
         self.timeout = None if timeout is None else check_positive_number("External", "timeout", timeout)
         self.failures: Counter[str] = Counter()
         self._pool: Any = None
+        self._lock = threading.Lock()  # each device of JAX calls in a thread of its own
 
     def __call__(self, rng_key: PRNGKeyArray, *args: Array) -> Float[Array, "..."]:
         """One simulation, or under ``vmap`` a batch of them at once."""
@@ -92,7 +94,13 @@ class External:
 
     def __getstate__(self) -> dict[str, Any]:
         """Processes and counts stay where they are."""
-        return self.__dict__ | {"_pool": None, "failures": Counter()}
+        return {name: v for name, v in self.__dict__.items() if name != "_lock"} | {
+            "_pool": None,
+            "failures": Counter(),
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__ |= state | {"_lock": threading.Lock()}
 
     def _batch(self, seeds: Any, *args: Any) -> np.ndarray:
         seeds = np.asarray(seeds)
@@ -113,23 +121,24 @@ class External:
         """What a process returned, flat; None after counting why there is nothing."""
         try:
             value = np.asarray(future.result(), float)
+            if value.shape == self.shape:
+                return value.ravel()
+            reason = f"an array of shape {value.shape} instead of {self.shape}"
         except FutureTimeout:
-            self.failures[f"no result within {self.timeout:g} s"] += 1
-            return None
+            reason = f"no result within {self.timeout:g} s"
         except Exception as error:  # the user's program may raise anything, or die
-            self.failures[f"{type(error).__name__}: {error}".splitlines()[0][:SHOWN]] += 1
-            return None
-        if value.shape != self.shape:
-            self.failures[f"an array of shape {value.shape} instead of {self.shape}"] += 1
-            return None
-        return value.ravel()
+            reason = f"{type(error).__name__}: {error}".splitlines()[0][:SHOWN]
+        with self._lock:
+            self.failures[reason] += 1
+        return None
 
     def _running(self) -> Any:
-        if self._pool is None:
-            try:
-                from pebble import ProcessPool
-            except ImportError as error:
-                raise ImportError("External: needs Pebble: pip install 'numpyro-inverse[external]'.") from error
-            # A fork of a process in which JAX has started threads may hang.
-            self._pool = ProcessPool(self.processes, context=multiprocessing.get_context("spawn"))
-        return self._pool
+        with self._lock:
+            if self._pool is None:
+                try:
+                    from pebble import ProcessPool
+                except ImportError as error:
+                    raise ImportError("External: needs Pebble: pip install 'numpyro-inverse[external]'.") from error
+                # A fork of a process in which JAX has started threads may hang.
+                self._pool = ProcessPool(self.processes, context=multiprocessing.get_context("spawn"))
+            return self._pool

@@ -63,8 +63,12 @@ def marked_sites(trace: Trace) -> dict[str, Site]:
     return {name: site for name, site in sample_sites(trace).items() if simulator_in(site["fn"]) is not None}
 
 
-def checked_model(where: str, model: Any, model_args: Any, model_kwargs: Any) -> tuple[Trace, tuple, dict[str, Any]]:
+def checked_model(
+    where: str, model: Any, model_args: Any, model_kwargs: Any, observed: str | tuple[str, ...] = ()
+) -> tuple[Trace, tuple, dict[str, Any]]:
     """The model's abstract trace and its arguments, if all of it can be simulated and inferred.
+
+    ``observed`` names sites that are data although they have none.
 
     Raises:
         TypeError: ``model`` is not callable, ``model_args`` no tuple or ``model_kwargs`` no dictionary.
@@ -84,11 +88,13 @@ def checked_model(where: str, model: Any, model_args: Any, model_kwargs: Any) ->
                 f"{where}: site {name!r} is a `numpyro.factor`: a simulation cannot follow it. Write it as a "
                 "distribution."
             )
+    data = (observed,) if isinstance(observed, str) else tuple(observed)
     for name in discrete_latents(trace):
-        if simulator_in(trace[name]["fn"]) is None:
+        if simulator_in(trace[name]["fn"]) is None and name not in data:
             raise ValueError(
                 f"{where}: latent site {name!r} is discrete, and gradients and flows are of continuous ones; sum it "
-                "out in the model, or make it part of the simulator."
+                "out in the model, or make it part of the simulator. If it is data, call the model with them "
+                "(`model_args`, `model_kwargs`)."
             )
     return trace, args, kwargs
 

@@ -32,10 +32,7 @@ class LearnedLaw(eqx.Module):
 
     def log_prob(self, value: Array, *args: Array) -> Float[Array, ""]:
         """Log density, or log mass, of one event; minus infinity outside of the support."""
-        inside = self.event.inside(value)
-        # Where there is no density the branch that is not taken must have a finite gradient.
-        safe = jnp.where(inside, jnp.asarray(value, jnp.result_type(float)), self.event.anywhere())
-        z, change = self.event.vector(safe)
+        inside, z, change = self.event.safe_vector(value)
         return jnp.where(inside, self.density.log_prob(z, self.features(*args)) + change, -jnp.inf)
 
     def sample(self, key: Array, *args: Array) -> Array:

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 from numpyro.distributions import Distribution, biject_to, constraints
 
 from numpyro_inverse._checks import check_sample_shape
-from numpyro_inverse._model import latent_sites, simulate, trace_at, unconstrained_trace
+from numpyro_inverse._model import abstract_trace, latent_sites, simulate, trace_at, unconstrained_trace
 from numpyro_inverse.sbi._arguments import Features
 from numpyro_inverse.sbi._event import Event
 
@@ -156,7 +156,8 @@ class NeuralPosterior:
 
     def log_prob(self, values: Mapping[str, Float[Array, "*batch *site"]]) -> Float[Array, "*batch"]:
         """Log density of latents by site, all of them, with the same batch axes."""
-        shapes = {name: site["fn"].shape() for name, site in latent_sites(self._trace()).items()}
+        trace = abstract_trace(self.latents.model, self.latents.args, self.latents.kwargs)
+        shapes = {name: site["fn"].shape() for name, site in latent_sites(trace).items()}
         missing = [name for name, _ in self.latents.shapes if name not in values]
         if missing:
             raise ValueError(f"NeuralPosterior.log_prob: `values` has no site {missing[0]!r}.")
@@ -166,11 +167,6 @@ class NeuralPosterior:
             name: jnp.asarray(values[name]).reshape((prod(batch), *shapes[name])) for name, _ in self.latents.shapes
         }
         return _log_prob(self.unconstrained, self.latents, flat).reshape(batch)
-
-    def _trace(self) -> dict[str, Any]:
-        from numpyro_inverse._model import abstract_trace
-
-        return abstract_trace(self.latents.model, self.latents.args, self.latents.kwargs)
 
 
 @eqx.filter_jit

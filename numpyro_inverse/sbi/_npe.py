@@ -14,25 +14,24 @@ import numpy as np
 import numpyro
 from jaxtyping import Array, Float, PRNGKeyArray
 from numpyro import handlers
-from numpyro.distributions import Delta, biject_to
+from numpyro.distributions import Delta, biject_to, constraints
 from numpyro.infer import init_to_value
 
 from numpyro_inverse._checks import check_callable, check_count, check_fraction, check_instance, check_key, is_traced
-from numpyro_inverse._model import Trace, abstract_trace, data_sites, log_probs, sample_sites, trace_at
+from numpyro_inverse._model import Trace, abstract_trace, data_sites, sample_sites, trace_at
 from numpyro_inverse.sbi._arguments import Features
 from numpyro_inverse.sbi._event import Event
 from numpyro_inverse.sbi._files import read_metadata, read_module, write_module
+from numpyro_inverse.sbi._importance import Importance, weighted
 from numpyro_inverse.sbi._marked import checked_model, simulator_in
 from numpyro_inverse.sbi._neural_posterior import ConditionalLaw, DataContext, Latents, NeuralPosterior
 from numpyro_inverse.sbi._region import Region
 from numpyro_inverse.sbi._simulate import Simulations, data_names, simulate
+from numpyro_inverse.sbi._truncated_prior import truncated_prior
 
 FEWEST = 100  # usable simulations
 TRAINING = {"max_epochs": 200, "patience": 20}
 CALIBRATION_DRAWS = 256
-HPR_DRAWS = 10_000  # of a posterior, for the threshold of its highest density region
-OVERSAMPLED = 10_000  # draws from the prior at a time
-LARGEST_SHARE = 10_000  # draws from the prior for one that is accepted, beyond which truncation is given up
 
 
 class Learned(NamedTuple):
@@ -84,7 +83,7 @@ class NPE:
         model_args: tuple = (),
         model_kwargs: Mapping[str, Any] | None = None,
     ):
-        trace, args, kwargs = checked_model("NPE", model, model_args, model_kwargs)
+        trace, args, kwargs = checked_model("NPE", model, model_args, model_kwargs, observed)
         self.original, self.model_args, self.model_kwargs = model, args, kwargs
         self.observed = data_names("NPE", trace, observed)
         self.observation: dict[str, Array] | None = None
@@ -142,15 +141,21 @@ class NPE:
         y = None if observation is None else self.checked_data(observation)
         keys = jax.random.split(rng_key, (rounds, 3))
         fitted = copy.copy(self)
+        fitted.observation = None
         for i in range(rounds):
             if i == 0:
                 new = simulations if simulations is not None else self.simulate(keys[0, 0], num_simulations // rounds)
                 check_instance("NPE", "simulations", new, Simulations, "what `sbi.simulate` returns")
+                if new.proposed:
+                    raise ValueError(
+                        f"NPE: `simulations` have proposed values of {', '.join(new.proposed)}, and a posterior is "
+                        "learned from latents of the prior; `NLE` takes any proposal, `rounds` make their own."
+                    )
                 fitted.simulations = new
             else:
                 assert y is not None
                 assert fitted.simulations is not None
-                proposed = fitted._truncated_prior(keys[i, 1], y, num_simulations // rounds, quantile)
+                proposed = truncated_prior(fitted.posterior(y), keys[i, 1], num_simulations // rounds, quantile)
                 new = self.simulate(keys[i, 0], num_simulations // rounds, latents=proposed)
                 fitted.simulations = _both(fitted.simulations, new)
                 fitted.observation = y
@@ -184,8 +189,10 @@ class NPE:
             raise ValueError(f"NPE: {good.sum()} usable simulations are too few; {FEWEST} at least.")
         z = np.concatenate([v[good].reshape(good.sum(), -1) for v in simulations.unconstrained.values()], axis=1)
         data = {name: v[good] for name, v in simulations.data.items()}
-        rows = [event.vectors(data[name]) for name, event in self._events]
-        context = DataContext(self._events, Features.of(rows) if options.get("embedding") is None else None)
+        features = None
+        if options.get("embedding") is None:
+            features = Features.of([event.vectors(data[name]) for name, event in self._events])
+        context = DataContext(self._events, features)
         contexts = np.asarray(jax.jit(jax.vmap(context))(data))
         start = self._start(contexts.shape[1:], (z, contexts), key_start, options)
         self.training = nn.fit_density(start, (z, contexts), key=key_train, **TRAINING | settings)
@@ -263,33 +270,6 @@ class NPE:
         loaded = copy.copy(self)
         loaded._learned = read_module(path, Learned(density, context, Region.empty(*region)))
         return loaded
-
-    def _truncated_prior(
-        self, rng_key: Array, y: Mapping[str, Array], num: int, quantile: float
-    ) -> dict[str, np.ndarray]:
-        """Draws from the prior where the posterior learned so far has all but ``quantile`` of its mass."""
-        law = self.posterior(y).unconstrained
-        key, rng_key = jax.random.split(rng_key)
-        threshold = jnp.quantile(law.log_prob(law.sample(key, (HPR_DRAWS,))), quantile)
-
-        @jax.jit
-        def propose(key: Array) -> tuple[dict[str, Array], Array]:
-            draws = jax.vmap(self.latents.prior)(jax.random.split(key, OVERSAMPLED))
-            z = jax.vmap(lambda values: self.latents.unconstrained(values)[0])(draws)
-            return draws, law.log_prob(z) > threshold
-
-        found: list[dict[str, np.ndarray]] = []
-        accepted = tried = 0
-        while accepted < num:
-            draws, inside = propose(jax.random.fold_in(rng_key, tried))
-            found.append({name: np.asarray(v)[np.asarray(inside)] for name, v in draws.items()})
-            accepted, tried = accepted + int(inside.sum()), tried + OVERSAMPLED
-            if tried > LARGEST_SHARE * max(accepted, 10):
-                raise ValueError(
-                    f"NPE: {accepted} of {tried} draws from the prior are where the posterior is; truncation cannot "
-                    "propose from so narrow a region. Take fewer `rounds`, or `NLE`, which takes any proposal."
-                )
-        return {name: np.concatenate([part[name] for part in found])[:num] for name in found[0]}
 
     # Inference.
 
@@ -374,26 +354,9 @@ class NPE:
         References:
             Vehtari, Simpson, Gelman, Yao & Gabry, JMLR 25 (2024) 72, equations 5-12.
         """
-        from arviz_stats.base import array_stats
-
-        model, data = self.original if model is None else model, self.checked_data(y)
-        posterior, num_samples = self.posterior(y), check_count("NPE", "num_samples", num_samples)
-
-        @jax.jit
-        def weighted(key: Array) -> tuple[dict[str, Array], Array]:
-            def one(z: Array) -> tuple[dict[str, Array], Array]:
-                values, change = posterior.latents.constrained(z)
-                sites = sample_sites(trace_at(model, self.model_args, self.model_kwargs, values | data))
-                return values, sum(log_probs(sites).values(), change)
-
-            z = posterior.unconstrained.sample(key, (num_samples,))
-            draws, log_joint = jax.vmap(one)(z)
-            return draws, log_joint - posterior.unconstrained.log_prob(z)
-
-        draws, log_weights = weighted(rng_key)
-        log_weights = np.asarray(log_weights, float)
-        smoothed, k = array_stats.psislw(-log_weights)  # ArviZ's are log likelihoods to be divided by
-        return Importance(draws, np.asarray(smoothed), float(k))
+        posterior, data = self.posterior(y), self.checked_data(y)
+        count = check_count("NPE", "num_samples", num_samples)
+        return weighted(posterior, self.original if model is None else model, data, rng_key, count)
 
     def guide(self, *args: Any, **kwargs: Any) -> None:
         """An SVI guide for the model: the posterior at the data that the model is called with.
@@ -428,30 +391,6 @@ class NPE:
             numpyro.sample(name, Delta(sites[name]["value"], log_density=-jnp.sum(change), event_dim=event))
 
 
-class Importance(NamedTuple):
-    """Draws with weights.
-
-    Attributes:
-        draws: by site, draws first.
-        log_weights: normalized.
-        pareto_k: the shape of the weights' tail: below 0.7 they can be used.
-    """
-
-    draws: dict[str, Array]
-    log_weights: Float[np.ndarray, " draws"]
-    pareto_k: float
-
-    @property
-    def ess(self) -> float:
-        """The effective number of draws, :math:`1 / \\sum w^2`."""
-        return float(1 / np.sum(np.exp(2 * self.log_weights)))
-
-    def resampled(self, rng_key: PRNGKeyArray, num: int) -> dict[str, Array]:
-        """Draws taken anew with these weights."""
-        chosen = jax.random.choice(rng_key, len(self.log_weights), (num,), p=np.exp(self.log_weights))
-        return {name: v[chosen] for name, v in self.draws.items()}
-
-
 def _constrained(site: dict[str, Any], z: dict[str, Array]) -> Any:
     """The value of a latent site at unconstrained latents; None for others."""
     return biject_to(site["fn"].support)(z[site["name"]]) if site["name"] in z else None
@@ -464,10 +403,11 @@ def _latent_shapes(trace: Trace, observed: tuple[str, ...]) -> tuple[tuple[str, 
 
 
 def _event(site: dict[str, Any]) -> Event:
-    """All data of a site as one event."""
+    """All data of a site as one event; as they are where their support depends on latents."""
     simulator = simulator_in(site["fn"])
-    shape = jnp.shape(site["value"]) if site["is_observed"] else site["fn"].shape()
-    return Event(tuple(shape), site["fn"].support if simulator is None else simulator.support)
+    shape = tuple(jnp.shape(site["value"]) if site["is_observed"] else site["fn"].shape())
+    support = site["fn"].support if simulator is None else simulator.support
+    return Event(shape, constraints.independent(constraints.real, len(shape)) if is_traced(support) else support)
 
 
 def _both(one: Simulations, two: Simulations) -> Simulations:

@@ -36,9 +36,8 @@ class LearnedRatio(eqx.Module):
 
     def log_prob(self, value: Array, *args: Array) -> Float[Array, ""]:
         """The log ratio of one event; minus infinity outside of the support."""
-        inside = self.event.inside(value)
-        safe = jnp.where(inside, jnp.asarray(value, jnp.result_type(float)), self.event.anywhere())
-        return jnp.where(inside, self.network(self.event.vector(safe)[0], self.features(*args)), -jnp.inf)
+        inside, z, _ = self.event.safe_vector(value)
+        return jnp.where(inside, self.network(z, self.features(*args)), -jnp.inf)
 
 
 class NeuralRatio(NeuralLikelihood):

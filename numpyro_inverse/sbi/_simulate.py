@@ -38,6 +38,7 @@ class Simulations(NamedTuple):
         arguments: what each simulator was given, by site: arrays of shape ``(row, *batch, *one simulation)``.
         usable: by site and element of its batch: finite, within the declared support, and of finite arguments.
         failures: how many elements were not, by reason, and what external programs told.
+        proposed: names of latents that were given, not drawn from their priors.
     """
 
     latents: dict[str, np.ndarray]
@@ -46,6 +47,7 @@ class Simulations(NamedTuple):
     arguments: dict[str, tuple[np.ndarray, ...]]
     usable: dict[str, Bool[np.ndarray, "rows *batch"]]
     failures: dict[str, int]
+    proposed: tuple[str, ...] = ()
 
     def rows(self) -> Bool[np.ndarray, " rows"]:
         """Rows of which everything is usable."""
@@ -110,7 +112,7 @@ def simulate(
     check_key(HERE, "rng_key", rng_key)
     num, batch_size = check_count(HERE, "num", num), check_count(HERE, "batch_size", batch_size)
     check_flag(HERE, "progress_bar", progress_bar)
-    trace, args, kwargs = checked_model(HERE, model, model_args, model_kwargs)
+    trace, args, kwargs = checked_model(HERE, model, model_args, model_kwargs, observed)
     data = data_names(HERE, trace, observed)
     latents = _checked_latents(trace, data, latents, num)
     program = Program(model, args, kwargs, data)
@@ -143,7 +145,7 @@ def simulate(
                 parts[first] = jax.tree.map(lambda v, first=first: v[: num - first], rows)
                 kept.save(first, parts[first])
                 bar.update(min(batch_size, num - first))
-    return _joined([parts[first] for first in firsts], data, told)
+    return _joined([parts[first] for first in firsts], data, told)._replace(proposed=tuple(latents))
 
 
 def _kept(

@@ -46,19 +46,7 @@ class Learned(NamedTuple):
 
 
 class SiteEstimator:
-    """A surrogate for one simulator of a model; see its subclasses.
-
-    Args:
-        model: a NumPyro model in which one site's law is a :class:`~numpyro_inverse.distributions.Simulator`.
-        site: its name; needed where there are several. The surrogate of one gives a model in which the next is learned.
-        model_args: the model's arguments, without the site's data.
-        model_kwargs: its keyword arguments, likewise.
-
-    Raises:
-        TypeError: ``model`` is not callable, ``model_args`` no tuple, ``model_kwargs`` no dictionary.
-        ValueError: no simulator, or several and no ``site``; ``site`` is none; a simulator without arguments; a
-            discrete latent, a ``numpyro.factor``, a subsampling plate: named.
-    """
+    """A surrogate for one simulator of a model. Arguments and errors are those of its subclasses."""
 
     def __init__(
         self,
@@ -77,6 +65,11 @@ class SiteEstimator:
             raise ValueError(
                 f"{name}: the simulator of site {self.site!r} has no arguments, so its law depends on no latent; give "
                 "what it depends on: `Simulator(fn, theta)`."
+            )
+        if is_traced(simulator.support):
+            raise ValueError(
+                f"{name}: the support of site {self.site!r} depends on latents, and a law is learned on one support; "
+                "declare a wider one, or simulate in coordinates whose support is fixed."
             )
         self.original, self.model_args, self.model_kwargs = model, args, kwargs
         self.latents = tuple(latent for latent in latent_sites(trace) if latent != self.site)

@@ -333,6 +333,15 @@ def test_bad_input(call, error, message):
         call()
 
 
+def test_a_support_that_depends_on_latents_is_refused():
+    def model(x=None):
+        top = numpyro.sample("top", dist.LogNormal(0.0, 1.0))
+        numpyro.sample("x", Simulator(_noisy, top, support=constraints.interval(0.0, top)), obs=x)
+
+    with pytest.raises(ValueError, match="the support of site 'x' depends on latents"):
+        NLE(model)
+
+
 @pytest.mark.parametrize(
     ("y", "message"),
     [

@@ -330,6 +330,44 @@ def test_double_precision(x64):
     assert npe.posterior(X).sample(random.key(1), (3,))["theta"].dtype == jnp.float64
 
 
+# What is data, and what is not.
+
+
+def _counts(counts=None):
+    rate = numpyro.sample("rate", dist.LogNormal(0.0, 0.5))
+    numpyro.sample("counts", dist.Poisson(rate).expand([3]).to_event(1), obs=counts)
+
+
+def _within(x=None):
+    top = numpyro.sample("top", dist.LogNormal(0.0, 0.5))
+    numpyro.sample("x", dist.Uniform(0.0, top).expand([2]).to_event(1), obs=x)
+
+
+def test_data_may_be_discrete_or_have_a_support_that_depends_on_latents():
+    assert NPE(_counts, "counts").simulate(random.key(0), 50, **QUIET).data["counts"].shape == (50, 3)
+    npe = NPE(_within, "x")
+    assert npe.checked_data(np.array([0.1, 40.0]))["x"].shape == (2,)
+    simulations = npe.simulate(random.key(0), 50, **QUIET)
+    assert (simulations.data["x"] <= simulations.latents["top"][:, None]).all()
+    ((_, event),) = npe._events
+    np.testing.assert_array_equal(event.vectors(simulations.data["x"]), simulations.data["x"])
+
+
+def test_simulations_from_a_proposal_are_refused():
+    proposed = simulate(linear_model, random.key(0), 200, latents={"theta": np.zeros((200, 3))}, **QUIET)
+    with pytest.raises(ValueError, match="have proposed values of theta"):
+        NPE(linear_model).fit(random.key(0), simulations=proposed)
+
+
+def test_a_new_fit_in_one_round_holds_for_all_data_again(linear, monkeypatch):
+    once = copy.copy(linear)
+    once.observation = {"x": X}
+    assert not once.amortized
+    monkeypatch.setattr(NPE, "_learn", lambda self, *_: None)
+    assert once.fit(random.key(0), simulations=linear.simulations).amortized
+    assert not once.amortized
+
+
 # Guards and bad input.
 
 

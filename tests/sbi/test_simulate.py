@@ -1,5 +1,6 @@
 """Simulations of a model: the joint law, the same rows however they are made, nothing lost, failures told."""
 
+import pickle
 import signal
 import subprocess
 import sys
@@ -249,6 +250,25 @@ def test_failures_of_programs_are_counted():
     assert len(loc) == len(x) == (~bad).sum()
     assert np.isfinite(x).all()
     assert found.rows().sum() == (~bad).sum()
+
+
+def test_a_program_goes_to_other_processes_without_its_own():
+    with External(shifted, (2,), processes=1) as program:
+        program.failures["once"] += 1
+        copy = pickle.loads(pickle.dumps(program))
+    assert copy.failures == {}
+    assert copy._result(_Done(np.zeros(3))) is None
+    assert copy.failures == {"an array of shape (3,) instead of (2,)": 1}
+
+
+class _Done:
+    """A finished simulation."""
+
+    def __init__(self, value):
+        self.value = value
+
+    def result(self):
+        return self.value
 
 
 @pytest.mark.statistical
