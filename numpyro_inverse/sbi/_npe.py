@@ -7,21 +7,19 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Self
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import numpyro
 from jaxtyping import Array, Float, PRNGKeyArray
-from numpyro import handlers
-from numpyro.distributions import Delta, biject_to, constraints
+from numpyro.distributions import biject_to, constraints
 from numpyro.infer import init_to_value
 
 from numpyro_inverse._checks import check_callable, check_count, check_fraction, check_instance, check_key, is_traced
-from numpyro_inverse._model import Trace, abstract_trace, data_sites, sample_sites, trace_at
+from numpyro_inverse._model import Trace, abstract_trace, data_sites, sample_sites
 from numpyro_inverse.sbi._arguments import Features
 from numpyro_inverse.sbi._event import Event
 from numpyro_inverse.sbi._files import read_metadata, read_module, write_module
+from numpyro_inverse.sbi._guide import sample_guide
 from numpyro_inverse.sbi._importance import Importance, weighted
 from numpyro_inverse.sbi._marked import checked_model, simulator_in
 from numpyro_inverse.sbi._neural_posterior import ConditionalLaw, DataContext, Latents, NeuralPosterior
@@ -367,33 +365,9 @@ class NPE:
         Raises:
             TypeError: the density is none.
         """
-        density = self.learned.density
-        if not hasattr(density, "forward_and_log_det"):
-            raise TypeError(
-                f"NPE.guide: draws of {type(density).__name__} have no gradient; fit with a flow: "
-                "`density=nn.CouplingFlow`."
-            )
         trace = abstract_trace(self.original, args, kwargs)
         data = self.checked_data({name: site["value"] for name, site in data_sites(trace).items()})
-        arrays, rest = eqx.partition(density, eqx.is_inexact_array)
-        leaves, structure = jax.tree.flatten(arrays)
-        names = [f"npe_{i}" for i in range(len(leaves))]
-        leaves = [numpyro.param(name, leaf) for name, leaf in zip(names, leaves, strict=True)]
-        density = eqx.combine(jax.tree.unflatten(structure, leaves), rest)
-        law = ConditionalLaw(density, self.learned.context(data))
-        z = self.latents.named(numpyro.sample("npe_latent", law, infer={"is_auxiliary": True}))
-        with handlers.block():
-            sites = trace_at(self.original, args, kwargs, substitute_fn=lambda site: _constrained(site, z))
-        for name, value in z.items():
-            transform = biject_to(sites[name]["fn"].support)
-            change = transform.log_abs_det_jacobian(value, sites[name]["value"])
-            event = jnp.ndim(sites[name]["value"])
-            numpyro.sample(name, Delta(sites[name]["value"], log_density=-jnp.sum(change), event_dim=event))
-
-
-def _constrained(site: dict[str, Any], z: dict[str, Array]) -> Any:
-    """The value of a latent site at unconstrained latents; None for others."""
-    return biject_to(site["fn"].support)(z[site["name"]]) if site["name"] in z else None
+        sample_guide(self.learned.density, self.learned.context(data), self.latents, args, kwargs)
 
 
 def _latent_shapes(trace: Trace, observed: tuple[str, ...]) -> tuple[tuple[str, tuple[int, ...]], ...]:
