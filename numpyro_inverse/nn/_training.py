@@ -34,10 +34,11 @@ class Fit(NamedTuple):
     """What training gives.
 
     Attributes:
-        module: with the parameters of the epoch whose held-out loss was smallest.
+        module: with the parameters of the epoch whose held-out loss was smallest, or those of the start if no epoch's
+            was smaller than theirs.
         training_loss: mean over each epoch.
         held_out_loss: after each epoch.
-        best_epoch: counted from 0.
+        best_epoch: counted from 0; -1 is the start.
         stopped: why training ended.
     """
 
@@ -172,7 +173,19 @@ def train(
     def held_out(arrays, batch, key):
         return score(eqx.combine(arrays, rest), batch, key)
 
-    best, best_epoch, training, judged, first = arrays, 0, [], [], 0
+    best, best_epoch, training, judged, first = arrays, -1, [], [], 0
+    judges = (rows, total) if settings.held_out else (0, total)
+
+    def judge(arrays):
+        # The same numbers in every epoch: epochs are compared by their parameters alone.
+        again = jax.random.fold_in(key, settings.max_epochs)
+        scores = [
+            (float(held_out(arrays, batch, jax.random.fold_in(again, i))), count)
+            for i, (batch, count) in enumerate(in_order(data, *judges, size, name))
+        ]
+        return sum(v * n for v, n in scores) / sum(n for _, n in scores)
+
+    at_start = judge(arrays)
     stopped = f"all {settings.max_epochs} epochs done"
     path = None if settings.checkpoint is None else Path(settings.checkpoint)
     if path is not None:
@@ -199,7 +212,6 @@ def train(
             first = len(judged)
 
     per_epoch = rows // size
-    judges = (rows, total) if settings.held_out else (0, total)
     bar = tqdm(
         total=settings.max_epochs * per_epoch,
         initial=first * per_epoch,
@@ -230,17 +242,11 @@ def train(
                 stopped = f"the loss or its gradient was not finite in epoch {epoch}"
                 warnings.warn(f"{name}: {stopped}; the parameters before it are kept.", stacklevel=3)
                 break
-            # The same numbers in every epoch: epochs are compared by their parameters alone.
-            again = jax.random.fold_in(key, settings.max_epochs)
-            scores = [
-                (float(held_out(arrays, batch, jax.random.fold_in(again, i))), count)
-                for i, (batch, count) in enumerate(in_order(data, *judges, size, name))
-            ]
             training.append(float(np.mean([float(v) for v in values])))
-            judged.append(sum(v * n for v, n in scores) / sum(n for _, n in scores))
+            judged.append(judge(arrays))
             if not np.isfinite(judged[-1]):
                 _find_fault(data, total, size, fault, name)
-            if judged[-1] <= min((v for v in judged if not np.isnan(v)), default=-np.inf):
+            if judged[-1] <= min((v for v in (at_start, *judged) if not np.isnan(v)), default=-np.inf):
                 best, best_epoch = arrays, epoch
             if path is not None:
                 progress = {"best_epoch": best_epoch, "training": training, "judged": judged}

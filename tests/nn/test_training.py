@@ -280,6 +280,20 @@ def test_it_stops_when_held_out_rows_no_longer_gain(tmp_path):
     assert again.stopped == found.stopped
 
 
+def test_a_start_that_no_epoch_improves_is_kept():
+    """The mean of the held-out rows is the best constant; steps of 0.5 lead away from it."""
+    best = eqx.tree_at(lambda line: line.mean, Line(), jnp.asarray(ROWS[-40:].mean(axis=0)))
+    settings = TrainingSettings(**OPTIONS | {"max_epochs": 30, "patience": 3, "optimizer": optax.sgd(0.5)})
+    noisy = ROWS + 5 * np.random.default_rng(1).normal(size=ROWS.shape)
+    noisy[-40:] = ROWS[-40:]
+    fit = fit_module(best, squares, noisy, key=jax.random.key(0), settings=settings)
+    assert fit.best_epoch == -1
+    np.testing.assert_array_equal(fit.module.mean, best.mean)
+    assert len(fit.held_out_loss) == 3
+    far = eqx.tree_at(lambda line: line.mean, best, best.mean + 30)
+    assert fit_module(far, squares, noisy, key=jax.random.key(0), settings=settings).best_epoch >= 0
+
+
 def test_a_loss_that_is_not_finite_ends_it_with_the_last_good_parameters():
     def loss(line, batch, key):
         return squares(line, batch, key) + jnp.where(line.mean[0] > 0.3, jnp.nan, 0.0)
