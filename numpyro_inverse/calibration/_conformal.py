@@ -111,7 +111,8 @@ def conformalize(
         batch_size: data sets at a time.
 
     Raises:
-        ValueError: fewer than 20 simulations, arrays of different lengths, draws that lack a site.
+        ValueError: fewer than 20 simulations, arrays of different lengths, draws that lack a site, are not finite or do
+            not differ.
 
     References:
         Romano, Patterson & Candès, NeurIPS 2019, theorem 1 (scores of intervals); Patel, McNamara, Loper, Regier &
@@ -149,6 +150,12 @@ def conformalize(
     scores, drops = jax.jit(
         lambda keys, truths, data: jax.lax.map(lambda row: one(*row), (keys, truths, data), batch_size=batch_size)
     )(keys, truths, data)
+    for name, value in scores.items():
+        if not np.all(np.isfinite(value)):
+            raise ValueError(
+                f"{HERE}: draws of {name!r} are not finite, or all the same so that they have no interval, for "
+                f"{int(np.sum(~np.isfinite(value).reshape(n, -1).all(axis=1)))} of {n} data sets."
+            )
     widening = {name: _enough(np.asarray(v), level) for name, v in scores.items()}
     return Conformal(level, widening, None if drops is None else float(_enough(np.asarray(drops), level)))
 

@@ -110,7 +110,7 @@ class Simulator(Distribution):
             "Simulator: a simulator's law can be drawn but not evaluated. Learn it from simulations of the model, and "
             "infer with the model in which the surrogate has its place: `numpyro_inverse.sbi.NLE(model, "
             "site).fit(key).model` (or `NRE`); or learn the posterior itself: "
-            "`numpyro_inverse.sbi.NPE(model).fit(key)`."
+            "`numpyro_inverse.sbi.NPE(model).fit(key)`. A study of calibration leaves it out by `log_likelihood=False`."
         )
 
 

@@ -192,6 +192,27 @@ def test_conformal_sets_reach_their_level(linear):
     assert np.isinf(few.widening["theta"]).all()  # no set is safe to 1 % after 20 simulations
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"truths": {"theta": np.zeros((5, 1))}, "data": np.zeros(5)}, "5 simulations are too few"),
+        ({"data": np.zeros(29)}, r"one row each per simulation; got \[29, 30\] rows"),
+        ({"truths": {"other": np.zeros(30)}}, "`inference` draws no site 'other', only theta"),
+        ({"level": 1.0}, "`level` must be in"),
+        ({"inference": lambda key, y: {"theta": jnp.zeros((50, 1))}}, "all the same so that they have no interval"),
+    ],
+)
+def test_what_conformal_sets_cannot_be_made_of(change, message):
+    arguments = {
+        "inference": lambda key, y: {"theta": random.normal(key, (50, 1))},
+        "truths": {"theta": np.zeros((30, 1))},
+        "data": np.zeros(30),
+        "rng_key": random.key(0),
+    } | change
+    with pytest.raises(ValueError, match=message):
+        conformalize(**arguments)
+
+
 # Rounds.
 
 
