@@ -177,7 +177,7 @@ class NPE:
 
         simulations, (key_start, key_train) = self.simulations, jax.random.split(rng_key)
         assert simulations is not None
-        if tuple(simulations.data) != self.observed:
+        if set(simulations.data) != set(self.observed):
             raise ValueError(
                 f"NPE: `simulations` have the data sites {', '.join(simulations.data)}; those of the model are "
                 f"{', '.join(self.observed)}."
@@ -185,7 +185,10 @@ class NPE:
         good = simulations.rows()
         if good.sum() < FEWEST:
             raise ValueError(f"NPE: {good.sum()} usable simulations are too few; {FEWEST} at least.")
-        z = np.concatenate([v[good].reshape(good.sum(), -1) for v in simulations.unconstrained.values()], axis=1)
+        if set(simulations.unconstrained) != {name for name, _ in self.latents.shapes}:
+            raise ValueError(f"NPE: `simulations` are of other latents, {', '.join(simulations.unconstrained)}.")
+        z = [simulations.unconstrained[name][good].reshape(good.sum(), -1) for name, _ in self.latents.shapes]
+        z = np.concatenate(z, axis=1)
         data = {name: v[good] for name, v in simulations.data.items()}
         features = None
         if options.get("embedding") is None:
@@ -385,9 +388,11 @@ def _event(site: dict[str, Any]) -> Event:
 
 
 def _both(one: Simulations, two: Simulations) -> Simulations:
-    joined = jax.tree.map(lambda a, b: np.concatenate([a, b]), one._replace(failures={}), two._replace(failures={}))
+    """The rows of two rounds."""
+    plain = {"failures": {}, "proposed": ()}
+    joined = jax.tree.map(lambda *v: np.concatenate(v), one._replace(**plain), two._replace(**plain))
     reasons = {name: one.failures.get(name, 0) + two.failures.get(name, 0) for name in one.failures | two.failures}
-    return joined._replace(failures=reasons)
+    return joined._replace(failures=reasons, proposed=two.proposed)
 
 
 def _same(data: Mapping[str, Array], other: Mapping[str, Array] | None) -> bool:

@@ -145,7 +145,7 @@ def simulate(
                 parts[first] = jax.tree.map(lambda v, first=first: v[: num - first], rows)
                 kept.save(first, parts[first])
                 bar.update(min(batch_size, num - first))
-    return _joined([parts[first] for first in firsts], data, told)._replace(proposed=tuple(latents))
+    return _joined([parts[first] for first in firsts], tuple(sample_sites(trace)), data, told, tuple(latents))
 
 
 def _kept(
@@ -180,7 +180,7 @@ class Program(NamedTuple):
             "latents": {name: sites[name]["value"] for name in unconstrained},
             "unconstrained": unconstrained,
             "data": {name: sites[name]["value"] for name in self.data},
-            "arguments": {f"{name}.{i}": arg for name, given in arguments.items() for i, arg in enumerate(given)},
+            "arguments": {f"{name}.{i:04d}": arg for name, given in arguments.items() for i, arg in enumerate(given)},
             "usable": {name: _usable(sites[name], arguments.get(name, ())) for name in self.data},
         }
 
@@ -244,7 +244,10 @@ def _checked_latents(
     return found
 
 
-def _joined(parts: list[Rows], data: tuple[str, ...], told: Counter[str]) -> Simulations:
+def _joined(
+    parts: list[Rows], order: tuple[str, ...], data: tuple[str, ...], told: Counter[str], proposed: tuple[str, ...]
+) -> Simulations:
+    """All rows, sites in the model's order: JAX sorts dictionaries by name."""
     rows = jax.tree.map(lambda *v: np.concatenate(v), *parts)
     failures = {}
     for name in data:
@@ -267,13 +270,15 @@ def _joined(parts: list[Rows], data: tuple[str, ...], told: Counter[str]) -> Sim
             "what is learned is the law of the simulations that succeed.",
             stacklevel=3,
         )
-    arguments: dict[str, tuple[np.ndarray, ...]] = {}
-    for key, value in rows["arguments"].items():
-        name = key.rpartition(".")[0]
-        arguments[name] = (*arguments.get(name, ()), value)
-    for name in data:
-        arguments.setdefault(name, ())
-    return Simulations(rows["latents"], rows["unconstrained"], rows["data"], arguments, rows["usable"], failures)
+    arguments: dict[str, tuple[np.ndarray, ...]] = dict.fromkeys(data, ())
+    for key, value in sorted(rows["arguments"].items()):
+        arguments[key.rpartition(".")[0]] += (value,)
+
+    def ordered(part: str) -> dict[str, np.ndarray]:
+        return {name: rows[part][name] for name in order if name in rows[part]}
+
+    latents, unconstrained, values, usable = map(ordered, ("latents", "unconstrained", "data", "usable"))
+    return Simulations(latents, unconstrained, values, arguments, usable, failures, proposed)
 
 
 # On a cluster.

@@ -73,6 +73,17 @@ def test_what_the_simulator_was_given(rows):
     assert loc.shape == scale.shape == x.shape == (7500,)
 
 
+def test_many_arguments_keep_their_order():
+    def many(x=None):
+        loc = numpyro.sample("loc", dist.Normal())
+        given = [loc, *(float(i) for i in range(1, 12))]
+        numpyro.sample("x", Simulator(lambda key, *args: jnp.stack(args), *given), obs=x)
+
+    found = simulate(many, random.key(0), 4, progress_bar=False)
+    np.testing.assert_array_equal([arg[0] for arg in found.arguments["x"][1:]], np.arange(1.0, 12.0))
+    np.testing.assert_array_equal(found.data["x"][:, 1:], np.tile(np.arange(1.0, 12.0), (4, 1)))
+
+
 def test_rows_do_not_depend_on_the_batch_size(rows):
     other = simulate(model, random.key(0), 100, observed="other", batch_size=33, progress_bar=False)
     for one, two in zip(jax.tree.leaves(rows.data), jax.tree.leaves(other.data), strict=True):
