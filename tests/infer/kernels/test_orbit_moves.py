@@ -13,20 +13,17 @@ from numpyro.infer.util import constrain_fn
 from numpyro.infer.util import log_density as log_density_of
 from scipy import stats
 
+from models import blind_deconvolution, phase_retrieval, sign_ambiguous
+from models.sign_ambiguous import NOISE
+from models.sign_ambiguous import model as square
 from numpyro_inverse.calibration.exact import SignSymmetric
 from numpyro_inverse.infer import MALA, OrbitMoves, orbit_diagnostics
-from numpyro_inverse.symmetry import CyclicShift, Reflection, Scaling, SignFlip, Symmetry
+from numpyro_inverse.symmetry import CyclicShift, GlobalPhase, Reflection, Scaling, SignFlip, Symmetry
 
 ALARM = 1e-5
 CHAINS, DRAWS = 24, 600
 FLIP = Symmetry(SignFlip(), "u")
-Y, NOISE = 1.0, 0.1
-
-
-def square(data=None, mean=0.0):
-    """y = u^2 + noise; a prior with another mean breaks the symmetry."""
-    u = numpyro.sample("u", dist.Normal(mean, 1.0))
-    numpyro.sample("data", dist.Normal(u**2, NOISE), obs=data)
+Y = 1.0
 
 
 def run(kernel, *args, chains=CHAINS, draws=DRAWS, warmup=200, seed=0, init_params=None, **kwargs):
@@ -58,9 +55,7 @@ def symmetric():
 
 
 def quadrature(mean):
-    u = np.linspace(-4, 4, 80001)
-    density = np.exp(-((Y - u**2) ** 2) / (2 * NOISE**2) - (u - mean) ** 2 / 2)
-    return density @ np.stack([u, u**2, np.abs(u), u > 0], axis=-1) / density.sum()
+    return sign_ambiguous.exact_moments(Y, mean=mean)
 
 
 def test_a_square_against_the_closed_form():
@@ -112,50 +107,57 @@ def test_plain_nuts_does_not_mix_and_the_diagnostics_say_so():
 
 DIRECTIONS = np.array([[1.0, 0.3], [0.2, 1.0], [0.8, -0.7]], np.float32)
 AMPLITUDES = np.abs(DIRECTIONS @ np.array([1.0, 0.5], np.float32))
-PLANE_NOISE = 0.15
-
-
-def phase(data=None):
-    u = numpyro.sample("u", dist.Normal().expand([2]).to_event(1))
-    numpyro.sample("data", dist.Normal(jnp.abs(DIRECTIONS @ u), PLANE_NOISE).to_event(1), obs=data)
+PLANE = {
+    "forward": phase_retrieval.gaussian(DIRECTIONS),
+    "prior": dist.Normal().expand([2]).to_event(1),
+    "noise": 0.15,
+}
 
 
 @pytest.mark.statistical
 def test_phase_retrieval_against_quadrature():
-    side = np.linspace(-3.5, 3.5, 801)
-    u = np.stack(np.meshgrid(side, side, indexing="ij"), axis=-1).reshape(-1, 2)
-    log_density = -np.sum((np.abs(u @ DIRECTIONS.T) - AMPLITUDES) ** 2, axis=1) / (2 * PLANE_NOISE**2)
-    density = np.exp(log_density - np.sum(u**2, axis=1) / 2)
+    expected = phase_retrieval.exact_outer_product(AMPLITUDES, DIRECTIONS, noise=0.15)
+    flip = Symmetry(SignFlip(), "image")
+    draws = run(OrbitMoves(NUTS(phase_retrieval.model), flip), AMPLITUDES, **PLANE).get_samples(group_by_chain=True)
+    u = np.asarray(draws["image"], float)
+    found = np.stack([u[..., 0] ** 2, u[..., 0] * u[..., 1], u[..., 1] ** 2, u[..., 0], u[..., 0] > 0], axis=-1)
+    assert_means(found, [expected[0, 0], expected[0, 1], expected[1, 1], 0, 0.5])
+    assert abs(found[..., 4].mean() - 0.5) < 0.02
 
-    def statistics(u):
-        return np.stack(
-            [u[..., 0] ** 2, u[..., 0] * u[..., 1], u[..., 1] ** 2, np.abs(u[..., 0]), u[..., 0], u[..., 0] > 0],
-            axis=-1,
-        )
 
-    expected = density @ statistics(u) / density.sum()
-    draws = run(OrbitMoves(NUTS(phase), FLIP), AMPLITUDES).get_samples(group_by_chain=True)
-    found = statistics(np.asarray(draws["u"], float))
-    assert_means(found, expected)
-    assert abs(found[..., 5].mean() - 0.5) < 0.02
+# A complex signal of two entries.
+
+ROWS = np.array([[1.0, 0.3j], [0.2, 1.0], [0.8, -0.7], [0.5j, 0.6]], np.complex64)
+
+
+@pytest.mark.statistical
+def test_complex_phase_retrieval_against_quadrature():
+    data = np.abs(ROWS @ np.array([1.0, 0.5 - 0.5j], np.complex64))
+    expected = phase_retrieval.exact_outer_product(data, ROWS, noise=0.15)
+    turn = Symmetry(GlobalPhase(axis=0), "wave")
+    problem = {"forward": phase_retrieval.gaussian(ROWS), "prior": dist.Normal().expand([2]).to_event(1)}
+    kernel = OrbitMoves(NUTS(phase_retrieval.complex_model), turn)
+    draws = run(kernel, data, noise=0.15, **problem).get_samples(group_by_chain=True)
+    wave = np.asarray(draws["wave"], float)
+    u = wave[..., 0, :] + 1j * wave[..., 1, :]
+    product = u[..., 0] * u[..., 1].conj()
+    found = np.stack(
+        [
+            abs(u[..., 0]) ** 2,
+            abs(u[..., 1]) ** 2,
+            product.real,
+            product.imag,
+            *np.moveaxis(wave, (2, 3), (0, 1)).reshape(4, *wave.shape[:2]),
+        ],
+        axis=-1,
+    )
+    assert_means(found, [*expected.diagonal().real, expected[0, 1].real, expected[0, 1].imag, 0, 0, 0, 0])
 
 
 # Blind deconvolution, y = k * u with circular convolution: a shift of the kernel against one of the image.
 
-SIZE = 4
-PLACES = np.array([0.55, 0.25, 0.15, 0.05], np.float32)  # prior of where the kernel's peak is
-PEAKS = np.stack([np.roll([1.0, 0.1, 0.0, 0.1], s) for s in range(SIZE)]).astype(np.float32)
+SIZE, PLACES = blind_deconvolution.SIZE, blind_deconvolution.PLACES
 SHIFT = Symmetry(CyclicShift((SIZE,)), {"image": 1, "kernel": -1})
-
-
-def blind(data=None):
-    image = numpyro.sample("image", dist.Normal().expand([SIZE]).to_event(1))
-    places = dist.Categorical(PLACES)
-    kernel = numpyro.sample(
-        "kernel", dist.MixtureSameFamily(places, dist.Normal(PEAKS, 0.05).to_event(1)), infer={"event_dims": ["x"]}
-    )
-    blurred = jnp.fft.irfft(jnp.fft.rfft(image) * jnp.fft.rfft(kernel), SIZE)
-    numpyro.sample("data", dist.Normal(blurred, 0.2).to_event(1), obs=data)
 
 
 @pytest.mark.statistical
@@ -163,10 +165,12 @@ def test_the_shifts_of_a_blind_deconvolution_have_the_weights_of_their_priors():
     data = np.array([1.0, -0.5, 0.3, -0.8], np.float32)
     first = {
         "image": jnp.tile(jnp.asarray(data), (CHAINS, 1)),
-        "kernel": jnp.tile(jnp.asarray(PEAKS[0]), (CHAINS, 1)),
+        "kernel": jnp.tile(jnp.asarray(blind_deconvolution.PEAK), (CHAINS, 1)),
     }
-    draws = run(OrbitMoves(NUTS(blind), SHIFT), data, init_params=first).get_samples(group_by_chain=True)
-    peak = np.argmax(draws["kernel"], axis=-1)
+    draws = run(OrbitMoves(NUTS(blind_deconvolution.model), SHIFT), data, init_params=first).get_samples(
+        group_by_chain=True
+    )
+    peak = blind_deconvolution.place(draws["kernel"])
     # The likelihood and the image's prior are invariant: the copies' weights are those of the kernel's prior.
     assert_means(peak[..., None] == np.arange(SIZE), PLACES)
     with pytest.raises(AssertionError):
