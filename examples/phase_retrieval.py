@@ -22,7 +22,7 @@ from numpyro_inverse.symmetry import SignFlip, Symmetry, check_invariance
 
 parser = argparse.ArgumentParser(description="Phase retrieval from coded diffraction patterns.")
 parser.add_argument("--size", type=int, default=32, help="pixels a side, a divisor of 512")
-parser.add_argument("--draws", type=int, default=400, help="of each of four chains, and of their warm-up")
+parser.add_argument("--draws", type=int, default=1000, help="of each of four chains")
 parser.add_argument("--noise", type=float, default=0.3, help="in standard deviations of the image")
 parser.add_argument("--output", type=Path, default=Path("output"), help="where the picture goes")
 args = parser.parse_args()
@@ -53,7 +53,7 @@ print(check_invariance(phase_retrieval.model, sign, model_args=(data,), model_kw
 # %%
 moves = Symmetry(SignFlip(), "image_latent")
 kernel = NUTS(ni.whiten(phase_retrieval.model), max_tree_depth=6, init_strategy=init_to_median(num_samples=10))
-options = {"num_warmup": args.draws, "num_samples": args.draws, "num_chains": 4, "chain_method": "vectorized"}
+options = {"num_warmup": min(300, args.draws), "num_samples": args.draws, "num_chains": 4, "chain_method": "vectorized"}
 mcmc = MCMC(ni.infer.OrbitMoves(kernel, moves), **options)
 mcmc.run(jax.random.key(2), data, extra_fields=("orbit_accept_prob", "diverging"), **problem)
 print(ni.infer.orbit_diagnostics(mcmc, moves).verdict())
