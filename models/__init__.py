@@ -20,6 +20,10 @@ Each module has
 :mod:`models.sign_ambiguous`         the square of a number: the smallest problem with a symmetry
 :mod:`models.phase_retrieval`        a signal from amplitudes, real or complex; two unknowns by quadrature
 :mod:`models.blind_deconvolution`    a signal and its blur, up to shifts of known probability
+:mod:`models.magnetotellurics`       resistivity of layers from impedances at the surface; nonlinear
+:mod:`models.linear_quadratic`       a linear system from its output, and a regulator's cost from its controls
+:mod:`models.heating_choice`         what 900 households value, from real choices; published maximum, quadrature
+:mod:`models.grid_world`             what an agent wants, by maximum-entropy inverse reinforcement learning
 :mod:`models.sbibm`                  ten tasks of simulation-based inference, each a module, with reference posteriors
 :mod:`models.hare_lynx`              predators and prey: real data, with the exact likelihood and as a simulator
 :mod:`models.lorenz63`               chaos in three variables: the trajectory, and averages over long times
