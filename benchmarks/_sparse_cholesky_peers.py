@@ -1,7 +1,7 @@
 """The peer's side of sparse_cholesky.py, run by it in the peers' environment: ``SIDE NDIM REPEATS``, JSON to stdout.
 
-sparsax (CHOLMOD through XLA's foreign functions), on the values and gradients that we are measured on. CPU milliseconds,
-the least of some repeats, each at a kappa of its own, for sparsax keeps the factors of matrices that it has seen.
+sparsax (CHOLMOD through the foreign functions of XLA), on the values and gradients that we are measured on. CPU time in
+milliseconds, the least of some repeats, each at a kappa of its own, for sparsax keeps factors of matrices it has seen.
 """
 
 import json
@@ -12,9 +12,9 @@ import time
 os.environ["OPENBLAS_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
 
-import jax
+os.environ["JAX_ENABLE_X64"] = "1"
 
-jax.config.update("jax_enable_x64", True)
+import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.sparse as sp

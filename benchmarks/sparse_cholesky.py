@@ -1,7 +1,7 @@
 """Sparse Cholesky: ``numpyro_inverse.sparse`` beside sparsax (CHOLMOD) and scipy's SuperLU, in one run.
 
-The matrix is kappa^2 C + G on a jittered mesh, C the lumped mass and G the stiffness. Measured, in double precision on one
-thread, are the value and the gradient with respect to log kappa and a field of
+The matrix is kappa^2 C + G on a jittered mesh, C the lumped mass and G the stiffness. Measured, in double precision on
+one thread, are the value and the gradient with respect to log kappa and a field of
 
 - ``whitened``: |A^-1 z|^2, one factorization and solves, what a whitened field costs;
 - ``centered``: log det A - |A x|^2, one factorization and the selected inverse, what a log density costs.
