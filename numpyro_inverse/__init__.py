@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         plots,
         sbi,
         solvers,
+        sparse,
         symmetry,
     )
     from numpyro_inverse.infer import fit_coordinates, to_arviz, whiten
@@ -40,6 +41,7 @@ __all__ = [
     "plots",
     "sbi",
     "solvers",
+    "sparse",
     "symmetry",
     "to_arviz",
     "whiten",
