@@ -1,0 +1,116 @@
+"""What the trainers share: the unknowns as one vector, a fit, and the progress of long work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float
+
+from numpyro_inverse._checks import check_instance
+from numpyro_inverse.pinn._problem import Problem, all_residuals, check_theta, rows_and_jacobian, split
+
+CHUNK = 10  # steps between two looks at the progress
+
+
+class Fit(NamedTuple):
+    """A solution with its parameters.
+
+    ``losses`` are the values of the objective, the first at the start; ``decrement`` is how far, in standard deviations,
+    the linearized residuals can still fall (NaN where it is not known), and ``converged`` whether that is within the
+    tolerance that was asked for.
+    """
+
+    phi: Any
+    theta: Any
+    loss: float
+    losses: np.ndarray
+    decrement: float
+    converged: bool
+    num_steps: int
+
+
+class Unknowns(NamedTuple):
+    r"""A trial function's parameters and the equation's as one vector, the latter in units that balance the two.
+
+    With unit ``units`` a column of the Jacobian that belongs to :math:`\theta` has the root mean square length of those
+    that belong to :math:`\phi`, so that damping treats them alike.
+    """
+
+    unravel: Callable
+    rest: Any
+    start_theta: Float[Array, " q"]
+    units: Float[Array, " q"]
+    unravel_theta: Callable
+    size: int
+
+    def phi(self, x: Float[Array, " p"]) -> Any:
+        """The trial function."""
+        return eqx.combine(self.unravel(x[: self.size]), self.rest)
+
+    def theta(self, x: Float[Array, " p"]) -> Any:
+        """The equation's parameters."""
+        return self.unravel_theta(self.start_theta + self.units * x[self.size :])
+
+    def system(self, problem: Problem) -> Callable:
+        """Residuals and Jacobian of a vector of unknowns."""
+        return lambda x: rows_and_jacobian(problem, self.rest, lambda x: self.unravel(x[: self.size]), self.theta, x)
+
+    def residual(self, problem: Problem) -> Callable:
+        """Residuals of a vector of unknowns."""
+        return lambda x: all_residuals(problem, self.phi(x), self.theta(x))
+
+
+def unknowns(phi: Any, theta: Any, units: Float[Array, " q"] | None = None) -> tuple[Unknowns, Float[Array, " p"]]:
+    """Both as one vector, theta at zero; and the vector."""
+    arrays, rest = split(phi)
+    vector, unravel = ravel_pytree(arrays)
+    flat_theta, unravel_theta = ravel_pytree(theta)
+    units = jnp.ones_like(flat_theta) if units is None else units
+    x = jnp.concatenate([vector, jnp.zeros_like(flat_theta)])
+    return Unknowns(unravel, rest, flat_theta, units, unravel_theta, vector.size), x
+
+
+@eqx.filter_jit
+def balanced_units(problem: Problem, phi: Any, theta: Any) -> Float[Array, " q"]:
+    """The units of theta that balance the Jacobian's columns at a point."""
+    both, x = unknowns(phi, theta)
+    _, jacobian = both.system(problem)(x)
+    length = jnp.linalg.norm(jacobian, axis=0)
+    typical = jnp.sqrt(jnp.mean(length[: both.size] ** 2))
+    own = length[both.size :]
+    return jnp.where((own > 0) & (typical > 0), typical / jnp.where(own > 0, own, 1), 1.0)
+
+
+def checked(where: str, problem: Any, theta: Any, phi: Any) -> tuple[Problem, Any, Any]:
+    """The arguments of a trainer; the default start is the problem's own trial function."""
+    check_instance(where, "problem", problem, Problem, "a Problem")
+    theta = check_theta(where, theta)
+    problem.check_shapes(theta)
+    phi = problem.trial if phi is None else phi
+    if jax.tree.structure(phi) != jax.tree.structure(problem.trial):
+        raise ValueError(
+            f"{where}: `phi` must be a function of the problem's trial space, {type(problem.trial).__name__}."
+        )
+    if not np.isfinite(float(problem.objective(phi, theta))):
+        worst = [k for k, r in problem.residuals(phi, theta).items() if not np.all(np.isfinite(np.asarray(r)))]
+        raise ValueError(f"{where}: the residuals are not finite at the start; blocks: {', '.join(worst)}.")
+    return problem, theta, phi
+
+
+def check_theta_moves(where: str, problem: Problem, phi: Any, theta: Any) -> None:
+    """Raise where no block has a gradient with respect to theta, next to the start: it may vanish at u = 0."""
+    arrays, rest = split(phi)
+    vector, unravel = ravel_pytree(arrays)
+    near = vector + 0.1 * jax.random.normal(jax.random.key(0), vector.shape, vector.dtype)
+    moves = problem.gradients(eqx.combine(unravel(near), rest), theta)
+    if all(norms["theta"] == 0 for norms in moves.values()):
+        raise ValueError(
+            f"{where}: no block moves `theta`: the gradients of {', '.join(moves)} with respect to it are zero. Does the "
+            "residual use it?"
+        )
