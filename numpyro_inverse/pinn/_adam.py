@@ -50,7 +50,7 @@ def adam(
     problem, theta, phi = checked(here, problem, theta, phi)
     num_steps = check_count(here, "num_steps", num_steps)
     rate = check_positive_number(here, "learning_rate", learning_rate)
-    names = tuple(problem.residuals(phi, theta))
+    names = tuple(dict.fromkeys(problem.row_names(theta)))
     moving = names if theta_from is None else tuple(check_choice(here, "theta_from", n, names) for n in theta_from)
     from tqdm.auto import tqdm
 
@@ -71,7 +71,7 @@ def adam(
             bar.update(count)
             bar.set_postfix_str(f"objective {losses[-1]:.5g}")
     fitted = eqx.combine(state[0], split(phi)[1])
-    loss = float(problem.objective(fitted, state[1]))
+    loss = float(eqx.filter_jit(problem.objective)(fitted, state[1]))
     return Fit(fitted, state[1], loss, np.array([*losses, loss]), float("nan"), False, num_steps)
 
 
@@ -88,7 +88,8 @@ def _run(
         if set(moving) == set(problem.residuals(u, theta)):
             return problem.objective(u, theta)
         free, fixed = problem.residuals(u, theta), problem.residuals(u, jax.lax.stop_gradient(theta))
-        return 0.5 * sum(jnp.sum((free if name in moving else fixed)[name] ** 2) for name in free)
+        parts = [jnp.sum((free if name in moving else fixed)[name] ** 2) for name in free]
+        return 0.5 * jnp.sum(jnp.stack(parts))
 
     def step(carry: Any, _: None) -> tuple[Any, Array]:
         state, memory = carry

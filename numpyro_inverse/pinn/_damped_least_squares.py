@@ -1,4 +1,4 @@
-"""Levenberg and Marquardt's iteration on a vector of residuals, as one compiled loop; the smaller Gram matrix is solved."""
+"""Levenberg and Marquardt's iteration on a vector of residuals, as one loop; the smaller Gram matrix is solved."""
 
 from __future__ import annotations
 
@@ -28,12 +28,6 @@ class State(NamedTuple):
     damping: Float[Array, ""]
     decrement: Float[Array, ""]
     steps: Int[Array, ""]
-
-
-def start(system: Callable, x: Float[Array, " p"], damping: Array | float) -> State:
-    """The state at a point; ``system(x)`` are residuals and Jacobian, ``damping`` is in mean squared singular values."""
-    r, jacobian = system(x)
-    return _at(x, r, jacobian, jnp.asarray(damping, x.dtype), jnp.zeros((), int))
 
 
 def run(
@@ -69,7 +63,7 @@ def run(
             factor = jnp.where(gain > 0.75, DOWN, jnp.where(gain < 0.25, UP / 2, 1.0))
             least = floor_of(x.dtype)
             damping = jnp.where(loss <= slack, least, jnp.maximum(state.damping * factor, least))
-            return _at(x, r, jacobian, damping, state.steps + 1)
+            return at(x, r, jacobian, damping, state.steps + 1)
 
         def reject(_: None) -> State:
             return state._replace(damping=jnp.maximum(state.damping, floor_of(x.dtype)) * UP, steps=state.steps + 1)
@@ -137,7 +131,10 @@ def _factor(jacobian: Array, damping: Array) -> Array:
     return jnp.linalg.cholesky(gram + shift * jnp.eye(size, dtype=gram.dtype))
 
 
-def _at(x: Array, r: Array, jacobian: Array, damping: Array, steps: Array) -> State:
+def at(
+    x: Float[Array, " p"], r: Float[Array, " n"], jacobian: Float[Array, "n p"], damping: Array, steps: Array | int = 0
+) -> State:
+    """The state at a point with its residuals and Jacobian; ``damping`` is in mean squared singular values."""
     factor = _factor(jacobian, jnp.zeros((), x.dtype))
     if jacobian.shape[0] < jacobian.shape[1]:
         square = r @ (jacobian @ (jacobian.T @ _cho_solve(factor, r)))
@@ -145,4 +142,4 @@ def _at(x: Array, r: Array, jacobian: Array, damping: Array, steps: Array) -> St
         gradient = jacobian.T @ r
         square = gradient @ _cho_solve(factor, gradient)
     decrement = jnp.where(jnp.isfinite(square), jnp.sqrt(jnp.maximum(square, 0)), jnp.inf)
-    return State(x, r, jacobian, factor, 0.5 * jnp.sum(r**2), damping, decrement, steps)
+    return State(x, r, jacobian, factor, 0.5 * jnp.sum(r**2), damping, decrement, jnp.asarray(steps))

@@ -47,8 +47,8 @@ def factor(
     :math:`\theta`; for :math:`-u'' + \theta u = f` in sines it is :math:`\sqrt\theta / \sinh \sqrt\theta`. It matters
     where the data are weak (5.53 ± 2.47 instead of 6.35 ± 2.90 in the example of the documentation).
     ``volume_correction`` multiplies by :math:`|\det \partial_\phi r|`, r in standard deviations, which removes it where
-    the residuals are as many as the parameters. A proper prior of :math:`\phi` leaves a factor of its own: its density at
-    the solution.
+    the residuals are as many as the parameters. A proper prior of :math:`\phi` leaves a factor of its own: its density
+    at the solution.
 
     Args:
         name: of the site.
@@ -63,8 +63,8 @@ def factor(
 
     Raises:
         TypeError: arguments of the wrong kind.
-        ValueError: a scale that is not positive; conditions that nothing imposes; a volume correction where residuals and
-            parameters differ in number.
+        ValueError: a scale that is not positive; conditions that nothing imposes; a volume correction where residuals
+            and parameters differ in number.
     """
     here = "pinn.factor"
     if not isinstance(name, str):

@@ -31,8 +31,10 @@ class GradientReport:
         exact: the kind that the others are held against: "reference", else "converged".
         angles: with the exact gradient, in degrees; NaN where one of the two is zero.
         ratios: signed lengths along the exact gradient, :math:`\langle g, e \rangle / |e|^2`; for one parameter g / e.
-        wrong_signs: by kind, for each parameter whether the sign is not that of the exact gradient; zero counts as wrong.
-        inner_residual: the decrement of the physics' residuals where the first three were taken, in standard deviations.
+        wrong_signs: by kind, for each parameter whether the sign is not that of the exact gradient; zero counts as
+            wrong.
+        inner_residual: the decrement of the physics' residuals where the first three were taken, in standard
+            deviations.
         failure: what kept the inner problem from being solved, or "".
     """
 
@@ -90,10 +92,10 @@ def gradient_report(
     - converged: the same at the minimum of R, the gradient of :class:`PhysicsConstrainedPotential`;
     - reference: the gradient of a misfit that another solver gives.
 
-    At :math:`r = 0` the joint gradient is zero exactly: alternating between solving the equation with a network and a step
-    of :math:`\theta` on its loss goes nowhere. With m plain steps an error of a mode of small curvature decays like
-    :math:`(1 - \eta h)^m`, and the condition number grows like the fourth power of the wave number: 100 steps are not
-    enough for six modes, and both other gradients have the wrong sign there.
+    At :math:`r = 0` the joint gradient is zero exactly: alternating between solving the equation with a network and a
+    step of :math:`\theta` on its loss goes nowhere. With m plain steps an error of a mode of small curvature decays
+    like :math:`(1 - \eta h)^m`, and the condition number grows like the fourth power of the wave number: 100 steps are
+    not enough for six modes, and both other gradients have the wrong sign there.
 
     Args:
         problem: equation, trial space and data.
@@ -124,7 +126,7 @@ def gradient_report(
         _largest_step(problem, theta, phi) if step_size is None else check_positive_number(here, "step_size", step_size)
     )
     phi_m, decrement, found = _gradients(problem, theta, phi, eta, num_steps)
-    if not all(np.all(np.isfinite(g)) for g in (*found.values(), np.asarray(decrement))):
+    if not all(np.all(np.isfinite(np.asarray(g))) for g in [*found.values(), decrement]):
         raise ValueError(f"{here}: {num_steps} inner steps of size {float(eta):.3g} diverge. Lower `step_size`.")
     gradients = {kind: np.asarray(g, float) for kind, g in found.items()}
     failure = ""

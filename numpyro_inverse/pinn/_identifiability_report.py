@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -15,12 +15,12 @@ from jaxtyping import Array, Float
 from scipy.stats import chi2
 
 from numpyro_inverse._checks import check_count, check_finite, check_fraction, check_positive_number
-from numpyro_inverse.pinn import _damped_least_squares as damped
-from numpyro_inverse.pinn._levenberg_marquardt import levenberg_marquardt
-from numpyro_inverse.pinn._problem import Problem, check_theta, flat, floats
-from numpyro_inverse.pinn._training import Fit, checked, unknowns
+from numpyro_inverse.pinn._levenberg_marquardt import optimize
+from numpyro_inverse.pinn._problem import Problem, check_theta
+from numpyro_inverse.pinn._training import checked, unknowns
 
 STIFFER = 10.0  # how much larger the weight is in the second fit
+DAMPING = 1e-3  # of the fits, at the start
 FAR = 3.0  # standard deviations between two spaces' estimates that both cannot be right
 
 
@@ -38,7 +38,8 @@ class TrialSpaceRow:
         information: the Fisher information of theta with the solution profiled out,
             :math:`I_{\theta\theta} - I_{\theta\phi} I_{\phi\phi}^{-1} I_{\phi\theta}`.
         sd: the standard deviations that it promises.
-        distance: :math:`w\, \mathrm{dist}(f, A_\theta V)^2`: the least sum of squares of the physics' residuals at theta.
+        distance: :math:`w\, \mathrm{dist}(f, A_\theta V)^2`: the least sum of squares of the physics' residuals at
+            theta.
         level: the quantile of its chi-square law that it should stay below.
         degrees: the degrees of freedom of that.
         stiffer_theta: the estimate with ten times the weight of the equation.
@@ -109,7 +110,9 @@ def profiled_information(problem: Problem, theta: Any, phi: Any) -> Float[np.nda
         A matrix, theta flattened.
     """
     problem, theta, phi = checked("profiled_information", problem, theta, phi)
-    return np.asarray(_information(problem, theta, phi), float)
+    of_phi, of_theta = _jacobian(problem, theta, phi)
+    eps = float(jnp.finfo(of_phi.dtype).eps)
+    return _information(np.asarray(of_phi, float), np.asarray(of_theta, float), eps)
 
 
 def identifiability_report(
@@ -124,11 +127,11 @@ def identifiability_report(
 ) -> IdentifiabilityReport:
     r"""Fit growing trial spaces and say which of their error bars are artefacts.
 
-    For each problem: the joint estimate, its profiled Fisher information, and how well the trial space V can satisfy the
-    equation at the estimate, :math:`w\, \mathrm{dist}(f, A_\theta V)^2 = \min_\phi \sum_j r_j^2 / s^2`. If the residuals
-    were what s says this would be chi-square with n - p degrees of freedom; beyond its ``tail`` the residual is
-    truncation error, and since the distance depends on :math:`\theta` it *pulls* theta, with a confidence that grows with
-    the weight. It warns where
+    For each problem: the joint estimate, its profiled Fisher information, and how well the trial space V can satisfy
+    the equation at the estimate, :math:`w\, \mathrm{dist}(f, A_\theta V)^2 = \min_\phi \sum_j r_j^2 / s^2`. If the
+    residuals were what s says this would be chi-square with n - p degrees of freedom; beyond its ``tail`` the residual
+    is truncation error, and since the distance depends on :math:`\theta` it *pulls* theta, with a confidence that
+    grows with the weight. It warns where
 
     - the distance is beyond its chi-square level, with what ten times the weight would do to estimate and error bar;
     - the estimate is more than three of its standard deviations from that of the largest space;
@@ -169,43 +172,69 @@ def identifiability_report(
             raise ValueError(
                 f"{here}: `reference_information` must have shape ({count}, {count}); got {reference.shape}."
             )
-    for problem in several:
-        checked(here, problem, theta, None)
-
-    def fitted(problem: Problem, theta: Any, phi: Any) -> Fit:
-        return levenberg_marquardt(
-            problem, theta, phi, max_steps=max_steps, tolerance=tolerance, progress_bar=progress_bar
-        )
-
     found = []
     for problem in several:
-        fit = fitted(problem, theta, None)
+        problem, theta, phi = checked(here, problem, theta, None)
+        one = _fitted(problem, theta, phi, max_steps, tolerance, progress_bar)
         stiff = problem.with_scale(problem.scale / np.sqrt(STIFFER))
-        found.append((problem, fit, fitted(stiff, fit.theta, fit.phi), stiff))
-    last = np.asarray(ravel_pytree(found[-1][1].theta)[0], float)
-    rows = tuple(_row(*four, last, tail, max_steps) for four in found)
+        found.append((one, _fitted(stiff, one.theta, one.phi, max_steps, tolerance, progress_bar)))
+    last = found[-1][0].estimate
+    rows = tuple(_row(one, stiffer, last, tail, max_steps) for one, stiffer in found)
     report = IdentifiabilityReport(rows, reference)
     if report.warnings:
         warnings.warn("\n".join(report.warnings), IdentifiabilityWarning, stacklevel=2)
     return report
 
 
-def _row(problem: Problem, fit: Fit, stiff_fit: Fit, stiff: Problem, last: np.ndarray, tail: float, max_steps: int):
-    size = flat(fit.phi).size
-    estimate, stiffer = (np.asarray(ravel_pytree(f.theta)[0], float) for f in (fit, stiff_fit))
-    information = np.asarray(_information(problem, fit.theta, fit.phi), float)
-    sd, stiffer_sd = _sd(information), _sd(np.asarray(_information(stiff, stiff_fit.theta, stiff_fit.phi), float))
-    value, count = _distance(problem, fit.theta, fit.phi, max_steps)
-    degrees = max(int(count) - size, 1)
-    distance, level = 2 * float(value), float(chi2.isf(tail, degrees))
-    name, said = f"trial space of {size} parameters", []
-    if not (fit.converged and stiff_fit.converged):
+class _Fitted(NamedTuple):
+    """A joint optimum with what its Jacobian says."""
+
+    phi: Any
+    theta: Any
+    estimate: np.ndarray
+    size: int
+    information: np.ndarray
+    distance: float
+    degrees: int
+    converged: bool
+
+
+def _fitted(problem: Problem, theta: Any, phi: Any, max_steps: int, tolerance: float, progress_bar: bool) -> _Fitted:
+    both, state, _ = optimize(
+        "identifiability_report", problem, theta, phi, max_steps, tolerance, DAMPING, progress_bar
+    )
+    found = both.theta(state.x)
+    jacobian, r = np.asarray(state.jacobian, float), np.asarray(state.r, float)
+    units, eps = np.asarray(both.units, float), float(jnp.finfo(state.x.dtype).eps)
+    information = _information(jacobian[:, : both.size], jacobian[:, both.size :] / units, eps)
+    physics = np.array([name != "data" for name in problem.row_names(found)])
+    basis = _range(jacobian[physics, : both.size], eps)
+    distance = float(np.sum((r[physics] - basis @ (basis.T @ r[physics])) ** 2))
+    return _Fitted(
+        both.phi(state.x),
+        found,
+        np.asarray(ravel_pytree(found)[0], float),
+        both.size,
+        information,
+        distance,
+        max(int(physics.sum()) - basis.shape[1], 1),
+        bool(state.decrement <= tolerance),
+    )
+
+
+def _row(one: _Fitted, stiffer: _Fitted, last: np.ndarray, tail: float, max_steps: int) -> TrialSpaceRow:
+    sd, stiffer_sd, estimate = _sd(one.information), _sd(stiffer.information), one.estimate
+    level = float(chi2.isf(tail, one.degrees))
+    name, said = f"trial space of {one.size} parameters", []
+    good = one.converged and stiffer.converged
+    if not good:
         said.append(f"{name}: a fit did not converge within {max_steps} steps.")
-    if distance > level:
+    if one.distance > level:
         said.append(
-            f"{name}: it cannot satisfy the equation to what `scale` says: w dist^2 = {distance:.3g}, beyond {level:.3g}. "
-            f"Ten times the weight would shrink sd from {_show(sd)} to {_show(stiffer_sd)} and move theta from "
-            f"{_show(estimate)} to {_show(stiffer)}: confidence without information. Enlarge the space, or raise `scale`."
+            f"{name}: it cannot satisfy the equation to what `scale` says: w dist^2 = {one.distance:.3g}, beyond "
+            f"{level:.3g}. Ten times the weight would shrink sd from {_show(sd)} to {_show(stiffer_sd)} and move "
+            f"theta from {_show(estimate)} to {_show(stiffer.estimate)}: confidence without information. "
+            "Enlarge the space, or raise `scale`."
         )
     if not np.all(np.isfinite(sd)):
         said.append(f"{name}: the data do not determine theta there: its profiled information is singular.")
@@ -215,45 +244,43 @@ def _row(problem: Problem, fit: Fit, stiff_fit: Fit, stiff: Problem, last: np.nd
             f"{name}: theta = {_show(estimate)} is {far:.3g} of its standard deviations from the largest space's, "
             f"{_show(last)}: the truncation biases it."
         )
-    good = fit.converged and stiff_fit.converged
     return TrialSpaceRow(
-        size, estimate, information, sd, distance, level, degrees, stiffer, stiffer_sd, good, tuple(said)
+        one.size,
+        estimate,
+        one.information,
+        sd,
+        one.distance,
+        level,
+        one.degrees,
+        stiffer.estimate,
+        stiffer_sd,
+        good,
+        tuple(said),
     )
 
 
 @eqx.filter_jit
-def _information(problem: Problem, theta: Any, phi: Any) -> Float[Array, "q q"]:
-    both, x = unknowns(phi, floats(theta))
+def _jacobian(problem: Problem, theta: Any, phi: Any) -> tuple[Float[Array, "n p"], Float[Array, "n q"]]:
+    both, x = unknowns(phi, theta)
     _, jacobian = both.system(problem)(x)
-    of_phi, of_theta = jacobian[:, : both.size], jacobian[:, both.size :]
-    length = jnp.linalg.norm(of_phi, axis=0)
-    left, values, _ = jnp.linalg.svd(of_phi / jnp.where(length > 0, length, 1), full_matrices=False)
-    eps = jnp.finfo(x.dtype).eps
-    left = jnp.where(values > max(of_phi.shape) * eps * values[0], left, 0)
-    rest = of_theta - left @ (left.T @ of_theta)
-    rest = rest - left @ (left.T @ rest)
+    return jacobian[:, : both.size], jacobian[:, both.size :]
+
+
+def _information(of_phi: np.ndarray, of_theta: np.ndarray, eps: float) -> np.ndarray:
+    basis = _range(of_phi, eps)
+    rest = of_theta - basis @ (basis.T @ of_theta)
+    rest = rest - basis @ (basis.T @ rest)
     # What is left of a column that lies in the range is rounding.
-    small = jnp.linalg.norm(rest, axis=0) <= 1e3 * eps * jnp.linalg.norm(of_theta, axis=0)
-    rest = jnp.where(small, 0, rest)
+    small = np.linalg.norm(rest, axis=0) <= 1e3 * eps * np.linalg.norm(of_theta, axis=0)
+    rest = np.where(small, 0, rest)
     return rest.T @ rest
 
 
-@eqx.filter_jit
-def _distance(problem: Problem, theta: Any, phi: Any, max_steps: int) -> tuple[Float[Array, ""], Any]:
-    """The least value of the physics' objective, and the number of its residuals."""
-    both, x = unknowns(phi, floats(theta))
-    physics = problem.physics()
-
-    def system(v: Array) -> tuple[Array, Array]:
-        r, jacobian = both.system(physics)(jnp.concatenate([v, x[both.size :]]))
-        return r, jacobian[:, : both.size]
-
-    def residual(v: Array) -> Array:
-        return both.residual(physics)(jnp.concatenate([v, x[both.size :]]))
-
-    state = damped.start(system, x[: both.size], damped.floor_of(x.dtype))
-    state = damped.run(system, residual, state, tolerance=jnp.asarray(1e-3, x.dtype), max_steps=max_steps)
-    return state.loss, jnp.asarray(state.r.size)
+def _range(matrix: np.ndarray, eps: float) -> np.ndarray:
+    """An orthonormal basis of the range, columns scaled to one length first."""
+    length = np.linalg.norm(matrix, axis=0)
+    left, values, _ = np.linalg.svd(matrix / np.where(length > 0, length, 1), full_matrices=False)
+    return left[:, values > max(matrix.shape) * eps * values[0]]
 
 
 def _sd(information: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The solution of the inner problem as a differentiable function of everything else, by the implicit function theorem."""
+"""The solution of the inner problem as a differentiable function of the rest, by the implicit function theorem."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def inner_solution(inputs: tuple[Any, Problem, Problem, Any], *, settings: Setti
     r""":math:`\phi^*` = argmin of the objective of a problem, at fixed :math:`\theta`.
 
     ``inputs`` are theta, the problem whose objective is minimized, a problem whose data residuals must not move by more
-    than the tolerance either, and the trial function at the start. Derivatives of all orders, in both modes, with respect
-    to theta and to the problem: with :math:`g = \nabla_\phi \tfrac12 |r|^2`,
+    than the tolerance either, and the trial function at the start. Derivatives of all orders, in both modes, with
+    respect to theta and to the problem: with :math:`g = \nabla_\phi \tfrac12 |r|^2`,
     :math:`\partial \phi^* = -(\partial_\phi g)^{-1} \partial g`, by conjugate gradients that the Gauss-Newton factor of
     the last step preconditions; with fewer residuals than parameters :math:`-J^+ \partial r`, the shortest change that
     keeps the residuals at zero.
@@ -63,10 +63,10 @@ def inner_solution(inputs: tuple[Any, Problem, Problem, Any], *, settings: Setti
     def watched(state: damped.State, step: Array) -> Array:
         return jnp.linalg.norm(jax.jvp(data, (state.x,), (step,))[1])
 
-    state = damped.start(system, x, damped.floor_of(x.dtype))
-    options = {"tolerance": jnp.asarray(settings.tolerance, x.dtype), "watched": watched}
-    state = damped.run(system, residual, state, max_steps=settings.max_steps, **options)
-    good = damped.converged(state, **options)
+    state = damped.at(x, *system(x), damped.floor_of(x.dtype))
+    tolerance = jnp.asarray(settings.tolerance, x.dtype)
+    state = damped.run(system, residual, state, tolerance=tolerance, max_steps=settings.max_steps, watched=watched)
+    good = damped.converged(state, tolerance, watched)
     return InnerSolution(jnp.where(good, state.x, jnp.nan), state.factor, state.decrement, good)
 
 

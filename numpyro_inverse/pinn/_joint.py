@@ -24,9 +24,9 @@ def joint(
 ) -> Fit:
     r"""Minimize :math:`J(\phi, \theta)` over both: Adam for ``warm_start`` steps, then Levenberg-Marquardt.
 
-    At the minimum :math:`\theta` minimizes the *penalized* reduced objective :math:`\min_\phi J`, which differs from the
-    one of the equation as a constraint by what the residual is allowed. Before the minimum its gradient with respect to
-    :math:`\theta` may have the wrong sign: :func:`~numpyro_inverse.pinn.gradient_report`.
+    At the minimum :math:`\theta` minimizes the *penalized* reduced objective :math:`\min_\phi J`, which differs from
+    the one of the equation as a constraint by what the residual is allowed. Before the minimum its gradient with
+    respect to :math:`\theta` may have the wrong sign: :func:`~numpyro_inverse.pinn.gradient_report`.
 
     Args:
         problem: what to minimize.

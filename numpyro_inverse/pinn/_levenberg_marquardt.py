@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 from numpyro_inverse._checks import check_count, check_nonnegative_number, check_positive_number
 from numpyro_inverse.pinn import _damped_least_squares as damped
 from numpyro_inverse.pinn._problem import Problem
-from numpyro_inverse.pinn._training import CHUNK, Fit, balanced_units, check_theta_moves, checked, unknowns
+from numpyro_inverse.pinn._training import CHUNK, Fit, Unknowns, begin, check_beginning, checked, unknowns
 
 
 def levenberg_marquardt(
@@ -29,9 +29,9 @@ def levenberg_marquardt(
 
     .. math:: -(J^T J + \lambda I)^{-1} J^T r = -J^T (J J^T + \lambda I)^{-1} r,
 
-    J the Jacobian of all residuals in standard deviations, one reverse pass a row. The second form is used where there are
-    fewer residuals than unknowns: :math:`O(N^2 P)` a step. A step that does not lower the objective is taken back and
-    :math:`\lambda` raised. :math:`\theta` is measured in units that give its columns the size of the others.
+    J the Jacobian of all residuals in standard deviations, one reverse pass a row. The second form is used where there
+    are fewer residuals than unknowns: :math:`O(N^2 P)` a step. A step that does not lower the objective is taken back
+    and :math:`\lambda` raised. :math:`\theta` is measured in units that give its columns the size of the others.
 
     All blocks move :math:`\phi`, and all in which :math:`\theta` occurs move it: see :meth:`Problem.gradients`. Take
     double precision for residuals below 1e-5.
@@ -58,12 +58,35 @@ def levenberg_marquardt(
     """
     here = "levenberg_marquardt"
     problem, theta, phi = checked(here, problem, theta, phi)
-    check_theta_moves(here, problem, phi, theta)
     max_steps = check_count(here, "max_steps", max_steps)
     tolerance = check_nonnegative_number(here, "tolerance", tolerance)
     damping = check_positive_number(here, "damping", damping)
-    units = balanced_units(problem, phi, theta)
-    state = _begin(problem, phi, theta, units, damping)
+    both, state, losses = optimize(here, problem, theta, phi, max_steps, tolerance, damping, progress_bar)
+    return Fit(
+        both.phi(state.x),
+        both.theta(state.x),
+        losses[-1],
+        np.array(losses),
+        float(state.decrement),
+        bool(state.decrement <= tolerance),
+        int(state.steps),
+    )
+
+
+def optimize(
+    here: str,
+    problem: Problem,
+    theta: Any,
+    phi: Any,
+    max_steps: int,
+    tolerance: float,
+    damping: float,
+    progress_bar: bool,
+) -> tuple[Unknowns, damped.State, list[float]]:
+    """The iteration, with the last Jacobian in the state."""
+    beginning = begin(problem, phi, theta, damping)
+    check_beginning(here, problem, theta, beginning)
+    units, state = beginning.units, beginning.state
     losses = [float(state.loss)]
     from tqdm.auto import tqdm
 
@@ -76,23 +99,7 @@ def levenberg_marquardt(
             bar.set_postfix_str(f"objective {losses[-1]:.5g}, decrement {float(state.decrement):.2g}")
             if int(state.steps) == before or int(state.steps) >= max_steps:
                 break
-    both, _ = unknowns(phi, theta, units)
-    good = bool(state.decrement <= tolerance)
-    return Fit(
-        both.phi(state.x),
-        both.theta(state.x),
-        losses[-1],
-        np.array(losses),
-        float(state.decrement),
-        good,
-        int(state.steps),
-    )
-
-
-@eqx.filter_jit
-def _begin(problem: Problem, phi: Any, theta: Any, units: Float[Array, " q"], damping: float) -> damped.State:
-    both, x = unknowns(phi, theta, units)
-    return damped.start(both.system(problem), x, jnp.asarray(damping, x.dtype))
+    return unknowns(phi, theta, units)[0], state, losses
 
 
 @eqx.filter_jit

@@ -66,8 +66,8 @@ class PDE(eqx.Module):
         self.domain = check_instance(HERE, "domain", domain, Box, "a Box")
         if boundary is None and initial is None:
             raise ValueError(
-                f"{HERE}: give `boundary` or `initial` conditions: the equation alone has many solutions. Where the trial "
-                "space satisfies them, or data stand in for them, say so with `boundary=()`."
+                f"{HERE}: give `boundary` or `initial` conditions: the equation alone has many solutions. Where the "
+                "trial space satisfies them, or data stand in for them, say so with `boundary=()`."
             )
         self.points = domain.check_points(HERE, "points", points)
         self.boundary = _conditions("boundary", boundary, domain)
@@ -98,7 +98,8 @@ class PDE(eqx.Module):
         r"""The equation with new collocation points, denser where the residual is large.
 
         They are drawn without replacement from Sobol ``candidates`` with probabilities proportional to
-        :math:`|r|^k / \overline{|r|^k} + c`. Between two such calls they are frozen; each is a new least-squares problem.
+        :math:`|r|^k / \overline{|r|^k} + c`. Between two such calls they are frozen; each is a new least-squares
+        problem.
 
         Args:
             u: the present solution.

@@ -44,8 +44,8 @@ class Data(eqx.Module):
         values = jnp.asarray(check_finite("Data", "values", values), jnp.result_type(float))
         if values.ndim not in (1, 2) or len(values) != len(self.points):
             raise ValueError(
-                f"Data: `values` must have shape ({len(self.points)},) or ({len(self.points)}, m), one row a point; got "
-                f"{values.shape}."
+                f"Data: `values` must have shape ({len(self.points)},) or ({len(self.points)}, m), one row a point; "
+                f"got {values.shape}."
             )
         scale = jnp.asarray(check_positive("Data", "scale", scale), jnp.result_type(float))
         try:
@@ -74,8 +74,8 @@ class Problem(eqx.Module):
               + \tfrac12 \sum_k \Bigl(\frac{b(u_\phi, x_k, \theta)}{s_b}\Bigr)^2 + \tfrac12 |\phi / s_\phi|^2.
 
     The blocks are called "data", "pde", "boundary", "initial" and "weights"; what is not "data" is the *physics*. The
-    usual weight of a block is :math:`w = 1/s^2`. J is minus a log posterior density, up to a constant, if the scales are
-    meant; that of the density of :math:`\theta` alone is another thing (:class:`PenalizedPotential`,
+    usual weight of a block is :math:`w = 1/s^2`. J is minus a log posterior density, up to a constant, if the scales
+    are meant; that of the density of :math:`\theta` alone is another thing (:class:`PenalizedPotential`,
     :func:`~numpyro_inverse.pinn.factor`).
 
     The parameters :math:`\phi` of the trial space are the floating-point arrays of ``trial``; :math:`\theta` is any
@@ -149,7 +149,7 @@ class Problem(eqx.Module):
         """
         found: dict[str, list[Array]] = {}
         for block in self._blocks():
-            values = jax.vmap(lambda row, f=block.function: f(phi, theta, row))(block.rows).ravel()
+            values = _mapped(block.function, phi, theta, block.rows)
             found.setdefault(block.name, []).append(values)
         if self.weight_scale is not None:
             found["weights"] = [flat(phi) / self.weight_scale]
@@ -157,11 +157,12 @@ class Problem(eqx.Module):
 
     def objective(self, phi: Any, theta: Any) -> Float[Array, ""]:
         """J: half the sum of squares of all residuals."""
-        return 0.5 * sum(jnp.sum(r**2) for r in self.residuals(phi, theta).values())
+        return 0.5 * jnp.sum(all_residuals(self, phi, theta) ** 2)
 
     def misfit(self, phi: Any, theta: Any) -> Float[Array, ""]:
         """L: the data's part of J."""
-        return 0.5 * jnp.sum(self.residuals(phi, theta)["data"] ** 2)
+        parts = [_mapped(b.function, phi, theta, b.rows) for b in self._blocks() if b.name == "data"]
+        return 0.5 * jnp.sum(jnp.concatenate(parts) ** 2)
 
     def physics(self) -> Problem:
         """The problem without its data."""
@@ -193,21 +194,16 @@ class Problem(eqx.Module):
         A block whose entry for "theta" is zero says nothing of the equation's parameters.
         """
 
-        @eqx.filter_jit
-        def norms(problem: Problem, phi: Any, theta: Any) -> dict[str, tuple[Array, Array]]:
-            arrays, rest = split(phi)
+        found = _norms(self, phi, floats(theta))
+        return {name: {"phi": float(a), "theta": float(b)} for name, (a, b) in found.items()}
 
-            def parts(arrays: Any, theta: Any) -> dict[str, Array]:
-                return {k: 0.5 * jnp.sum(r**2) for k, r in problem.residuals(eqx.combine(arrays, rest), theta).items()}
-
-            names = jax.eval_shape(parts, arrays, theta)
-            found = {}
-            for name in names:
-                pair = jax.grad(lambda a, t, name=name: parts(a, t)[name], argnums=(0, 1))(arrays, theta)
-                found[name] = tuple(jnp.linalg.norm(ravel_pytree(g)[0]) for g in pair)
-            return found
-
-        return {name: {"phi": float(a), "theta": float(b)} for name, (a, b) in norms(self, phi, floats(theta)).items()}
+    def row_names(self, theta: Any) -> list[str]:
+        """The block of each residual, in the order of the Jacobian's rows; a system has several at a point."""
+        names: list[str] = []
+        for block in self._blocks():
+            rows = jax.eval_shape(lambda t, f=block.function, r=block.rows: _mapped(f, self.trial, t, r), theta)
+            names += [block.name] * rows.size
+        return names + ["weights"] * (0 if self.weight_scale is None else flat(self.trial).size)
 
     def _blocks(self) -> list[Block]:
         pde, blocks = self.pde, []
@@ -276,10 +272,29 @@ def rows_and_jacobian(
 
 def all_residuals(problem: Problem, phi: Any, theta: Any) -> Float[Array, " n"]:
     """All residuals, in the order of the Jacobian's rows."""
-    parts = [jax.vmap(lambda row, f=b.function: f(phi, theta, row))(b.rows).ravel() for b in problem._blocks()]
+    parts = [_mapped(block.function, phi, theta, block.rows) for block in problem._blocks()]
     if problem.weight_scale is not None:
         parts.append(flat(phi) / problem.weight_scale)
     return jnp.concatenate(parts)
+
+
+def _mapped(function: Callable, phi: Any, theta: Any, rows: Any) -> Float[Array, " n"]:
+    return jax.vmap(lambda row: function(phi, theta, row))(rows).ravel()
+
+
+@eqx.filter_jit
+def _norms(problem: Problem, phi: Any, theta: Any) -> dict[str, tuple[Array, Array]]:
+    """Lengths of each block's gradient with respect to the trial function's parameters and to theta."""
+    arrays, rest = split(phi)
+
+    def part(arrays: Any, theta: Any, name: str) -> Array:
+        return 0.5 * jnp.sum(problem.residuals(eqx.combine(arrays, rest), theta)[name] ** 2)
+
+    found = {}
+    for name in dict.fromkeys(problem.row_names(theta)):
+        pair = jax.grad(part, argnums=(0, 1))(arrays, theta, name)
+        found[name] = tuple(jnp.linalg.norm(ravel_pytree(g)[0]) for g in pair)
+    return found
 
 
 def _residual(name: str, function: Callable, scale: Array) -> Callable:
@@ -296,7 +311,7 @@ def _residual(name: str, function: Callable, scale: Array) -> Callable:
                 f"{HERE}: the scale of the block {name!r} has shape {scale.shape}, but its residual at a point "
                 f"{value.shape}."
             )
-        return value / scale.astype(value.dtype)
+        return value / jnp.asarray(scale, value.dtype)
 
     return scaled
 

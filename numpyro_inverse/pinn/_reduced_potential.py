@@ -35,8 +35,8 @@ class ReducedPotential(Potential):
     ...     theta = numpyro.sample("theta", dist.HalfNormal(5.0))  # doctest: +SKIP
     ...     potential("likelihood", theta)  # doctest: +SKIP
 
-    An inner solve that misses its tolerance raises :class:`InnerSolveError`; inside ``jit`` and under ``grad`` the value
-    is NaN, which is a divergence to a sampler and never a silent gradient.
+    An inner solve that misses its tolerance raises :class:`InnerSolveError`; inside ``jit`` and under ``grad`` the
+    value is NaN, which is a divergence to a sampler and never a silent gradient.
 
     Args:
         problem: equation, trial space and data; the inner solve begins at its trial function, and :meth:`started` sets
@@ -77,15 +77,14 @@ class ReducedPotential(Potential):
         return eqx.tree_at(lambda p: p.problem.trial, self, phi)
 
     def solve(self, theta: Any) -> Any:
-        r"""The trial function :math:`\phi^*(\theta)`.
+        r"""The trial function :math:`\phi^*(\theta)`, which has derivatives: a forward map for a model's sample sites.
 
         Raises:
-            InnerSolveError: the inner solve missed its tolerance.
+            InnerSolveError: outside ``jit`` and ``grad``, the inner solve missed its tolerance; inside, its parameters
+                are NaN.
         """
         theta = floats(theta)
-        solution = _solved(self, theta)
-        self._check(solution, theta)
-        return self._phi(solution)
+        return self._phi(self._checked_solution(theta))
 
     def energy(self, theta: Any) -> Float[Array, ""]:
         """The potential.
@@ -94,12 +93,7 @@ class ReducedPotential(Potential):
             InnerSolveError: outside ``jit`` and ``grad``, the inner solve missed its tolerance.
         """
         theta = floats(theta)
-        if is_traced(theta, self):
-            solution = self._solution(theta)
-        else:
-            solution = _solved(self, theta)
-            self._check(solution, theta)
-        return self.outer(self._phi(solution), theta)
+        return self.outer(self._phi(self._checked_solution(theta)), theta)
 
     def value_and_grad(self, theta: Any) -> tuple[float, Any]:
         """The potential and its gradient, outside ``jit``.
@@ -116,10 +110,19 @@ class ReducedPotential(Potential):
         self._check(solution, theta)
         if not np.all(np.isfinite(ravel_pytree(grad)[0])):
             raise InnerSolveError(
-                f"{type(self).__name__}: at theta = {show(theta)} the adjoint problem has no solution: the inner problem "
-                "has a flat direction that the data see. Use fewer parameters in the trial space, or `weight_scale`."
+                f"{type(self).__name__}: at theta = {show(theta)} the adjoint problem has no solution: the inner "
+                "problem has a flat direction that the data see. Use fewer parameters in the trial space, or "
+                "`weight_scale`."
             )
         return float(value), grad, self._phi(solution)
+
+    def _checked_solution(self, theta: Any) -> InnerSolution:
+        """Checked where it can be, which is outside transformations."""
+        if is_traced(theta, self):
+            return self._solution(theta)
+        solution = _solved(self, theta)
+        self._check(solution, theta)
+        return solution
 
     def _solution(self, theta: Any) -> InnerSolution:
         return inner_solution((theta, self.inner, self.problem, self.problem.trial), settings=self.settings)
@@ -132,9 +135,9 @@ class ReducedPotential(Potential):
         if not bool(solution.converged):
             raise InnerSolveError(
                 f"{type(self).__name__}: the inner problem at theta = {show(theta)} was not solved: after at most "
-                f"{self.settings.max_steps} steps the residuals can still fall by {float(solution.decrement):.3g} standard "
-                f"deviations, or the data's move by as much; `tolerance` is {self.settings.tolerance:.3g}. Begin at a "
-                "solution nearby (`started`), raise `max_steps`, or take double precision."
+                f"{self.settings.max_steps} steps the residuals can still fall by {float(solution.decrement):.3g} "
+                f"standard deviations, or the data's move by as much; `tolerance` is {self.settings.tolerance:.3g}. "
+                "Begin at a solution nearby (`started`), raise `max_steps`, or take double precision."
             )
 
 
@@ -142,8 +145,8 @@ class PhysicsConstrainedPotential(ReducedPotential):
     r"""The data's misfit at the solution of the equation,
     :math:`F(\theta) = L(\phi_*(\theta), \theta)`, :math:`\phi_*` = argmin of the physics' residuals alone.
 
-    As the trial space grows and the inner problem's residual vanishes it is the likelihood of the inverse problem with the
-    equation as a constraint. Its gradient is
+    As the trial space grows and the inner problem's residual vanishes it is the likelihood of the inverse problem with
+    the equation as a constraint. Its gradient is
 
     .. math:: F' = \partial_\theta L - (\partial^2_{\theta \phi} R) (\partial^2_{\phi \phi} R)^{-1} \partial_\phi L.
     """
@@ -159,8 +162,8 @@ class PhysicsConstrainedPotential(ReducedPotential):
 class PenalizedPotential(ReducedPotential):
     r"""The profiled objective :math:`j(\theta) = \min_\phi J(\phi, \theta)`: data and residuals bargain.
 
-    Where it is smooth :math:`j' = \partial_\theta J` at the minimum. It treats the residual as noise of standard deviation
-    s, and tends to :class:`PhysicsConstrainedPotential` as :math:`s \to 0`, at the rate :math:`s^2`.
+    Where it is smooth :math:`j' = \partial_\theta J` at the minimum. It treats the residual as noise of standard
+    deviation s, and tends to :class:`PhysicsConstrainedPotential` as :math:`s \to 0`, at the rate :math:`s^2`.
     """
 
     @property

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from numpyro_inverse._checks import check_count, check_fraction, check_key, check_positive_number
 from numpyro_inverse.pinn import _damped_least_squares as damped
 from numpyro_inverse.pinn._problem import Problem
-from numpyro_inverse.pinn._training import CHUNK, Fit, Unknowns, balanced_units, check_theta_moves, checked, unknowns
+from numpyro_inverse.pinn._training import CHUNK, Fit, Unknowns, begin, check_beginning, checked, unknowns
 
 LENGTHS = 2.0 ** -np.arange(0, 12)
 
@@ -54,7 +54,8 @@ def spring(
         false, for a batch is no test.
 
     Raises:
-        TypeError, ValueError: arguments of the wrong kind; shapes that do not fit; a batch of more points than there are.
+        TypeError, ValueError: arguments of the wrong kind; shapes that do not fit; a batch of more points than there
+            are.
 
     References:
         Goldshlager, Abrahamsen & Lin, J. Comput. Phys. 516 (2024) 113351, eq. (33); Guzmán-Cordero et al.,
@@ -62,7 +63,6 @@ def spring(
     """
     here = "spring"
     problem, theta, phi = checked(here, problem, theta, phi)
-    check_theta_moves(here, problem, phi, theta)
     check_key(here, "key", key)
     batch_size, num_steps = check_count(here, "batch_size", batch_size), check_count(here, "num_steps", num_steps)
     if batch_size > len(problem.pde.points):
@@ -72,7 +72,9 @@ def spring(
         )
     momentum = check_fraction(here, "momentum", momentum)
     damping = check_positive_number(here, "damping", damping)
-    units = balanced_units(problem, phi, theta)
+    beginning = begin(problem, phi, theta, damping)
+    check_beginning(here, problem, theta, beginning)
+    units = beginning.units
     both, x = unknowns(phi, theta, units)
     carry, losses = (x, jnp.zeros_like(x)), []
     from tqdm.auto import tqdm
@@ -86,7 +88,7 @@ def spring(
             bar.update(count)
             bar.set_postfix_str(f"batch's objective {losses[-1]:.5g}")
     u, parameters = both.phi(carry[0]), both.theta(carry[0])
-    loss = float(problem.objective(u, parameters))
+    loss = float(eqx.filter_jit(problem.objective)(u, parameters))
     return Fit(u, parameters, loss, np.array([*losses, loss]), float("nan"), False, num_steps)
 
 

@@ -10,9 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from numpyro_inverse._checks import check_instance
+from numpyro_inverse.pinn import _damped_least_squares as damped
 from numpyro_inverse.pinn._problem import Problem, all_residuals, check_theta, rows_and_jacobian, split
 
 CHUNK = 10  # steps between two looks at the progress
@@ -21,9 +22,9 @@ CHUNK = 10  # steps between two looks at the progress
 class Fit(NamedTuple):
     """A solution with its parameters.
 
-    ``losses`` are the values of the objective, the first at the start; ``decrement`` is how far, in standard deviations,
-    the linearized residuals can still fall (NaN where it is not known), and ``converged`` whether that is within the
-    tolerance that was asked for.
+    ``losses`` are the values of the objective, the first at the start; ``decrement`` is how far, in standard
+    deviations, the linearized residuals can still fall (NaN where it is not known), and ``converged`` whether that is
+    within the tolerance that was asked for.
     """
 
     phi: Any
@@ -76,15 +77,31 @@ def unknowns(phi: Any, theta: Any, units: Float[Array, " q"] | None = None) -> t
     return Unknowns(unravel, rest, flat_theta, units, unravel_theta, vector.size), x
 
 
+class Beginning(NamedTuple):
+    """What is known at the start: the units, the state there, which residuals are finite, whether theta moves any."""
+
+    units: Float[Array, " q"]
+    state: damped.State
+    finite: Bool[Array, " n"]
+    theta_moves: Bool[Array, ""]
+
+
 @eqx.filter_jit
-def balanced_units(problem: Problem, phi: Any, theta: Any) -> Float[Array, " q"]:
-    """The units of theta that balance the Jacobian's columns at a point."""
+def begin(problem: Problem, phi: Any, theta: Any, damping: Any) -> Beginning:
+    """The start of an iteration in balanced units; theta may move nothing at u = 0, so a point nearby counts too."""
     both, x = unknowns(phi, theta)
-    _, jacobian = both.system(problem)(x)
-    length = jnp.linalg.norm(jacobian, axis=0)
+    away = 0.1 * jax.random.normal(jax.random.key(0), x.shape, x.dtype)
+    near = x.at[: both.size].add(away[: both.size])
+    r, jacobian = jax.vmap(both.system(problem))(jnp.stack([x, near]))
+    of_theta = jacobian[:, :, both.size :]
+    moves = jnp.any(jnp.where(jnp.isfinite(of_theta), of_theta, 0) != 0)
+    length = jnp.linalg.norm(jacobian[0], axis=0)
     typical = jnp.sqrt(jnp.mean(length[: both.size] ** 2))
-    own = length[both.size :]
-    return jnp.where((own > 0) & (typical > 0), typical / jnp.where(own > 0, own, 1), 1.0)
+    own = jnp.where(length[both.size :] > 0, length[both.size :], jnp.linalg.norm(of_theta[1], axis=0))
+    units = jnp.where((own > 0) & (typical > 0), typical / jnp.where(own > 0, own, 1), 1.0)
+    scaled = jacobian[0].at[:, both.size :].multiply(units)
+    finite = jnp.isfinite(r[0]) & jnp.all(jnp.isfinite(jacobian[0]), axis=1)
+    return Beginning(units, damped.at(x, r[0], scaled, jnp.asarray(damping, x.dtype)), finite, moves)
 
 
 def checked(where: str, problem: Any, theta: Any, phi: Any) -> tuple[Problem, Any, Any]:
@@ -93,24 +110,24 @@ def checked(where: str, problem: Any, theta: Any, phi: Any) -> tuple[Problem, An
     theta = check_theta(where, theta)
     problem.check_shapes(theta)
     phi = problem.trial if phi is None else phi
-    if jax.tree.structure(phi) != jax.tree.structure(problem.trial):
+    if not jax.tree.structure(phi) == jax.tree.structure(problem.trial):
         raise ValueError(
             f"{where}: `phi` must be a function of the problem's trial space, {type(problem.trial).__name__}."
         )
-    if not np.isfinite(float(problem.objective(phi, theta))):
-        worst = [k for k, r in problem.residuals(phi, theta).items() if not np.all(np.isfinite(np.asarray(r)))]
-        raise ValueError(f"{where}: the residuals are not finite at the start; blocks: {', '.join(worst)}.")
     return problem, theta, phi
 
 
-def check_theta_moves(where: str, problem: Problem, phi: Any, theta: Any) -> None:
-    """Raise where no block has a gradient with respect to theta, next to the start: it may vanish at u = 0."""
-    arrays, rest = split(phi)
-    vector, unravel = ravel_pytree(arrays)
-    near = vector + 0.1 * jax.random.normal(jax.random.key(0), vector.shape, vector.dtype)
-    moves = problem.gradients(eqx.combine(unravel(near), rest), theta)
-    if all(norms["theta"] == 0 for norms in moves.values()):
+def check_beginning(where: str, problem: Problem, theta: Any, beginning: Beginning) -> None:
+    """Raise where residuals are not finite at the start, or no block has a gradient with respect to theta."""
+    if not np.all(np.asarray(beginning.finite)):
+        names = problem.row_names(theta)
+        bad = sorted({name for name, good in zip(names, np.asarray(beginning.finite), strict=True) if not good})
         raise ValueError(
-            f"{where}: no block moves `theta`: the gradients of {', '.join(moves)} with respect to it are zero. Does the "
-            "residual use it?"
+            f"{where}: residuals or their derivatives are not finite at the start; blocks: {', '.join(bad)}."
+        )
+    if not bool(beginning.theta_moves):
+        names = list(dict.fromkeys(problem.row_names(theta)))
+        raise ValueError(
+            f"{where}: no block moves `theta`: the gradients of {', '.join(names)} with respect to it are zero. Does "
+            "the residual use it?"
         )

@@ -10,7 +10,7 @@ from jaxtyping import Array
 
 
 class Constant:
-    """An array that is compared and hashed by its content: no leaf of a pytree, so that nothing trains or samples it."""
+    """An array compared and hashed by its content: no leaf of a pytree, so that nothing trains or samples it."""
 
     __slots__ = ("_key", "value")
 

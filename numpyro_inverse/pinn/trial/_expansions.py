@@ -20,9 +20,9 @@ from numpyro_inverse.pinn.trial._constant import Constant
 class ExponentialExpansion(LinearBasis):
     r"""The Karhunen-Loève expansion of the process with covariance :math:`s^2 e^{-|x - x'| / \rho}` on an interval.
 
-    :math:`u(x) = \sum_k \phi_k \sqrt{\lambda_k}\, e_k(x)` with :math:`\phi_k \sim N(0, 1)` a priori. On :math:`[-a, a]`,
-    with :math:`c = 1/\rho`, :math:`\lambda = 2 c s^2 / (\omega^2 + c^2)` and the frequencies alternate between the roots
-    of :math:`c = \omega \tan \omega a` (cosines) and of :math:`\omega = -c \tan \omega a` (sines).
+    :math:`u(x) = \sum_k \phi_k \sqrt{\lambda_k}\, e_k(x)` with :math:`\phi_k \sim N(0, 1)` a priori. On
+    :math:`[-a, a]`, with :math:`c = 1/\rho`, :math:`\lambda = 2 c s^2 / (\omega^2 + c^2)`; the frequencies alternate
+    between the roots of :math:`c = \omega \tan \omega a` (cosines) and of :math:`\omega = -c \tan \omega a` (sines).
 
     Args:
         domain: an interval.
@@ -81,9 +81,9 @@ def _equation(k, c, a):
 class MaternExpansion(LinearBasis):
     r"""A Matérn process on a box as a truncated series of cosines, in any number of dimensions.
 
-    :math:`u(x) = \sum_k \phi_k \sqrt{S(|\omega_k|)}\, e_k(x)` with :math:`\phi_k \sim N(0, 1)` a priori, the eigenfunctions
-    :math:`e_k` of the Laplacian with Neumann conditions on the box widened by ``padding`` on every side, and the spectral
-    density
+    :math:`u(x) = \sum_k \phi_k \sqrt{S(|\omega_k|)}\, e_k(x)` with :math:`\phi_k \sim N(0, 1)` a priori, the
+    eigenfunctions :math:`e_k` of the Laplacian with Neumann conditions on the box widened by ``padding`` on every
+    side, and the spectral density
 
     .. math:: S(\omega) = s^2 \frac{2^d \pi^{d/2} \Gamma(\nu + d/2)}{\Gamma(\nu)} \kappa^{2 \nu}
               (\kappa^2 + \omega^2)^{-\nu - d/2}, \qquad \kappa = \sqrt{2 \nu} / \rho.

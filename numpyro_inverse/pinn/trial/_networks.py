@@ -136,5 +136,7 @@ def _linear(size: int, out, key: PRNGKeyArray) -> eqx.nn.Linear:
     total = size + (1 if out == "scalar" else out)
     weight = jax.random.normal(key, layer.weight.shape, layer.weight.dtype) * np.sqrt(2 / total)
     return eqx.tree_at(
-        lambda l: (l.weight, l.bias), layer, (weight.astype(layer.weight.dtype), jnp.zeros_like(layer.bias))
+        lambda linear: (linear.weight, linear.bias),
+        layer,
+        (weight.astype(layer.weight.dtype), jnp.zeros_like(layer.bias)),
     )
