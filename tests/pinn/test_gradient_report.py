@@ -17,16 +17,11 @@ def reports():
     with jax.enable_x64(True):
         spectral = dr.simulate(np.random.default_rng(0), 6)
         problem = dr.problem(spectral)
-        reference = lambda t: (
-            jnp.asarray(0.5)
-            * jnp.sum(
-                (
-                    (jnp.asarray(spectral.source) / ((jnp.arange(1, 7) * jnp.pi) ** 2 + t) - spectral.data)
-                    / spectral.noise
-                )
-                ** 2
-            )
-        )
+
+        def reference(theta):
+            solution = jnp.asarray(spectral.source) / ((jnp.arange(1, 7) * jnp.pi) ** 2 + theta)
+            return 0.5 * jnp.sum(((solution - spectral.data) / spectral.noise) ** 2)
+
         counts = (100, 20_000)
         found = {m: pinn.gradient_report(problem, THETA, num_steps=m) for m in counts}
         found[0] = pinn.gradient_report(problem, THETA, num_steps=0, reference=reference)

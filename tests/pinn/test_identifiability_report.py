@@ -28,7 +28,7 @@ def problem(trial, weight):
 
 
 def test_clustered_sensors(x64):
-    """One and two sines are confidently wrong by many of their own standard deviations; sixteen are right and silent."""
+    """One and two sines are confidently wrong, by many of their standard deviations; sixteen are right and silent."""
     sines = [problem(pinn.SineBasis(dr.DOMAIN, k), 1e2) for k in (1, 2, 16)]
     with pytest.warns(pinn.IdentifiabilityWarning, match="confidence without information"):
         report = pinn.identifiability_report(sines, 3.0, reference_information=1 / 0.05**2)
