@@ -125,7 +125,7 @@ def gradient_report(
     eta = (
         _largest_step(problem, theta, phi) if step_size is None else check_positive_number(here, "step_size", step_size)
     )
-    phi_m, decrement, found = _gradients(problem, theta, phi, eta, num_steps)
+    phi_m, decrement, found = _gradients(problem, theta, phi, eta, jnp.asarray(num_steps))
     if not all(np.all(np.isfinite(np.asarray(g))) for g in [*found.values(), decrement]):
         raise ValueError(f"{here}: {num_steps} inner steps of size {float(eta):.3g} diverge. Lower `step_size`.")
     gradients = {kind: np.asarray(g, float) for kind, g in found.items()}
@@ -160,7 +160,7 @@ def _largest_step(problem: Problem, theta: Any, phi: Any) -> Float[Array, ""]:
 
 @eqx.filter_jit
 def _gradients(
-    problem: Problem, theta: Any, phi: Any, step_size: Any, num_steps: int
+    problem: Problem, theta: Any, phi: Any, step_size: Any, num_steps: Array
 ) -> tuple[Any, Float[Array, ""], dict[str, Float[Array, " q"]]]:
     arrays, rest = split(phi)
     start, unravel = ravel_pytree(arrays)
@@ -177,10 +177,8 @@ def _gradients(
         return problem.misfit(u(x), unravel_theta(t))
 
     def steps(t: Array) -> Array:
-        def one(x: Array, _: None) -> tuple[Array, None]:
-            return x - step_size * jax.grad(inner)(x, t), None
-
-        return jax.lax.scan(one, start, length=num_steps)[0]
+        # A number of steps that is not compiled in: derivatives through them are in forward mode.
+        return jax.lax.fori_loop(0, num_steps, lambda _, x: x - step_size * jax.grad(inner)(x, t), start)
 
     x = steps(flat_theta)
     r, jacobian = rows_and_jacobian(physics, rest, unravel, lambda _: unravel_theta(flat_theta), x)
@@ -198,6 +196,6 @@ def _gradients(
         correction = jax.grad(lambda t: jax.grad(inner)(x, t) @ adjoint)(flat_theta)
         along = jacobian @ jnp.linalg.lstsq(jacobian, r)[0]
     joint = jax.grad(lambda t: problem.objective(u(x), unravel_theta(t)))(flat_theta)
-    unrolled = jax.grad(lambda t: misfit(steps(t), t))(flat_theta)
+    unrolled = jax.jacfwd(lambda t: misfit(steps(t), t))(flat_theta)
     found = {"joint": joint, "unrolled": unrolled, "implicit": data[1] - correction}
     return u(x), jnp.linalg.norm(along), found

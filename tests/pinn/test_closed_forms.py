@@ -101,7 +101,7 @@ def nonlinear_potentials():
         network = pinn.MLP(bpinn.DOMAIN, width=16, depth=1, key=jax.random.key(1))
         return {
             "more residuals": pinn.PhysicsConstrainedPotential(nonlinear(polynomials, 12)),
-            "more parameters": pinn.PhysicsConstrainedPotential(nonlinear(network, 8), tolerance=1e-8),
+            "more parameters": pinn.PhysicsConstrainedPotential(nonlinear(network, 6), tolerance=1e-7),
         }
 
 
