@@ -2,8 +2,8 @@
 # # A rate of reaction by a physics-informed network, and when to distrust it
 #
 # -u'' + theta u = f on (0, 1), u = 0 at the ends; theta is 3. Eight sensors around the source see u with noise. A
-# network and theta are fitted together by least squares; then two reports: which gradient has the right sign, and which trial
-# spaces promise a precision that the data do not have. The reference is a solver by second
+# network and theta are fitted together by least squares; then two reports: which gradient has the right sign, and which
+# trial spaces promise a precision that the data do not have. The reference is a solver by second
 # differences.
 
 # %%

@@ -53,7 +53,7 @@ def levenberg_marquardt(
             start; a theta that moves nothing.
 
     References:
-        Jnini, Vella & Zeinhofer, arXiv 2410.04966; Guzmán-Cordero et al., arXiv 2505.12149 (the form in the residuals'
+        Jnini & Vella, arXiv 2505.21404; Guzmán-Cordero et al., arXiv 2505.12149 (the form in the residuals'
         space).
     """
     here = "levenberg_marquardt"

@@ -111,7 +111,7 @@ class PDE(eqx.Module):
             floor: c, the share that is spread evenly.
 
         References:
-            Wu, Zhu, Tan, Kartha & Lu, Comput. Methods Appl. Mech. Eng. 403 (2023) 115671, algorithm 2 (RAD).
+            Wu, Zhu, Tan, Kartha & Lu, Comput. Methods Appl. Mech. Eng. 403 (2023) 115671 (RAD).
         """
         num = check_count(f"{HERE}.adapt", "num", num)
         power = check_nonnegative_number(f"{HERE}.adapt", "power", power)

@@ -58,7 +58,7 @@ def spring(
             are.
 
     References:
-        Goldshlager, Abrahamsen & Lin, J. Comput. Phys. 516 (2024) 113351, eq. (33); Guzmán-Cordero et al.,
+        Goldshlager, Abrahamsen & Lin, J. Comput. Phys. 516 (2024) 113351; Guzmán-Cordero et al.,
         arXiv 2505.12149.
     """
     here = "spring"

@@ -97,7 +97,7 @@ class MaternExpansion(LinearBasis):
         padding: in the domain's units; default: the range.
 
     References:
-        Solin & Särkkä, Stat. Comput. 30 (2020) 419-446, eqs. (20)-(22).
+        Solin & Särkkä, Stat. Comput. 30 (2020) 419-446.
     """
 
     coefficients: Float[Array, " k"]

@@ -51,7 +51,7 @@ class FourierFeatures(eqx.Module):
         key: a random key.
 
     References:
-        Tancik et al., NeurIPS 2020, section 5; for equations, Wang, Wang & Perdikaris, Comput. Methods Appl. Mech. Eng.
+        Tancik et al., NeurIPS 2020; for equations, Wang, Wang & Perdikaris, Comput. Methods Appl. Mech. Eng.
         384 (2021) 113938.
     """
 
@@ -98,7 +98,7 @@ class ModifiedMLP(eqx.Module):
         key: a random key, of Glorot's initialization.
 
     References:
-        Wang, Teng & Perdikaris, SIAM J. Sci. Comput. 43 (2021) A3055-A3081, eqs. (43)-(47).
+        Wang, Teng & Perdikaris, SIAM J. Sci. Comput. 43 (2021) A3055-A3081.
     """
 
     layers: tuple[eqx.nn.Linear, ...]
