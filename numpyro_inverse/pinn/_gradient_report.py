@@ -131,7 +131,8 @@ def gradient_report(
     gradients = {kind: np.asarray(g, float) for kind, g in found.items()}
     failure = ""
     try:
-        potential = PhysicsConstrainedPotential(problem, tolerance=tolerance, max_steps=max_steps).started(phi_m)
+        potential = PhysicsConstrainedPotential(problem, tolerance=tolerance, max_steps=max_steps)  # type: ignore[call-arg]
+        potential = potential.started(phi_m)  # type: ignore[assignment]
         gradients["converged"] = np.asarray(ravel_pytree(potential.value_and_grad(theta)[1])[0], float)
     except InnerSolveError as error:
         failure = str(error)

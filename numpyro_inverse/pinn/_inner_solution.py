@@ -63,7 +63,7 @@ def inner_solution(inputs: tuple[Any, Problem, Problem, Any], *, settings: Setti
     def watched(state: damped.State, step: Array) -> Array:
         return jnp.linalg.norm(jax.jvp(data, (state.x,), (step,))[1])
 
-    state = damped.at(x, *system(x), damped.floor_of(x.dtype))
+    state = damped.at(x, *system(x), jnp.asarray(damped.floor_of(x.dtype), x.dtype))
     tolerance = jnp.asarray(settings.tolerance, x.dtype)
     state = damped.run(system, residual, state, tolerance=tolerance, max_steps=settings.max_steps, watched=watched)
     good = damped.converged(state, tolerance, watched)

@@ -261,10 +261,11 @@ def rows_and_jacobian(
         return r.ravel(), jacobian.reshape(-1, x.size)
 
     pairs = [one(block) for block in problem._blocks()]
-    if problem.weight_scale is not None:
+    scale = problem.weight_scale
+    if scale is not None:
 
         def weights(x: Array) -> Array:
-            return ravel_pytree(unravel(x))[0] / problem.weight_scale
+            return ravel_pytree(unravel(x))[0] / scale
 
         pairs.append((weights(x), jax.jacfwd(weights)(x)))
     return jnp.concatenate([r for r, _ in pairs]), jnp.concatenate([j for _, j in pairs])

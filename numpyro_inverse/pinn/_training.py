@@ -110,7 +110,8 @@ def checked(where: str, problem: Any, theta: Any, phi: Any) -> tuple[Problem, An
     theta = check_theta(where, theta)
     problem.check_shapes(theta)
     phi = problem.trial if phi is None else phi
-    if not jax.tree.structure(phi) == jax.tree.structure(problem.trial):
+    found, wanted = (jax.tree.structure(u) for u in (phi, problem.trial))
+    if found != wanted:  # type: ignore[operator]
         raise ValueError(
             f"{where}: `phi` must be a function of the problem's trial space, {type(problem.trial).__name__}."
         )

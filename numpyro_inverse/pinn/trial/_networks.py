@@ -138,5 +138,5 @@ def _linear(size: int, out, key: PRNGKeyArray) -> eqx.nn.Linear:
     return eqx.tree_at(
         lambda linear: (linear.weight, linear.bias),
         layer,
-        (weight.astype(layer.weight.dtype), jnp.zeros_like(layer.bias)),
+        (weight.astype(layer.weight.dtype), jax.tree.map(jnp.zeros_like, layer.bias)),
     )
