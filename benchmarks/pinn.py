@@ -1,0 +1,139 @@
+"""Physics-informed inversion: training by least squares beside Adam, the published benchmark, the reduced posterior.
+
+- training: -u'' + theta u = f with a network of 1,153 weights, 200 collocation points, 8 clustered sensors, noise 1e-3:
+  CPU seconds, objective, error of the field and theta, for two weights of the residual;
+- published: the standard deviation of k in models.bpinn, by NUTS with 20 terms, for several draws of the noise;
+- reduced: effective draws of theta per CPU second, NUTS on the reduced posterior beside NUTS on theta and all
+  coefficients of the same trial space.
+
+    python benchmarks/pinn.py training|published|reduced [--seeds 8] [--chains 2] [--draws 800] [--adam 20000]
+"""
+
+import argparse
+import os
+import time
+
+os.environ["OPENBLAS_NUM_THREADS"] = "1"
+os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
+os.environ["JAX_ENABLE_X64"] = "1"
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+from numpyro.diagnostics import summary
+from numpyro.infer import MCMC, NUTS
+
+from models import bpinn
+from models import diffusion_reaction as dr
+from numpyro_inverse import pinn
+
+SENSORS = np.array([0.12, 0.15, 0.18, 0.21, 0.24, 0.28, 0.32, 0.36])
+
+
+def source(x):
+    return 20 * jnp.exp(-((x[0] - 0.3) ** 2) / 0.02)
+
+
+def residual(u, x, theta):
+    return -pinn.derivative(u, 0, 0)(x) + theta * u(x) - source(x)
+
+
+def clustered(trial, weight, noise, rng, num_points=200):
+    values = dr.reference(lambda x: 20 * np.exp(-((x - 0.3) ** 2) / 0.02), 3.0, SENSORS)
+    pde = pinn.PDE(residual, dr.DOMAIN, points=dr.DOMAIN.grid(num_points), boundary=())
+    data = pinn.Data(SENSORS[:, None], values + noise * rng.normal(size=8), noise)
+    return pinn.Problem(pde, pinn.Enforced(trial, dr.DOMAIN.distance), data, scale=weight**-0.5)
+
+
+def timed(call):
+    """CPU seconds of a second call, so that nothing is compiled in it, and its result."""
+    call()
+    before = time.process_time()
+    found = call()
+    return time.process_time() - before, found
+
+
+def training(args):
+    grid = np.linspace(0, 1, 201)
+    exact = dr.reference(lambda x: 20 * np.exp(-((x - 0.3) ** 2) / 0.02), 3.0, grid)
+    network = pinn.MLP(dr.DOMAIN, width=32, depth=2, key=jax.random.key(0))
+    print(f"{'weight':>8} {'trainer':<22}{'CPU s':>8}{'objective':>11}{'field error':>13}{'theta':>9}")
+    for weight, steps in ((1e2, 200), (1e6, 400)):
+        problem = clustered(network, weight, 1e-3, np.random.default_rng(0))
+        for name, call in {
+            "Levenberg-Marquardt": lambda p=problem, n=steps: pinn.levenberg_marquardt(
+                p, 1.0, max_steps=n, tolerance=1e-3, progress_bar=False
+            ),
+            f"Adam, {args.adam}": lambda p=problem: pinn.adam(p, 1.0, num_steps=args.adam, progress_bar=False),
+        }.items():
+            seconds, fit = timed(call)
+            error = np.max(np.abs(np.asarray(jax.vmap(fit.phi)(jnp.asarray(grid)[:, None])) - exact))
+            print(
+                f"{weight:>8.0e} {name:<22}{seconds:>8.2f}{fit.loss:>11.4g}{error:>13.2e}{float(fit.theta):>9.4f}",
+                flush=True,
+            )
+
+
+def published(args):
+    for noise, expected in bpinn.PUBLISHED_SD.items():
+        for seed in range(args.seeds):
+            data = bpinn.simulate(np.random.default_rng(seed), noise)
+            mcmc = MCMC(
+                NUTS(bpinn.model),
+                num_warmup=args.draws,
+                num_samples=args.draws,
+                num_chains=args.chains,
+                chain_method="vectorized",
+                progress_bar=False,
+            )
+            mcmc.run(jax.random.key(seed), *data, noise=noise)
+            k = summary(mcmc.get_samples(group_by_chain=True))["k"]
+            print(
+                f"noise {noise}, seed {seed}: k = {k['mean']:.4f} +- {k['std']:.3e} ({k['std'] / expected:.3f} of the "
+                f"published), R-hat {k['r_hat']:.4f}, {(k['mean'] - bpinn.RATE) / k['std']:+.2f} sd from the truth",
+                flush=True,
+            )
+
+
+def reduced(args):
+    rng = np.random.default_rng(0)
+    problem = clustered(pinn.ChebyshevBasis(dr.DOMAIN, 20), 1e4, 5e-3, rng, num_points=40)
+    potential = pinn.PenalizedPotential(problem)
+    data = problem.data[0]
+
+    def small():
+        potential("likelihood", numpyro.sample("theta", dist.Uniform(dr.LOW, dr.HIGH)))
+
+    def full():
+        theta = numpyro.sample("theta", dist.Uniform(dr.LOW, dr.HIGH))
+        coefficients = numpyro.sample("phi", dist.Normal(0, 10).expand((20,)).to_event(1))
+        u = pinn.Enforced(problem.trial.inner.with_coefficients(coefficients), dr.DOMAIN.distance)
+        pinn.factor("pde", problem.pde, u, theta, problem.scale)
+        numpyro.sample("y", dist.Normal(jax.vmap(u)(data.points)[:, None], data.scale).to_event(2), obs=data.values)
+
+    for name, model in {"reduced": small, "all coefficients": full}.items():
+        mcmc = MCMC(NUTS(model), num_warmup=args.draws, num_samples=args.draws, progress_bar=False)
+        mcmc.warmup(jax.random.key(0))
+        before = time.process_time()
+        mcmc.run(jax.random.key(1))
+        seconds = time.process_time() - before
+        theta = summary(mcmc.get_samples(group_by_chain=True))["theta"]
+        print(
+            f"{name:<18} theta = {theta['mean']:.4f} +- {theta['std']:.4f}, R-hat {theta['r_hat']:.3f}: "
+            f"{theta['n_eff']:.0f} effective of {args.draws} draws, {seconds:.1f} CPU s with compilation, "
+            f"{theta['n_eff'] / seconds:.3g} a second",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("part", choices=["training", "published", "reduced"])
+    parser.add_argument("--seeds", type=int, default=8)
+    parser.add_argument("--chains", type=int, default=2)
+    parser.add_argument("--draws", type=int, default=800)
+    parser.add_argument("--adam", type=int, default=20_000)
+    arguments = parser.parse_args()
+    {"training": training, "published": published, "reduced": reduced}[arguments.part](arguments)

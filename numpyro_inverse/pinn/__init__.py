@@ -1,0 +1,41 @@
+"""Physics-informed networks for inverse problems with differential equations, and the reports that say when to distrust
+them."""
+
+from numpyro_inverse.pinn import trial as trial
+from numpyro_inverse.pinn._adam import adam as adam
+from numpyro_inverse.pinn._box import Box as Box
+from numpyro_inverse.pinn._conditions import Condition as Condition
+from numpyro_inverse.pinn._conditions import dirichlet as dirichlet
+from numpyro_inverse.pinn._conditions import neumann as neumann
+from numpyro_inverse.pinn._derivatives import derivative as derivative
+from numpyro_inverse.pinn._derivatives import laplacian as laplacian
+from numpyro_inverse.pinn._factor import factor as factor
+from numpyro_inverse.pinn._gradient_report import GradientReport as GradientReport
+from numpyro_inverse.pinn._gradient_report import gradient_report as gradient_report
+from numpyro_inverse.pinn._identifiability_report import IdentifiabilityReport as IdentifiabilityReport
+from numpyro_inverse.pinn._identifiability_report import IdentifiabilityWarning as IdentifiabilityWarning
+from numpyro_inverse.pinn._identifiability_report import TrialSpaceRow as TrialSpaceRow
+from numpyro_inverse.pinn._identifiability_report import identifiability_report as identifiability_report
+from numpyro_inverse.pinn._identifiability_report import profiled_information as profiled_information
+from numpyro_inverse.pinn._joint import joint as joint
+from numpyro_inverse.pinn._levenberg_marquardt import levenberg_marquardt as levenberg_marquardt
+from numpyro_inverse.pinn._pde import PDE as PDE
+from numpyro_inverse.pinn._problem import Data as Data
+from numpyro_inverse.pinn._problem import Problem as Problem
+from numpyro_inverse.pinn._reduced import reduced as reduced
+from numpyro_inverse.pinn._reduced_potential import InnerSolveError as InnerSolveError
+from numpyro_inverse.pinn._reduced_potential import PenalizedPotential as PenalizedPotential
+from numpyro_inverse.pinn._reduced_potential import PhysicsConstrainedPotential as PhysicsConstrainedPotential
+from numpyro_inverse.pinn._reduced_potential import ReducedPotential as ReducedPotential
+from numpyro_inverse.pinn._spring import spring as spring
+from numpyro_inverse.pinn._training import Fit as Fit
+from numpyro_inverse.pinn.trial import MLP as MLP
+from numpyro_inverse.pinn.trial import ChebyshevBasis as ChebyshevBasis
+from numpyro_inverse.pinn.trial import Enforced as Enforced
+from numpyro_inverse.pinn.trial import ExponentialExpansion as ExponentialExpansion
+from numpyro_inverse.pinn.trial import FourierFeatures as FourierFeatures
+from numpyro_inverse.pinn.trial import LinearBasis as LinearBasis
+from numpyro_inverse.pinn.trial import MaternExpansion as MaternExpansion
+from numpyro_inverse.pinn.trial import ModifiedMLP as ModifiedMLP
+from numpyro_inverse.pinn.trial import PolynomialBasis as PolynomialBasis
+from numpyro_inverse.pinn.trial import SineBasis as SineBasis

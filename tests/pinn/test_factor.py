@@ -1,0 +1,103 @@
+"""The equation as a factor: its density, and the volume that separates it from the constrained posterior."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+from numpyro.contrib.module import random_eqx_module
+from numpyro.infer.util import log_density
+from scipy.stats import norm
+
+from models import bpinn
+from models import diffusion_reaction as dr
+from numpyro_inverse import pinn
+
+GRID = np.linspace(dr.LOW, dr.HIGH, 4001)
+
+
+@pytest.fixture(scope="module")
+def weak():
+    """Weak data: four sines of a constant source, noise 0.1; a hard equation."""
+    source = np.sqrt(2) * (1 - (-1.0) ** np.arange(1, 5)) / (np.arange(1, 5) * np.pi) * 20
+    solution = source / ((np.arange(1, 5) * np.pi) ** 2 + 3.0)
+    return dr.Spectral(source, solution + 0.1 * np.array([0.3, -0.5, 0.1, 0.2]), 0.1, 1e8)
+
+
+def joint_density(spectral, corrected):
+    """The log density of the model at theta and the penalized solution, as a function of theta."""
+    problem = dr.problem(spectral)
+    data = problem.data[0]
+
+    def model():
+        theta = numpyro.sample("theta", dist.Uniform(dr.LOW, dr.HIGH))
+        coefficients = numpyro.sample("phi", dist.ImproperUniform(dist.constraints.real_vector, (), (4,)))
+        u = problem.trial.with_coefficients(coefficients)
+        pinn.factor("pde", problem.pde, u, theta, problem.scale, volume_correction=corrected)
+        law = dist.Normal(jax.vmap(u)(data.points)[:, None], data.scale)
+        numpyro.sample("data", law.to_event(2), obs=data.values)
+
+    def density(theta, phi):
+        return log_density(model, (), {}, {"theta": theta, "phi": phi})[0]
+
+    return jax.jit(jax.vmap(density))(jnp.asarray(GRID), jnp.asarray(spectral.penalized_solution(GRID)))
+
+
+def test_the_posterior_with_and_without_its_volume(weak, x64):
+    """phi is integrated exactly: the density at its maximum times the root of the determinant of h.
+
+    Corrected, the posterior is that of the constrained problem up to 1 / w d^2 sigma^2 < 1e-7; not corrected, it has
+    the factor prod 1 / d. Both by quadrature.
+    """
+    width = -0.5 * np.sum(np.log(weak.curvature(GRID)), axis=-1)
+
+    def moments(log_density):
+        return dr.exact_posterior(lambda _: log_density, num=len(GRID))
+
+    exact = moments(-weak.constrained(GRID))
+    squeezed = moments(-weak.constrained(GRID) - np.sum(np.log(weak.d(GRID)), axis=-1))
+    corrected = moments(np.asarray(joint_density(weak, True)) + width)
+    plain = moments(np.asarray(joint_density(weak, False)) + width)
+    np.testing.assert_allclose(corrected, exact, rtol=1e-5)
+    np.testing.assert_allclose(plain, squeezed, rtol=1e-5)
+    assert exact[0] - plain[0] > 0.1 * exact[1]
+
+
+def test_a_network_and_conditions_in_a_model(key):
+    """The factor is the sum of normal log densities, of the equation and of its conditions."""
+    box = dr.DOMAIN
+    pde = pinn.PDE(
+        lambda u, x, theta: theta * pinn.derivative(u, 0)(x) - u(x),
+        box,
+        points=box.grid(5),
+        boundary=pinn.dirichlet(1.0, box.boundary()),
+    )
+    network = pinn.MLP(box, width=3, depth=1, key=key)
+
+    def model():
+        theta = numpyro.sample("theta", dist.Normal(0, 1))
+        u = random_eqx_module("u", network, dist.Normal(0, 1))
+        numpyro.deterministic("rows", pde.at(u, theta)[:, 0])
+        numpyro.deterministic("ends", jax.vmap(u)(box.boundary()) - 1)
+        pinn.factor("pde", pde, u, theta, 0.5, boundary_scale=0.2)
+
+    trace = numpyro.handlers.trace(numpyro.handlers.seed(model, key)).get_trace()
+    site = trace["pde"]
+    expected = norm.logpdf(trace["rows"]["value"], 0, 0.5).sum() + norm.logpdf(trace["ends"]["value"], 0, 0.2).sum()
+    np.testing.assert_allclose(site["fn"].log_prob(site["value"]), expected, rtol=1e-5)
+    assert sum(name.startswith("u/") for name in trace) == 4
+
+
+def test_bad_factors():
+    box, basis = dr.DOMAIN, pinn.SineBasis(dr.DOMAIN, 3)
+    pde = pinn.PDE(bpinn.operator, box, points=box.grid(5), boundary=pinn.dirichlet(0.0, box.boundary()))
+    with pytest.raises(ValueError, match="give `boundary_scale`"):
+        pinn.factor("pde", pde, basis, 1.0, 0.1)
+    free = pinn.PDE(bpinn.operator, box, points=box.grid(5), boundary=())
+    with pytest.raises(ValueError, match="there are 5 and 3"):
+        pinn.factor("pde", free, basis, 1.0, 0.1, volume_correction=True)
+    with pytest.raises(ValueError, match="`scale` must be positive"):
+        pinn.factor("pde", free, basis, 1.0, -0.1)
+    with pytest.raises(TypeError, match="`name` must be"):
+        pinn.factor(3, free, basis, 1.0, 0.1)
