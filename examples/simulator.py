@@ -22,8 +22,8 @@ from numpyro_inverse.calibration import conformalize, sbc, surrogate_check
 from numpyro_inverse.distributions import Simulator
 
 parser = argparse.ArgumentParser(description="Simulation-based inference of a chaotic population.")
-parser.add_argument("--simulations", type=int, default=5000)
-parser.add_argument("--epochs", type=int, default=60)
+parser.add_argument("--simulations", type=int, default=4000)
+parser.add_argument("--epochs", type=int, default=30)
 parser.add_argument("--datasets", type=int, default=300, help="of the calibration study")
 parser.add_argument("--output", type=Path, default=Path("output"), help="where the picture goes")
 args = parser.parse_args()

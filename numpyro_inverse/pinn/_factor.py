@@ -45,7 +45,7 @@ def factor(
     **Not the posterior of the equation as a constraint.** As :math:`s \to 0` the law of :math:`\theta` gains the
     factor :math:`|\det \partial_\phi r|^{-1}`, the volume of :math:`\phi` that a residual allows, which depends on
     :math:`\theta`; for :math:`-u'' + \theta u = f` in sines it is :math:`\sqrt\theta / \sinh \sqrt\theta`. It matters
-    where the data are weak (5.53 ± 2.47 instead of 6.35 ± 2.90 in the example of the documentation).
+    where the data are weak.
     ``volume_correction`` multiplies by :math:`|\det \partial_\phi r|`, r in standard deviations, which removes it where
     the residuals are as many as the parameters. A proper prior of :math:`\phi` leaves a factor of its own: its density
     at the solution.

@@ -389,8 +389,8 @@ def _event(site: dict[str, Any]) -> Event:
 
 def _both(one: Simulations, two: Simulations) -> Simulations:
     """The rows of two rounds."""
-    plain = {"failures": {}, "proposed": ()}
-    joined = jax.tree.map(lambda *v: np.concatenate(v), one._replace(**plain), two._replace(**plain))
+    parts = (part._replace(failures={}, proposed=()) for part in (one, two))
+    joined = jax.tree.map(lambda *v: np.concatenate(v), *parts)
     reasons = {name: one.failures.get(name, 0) + two.failures.get(name, 0) for name in one.failures | two.failures}
     return joined._replace(failures=reasons, proposed=two.proposed)
 
