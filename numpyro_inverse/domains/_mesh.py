@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Array, Float, Int
+from scipy.sparse.linalg import splu
 
 from numpyro_inverse._checks import check_real, check_static
 from numpyro_inverse.domains._barycentric import SLACK, BarycentricInterpolation, locate
@@ -47,6 +48,12 @@ class Geometry:
         """The facets that belong to one simplex alone."""
         found, counts, _ = facets(self.simplices)
         return found[counts == 1]
+
+    @cached_property
+    def mass_logdet(self) -> float:
+        r""":math:`\log\det C`."""
+        factor = splu(mass_matrix(self.points, self.simplices).tocsc())
+        return float(np.sum(np.log(np.abs(factor.U.diagonal()))))
 
 
 class Mesh(eqx.Module):
