@@ -77,9 +77,7 @@ def _linear(apply: Callable, transposed: Callable, inverse: Callable, x: Array) 
 @lru_cache
 def _coefficients(function: Callable, high: float, precision: float) -> np.ndarray:
     """Chebyshev coefficients on [1/2, high], as far as they count."""
-    found = np.polynomial.chebyshev.chebinterpolate(
-        lambda t: function((high - 0.5) / 2 * t + (high + 0.5) / 2), DEGREE
-    )
+    found = np.polynomial.chebyshev.chebinterpolate(lambda t: function((high - 0.5) / 2 * t + (high + 0.5) / 2), DEGREE)
     return found[: 1 + int(np.flatnonzero(np.abs(found) > precision * np.abs(found).max()).max())]
 
 

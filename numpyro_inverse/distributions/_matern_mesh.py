@@ -115,12 +115,8 @@ class MaternMesh(ReparametrizedDistribution):
         self.range, self.scale = (_positive_or_nan(value, dtype) for value in (range, scale))
         self._mean = jnp.asarray(mean, dtype)
         if self._mean.ndim and self._mean.shape[-1] not in (1, domain.size):
-            raise ValueError(
-                f"{name}: `mean` must broadcast to batch + {domain.shape}; got shape {self._mean.shape}."
-            )
-        batch = check_broadcast(
-            name, range=self.range.shape, scale=self.scale.shape, mean=self._mean.shape[:-1]
-        )
+            raise ValueError(f"{name}: `mean` must broadcast to batch + {domain.shape}; got shape {self._mean.shape}.")
+        batch = check_broadcast(name, range=self.range.shape, scale=self.scale.shape, mean=self._mean.shape[:-1])
         self.range, self.scale = jnp.broadcast_to(self.range, batch), jnp.broadcast_to(self.scale, batch)
         super().__init__(batch, domain.shape, validate_args=validate_args)
 

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.sparse as sp
@@ -91,11 +92,12 @@ class Mesh(eqx.Module):
         points, simplices = check_mesh(points, simplices)
         self.geometry = Geometry(points, simplices)
         mass = mass_matrix(points, simplices)
-        self.pattern = analyze(mass, points)
-        self.mass = self.pattern.values(mass)
-        self.stiffness = self.pattern.values(stiffness_matrix(points, simplices))
-        self.boundary_mass = self.pattern.values(self.boundary_mass_matrix)
-        self.weights = jnp.asarray(lumped_mass(points, simplices))
+        with jax.ensure_compile_time_eval():  # within a model that is traced, too
+            self.pattern = analyze(mass, points)
+            self.mass = self.pattern.values(mass)
+            self.stiffness = self.pattern.values(self.stiffness_matrix)
+            self.boundary_mass = self.pattern.values(self.boundary_mass_matrix)
+            self.weights = jnp.asarray(lumped_mass(points, simplices))
 
     @classmethod
     def from_points(
@@ -250,9 +252,7 @@ class Mesh(eqx.Module):
             outside = open_end | (gap > OFF_SURFACE * self.longest_edges[simplex])
         _refuse(places, outside, "lie outside the mesh")
         weight = np.clip(weight, 0, None)
-        return BarycentricInterpolation(
-            self.simplices[simplex], weight / weight.sum(axis=1, keepdims=True), self.size
-        )
+        return BarycentricInterpolation(self.simplices[simplex], weight / weight.sum(axis=1, keepdims=True), self.size)
 
 
 def _refuse(places: np.ndarray, bad: Sequence[bool] | np.ndarray, what: str) -> None:

@@ -268,7 +268,9 @@ def test_bad_meshes(points, simplices, error, match):
 
 def test_bad_places():
     mesh, ball = square(4), sphere(100)
-    with pytest.raises(ValueError, match=r"1 of 2 `points` lie outside the mesh; the first is points\[1\] = \[1.5, 0.5\]"):
+    with pytest.raises(
+        ValueError, match=r"1 of 2 `points` lie outside the mesh; the first is points\[1\] = \[1.5, 0.5\]"
+    ):
         mesh.interpolation([[0.5, 0.5], [1.5, 0.5]])
     with pytest.raises(ValueError, match="1 of 1 `points` are not finite"):
         mesh.interpolation([[np.nan, 0.5]])

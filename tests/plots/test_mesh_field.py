@@ -17,7 +17,12 @@ MESH, LINE, SOLID = l_shape(7), interval(6), cube(3)
 @pytest.fixture(scope="module")
 def samples():
     normal = np.asarray(jax.random.normal(jax.random.key(3), (2, 40, MESH.size)))
-    return {"u": normal + MESH.points[:, 0], "line": normal[..., :6], "solid": normal[..., :27], "grid": normal[..., :4]}
+    return {
+        "u": normal + MESH.points[:, 0],
+        "line": normal[..., :6],
+        "solid": normal[..., :27],
+        "grid": normal[..., :4],
+    }
 
 
 @pytest.fixture(scope="module")
