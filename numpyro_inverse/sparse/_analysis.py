@@ -93,7 +93,8 @@ def _pattern(matrix: sp.csr_array, own: list[np.ndarray], borders: list[np.ndarr
     first = np.searchsorted(home[order], np.arange(len(own) + 1))
     local = np.full(n, -1)
 
-    levels, chosen, places = [], [], np.zeros(n, int)
+    levels: list[Level] = []
+    chosen, places = [], np.zeros(n, int)
     offset = 0
     for depth in range(int(_depth(len(own) - 1)), -1, -1):
         parts = range(2**depth - 1, 2 ** (depth + 1) - 1)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from numpyro_inverse._checks import check_key, check_real, check_sample_shape
+from numpyro_inverse._checks import check_key, check_sample_shape, describe
 from numpyro_inverse.sparse import _numeric
 from numpyro_inverse.sparse._pattern import Pattern
 
@@ -158,7 +158,7 @@ def _apply(name, pattern, values, blocks, x):
 
 @_apply.defjvp
 def _apply_jvp(name, primals, tangents):
-    pattern, values, blocks, x = primals
+    pattern, values, _, x = primals
 
     def again(values, x):
         return getattr(_numeric, name)(pattern, _numeric.factor(pattern, values), x)
@@ -166,10 +166,8 @@ def _apply_jvp(name, primals, tangents):
     return _apply(name, *primals), jax.jvp(again, (values, x), (tangents[1], tangents[3]))[1]
 
 
-def check_values(where: str, pattern: Any, values: Any) -> Cholesky:
-    """The factor for a function that takes a pattern and values."""
+def check_pattern(where: str, pattern: Any) -> Pattern:
+    """A pattern."""
     if not isinstance(pattern, Pattern):
-        raise TypeError(
-            f"{where}: `pattern` must be a Pattern, made by `sparse.analyze`; got {type(pattern).__name__}."
-        )
-    return pattern.factor(check_real(where, "values", values))
+        raise TypeError(f"{where}: `pattern` must be a Pattern, made by `sparse.analyze`; got {describe(pattern)}.")
+    return pattern

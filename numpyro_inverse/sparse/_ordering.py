@@ -7,6 +7,9 @@ import scipy.sparse as sp
 from scipy.sparse.csgraph import breadth_first_order, connected_components
 
 DENSE_ROW = 10.0  # a row with more entries than this times sqrt(n) joins the root: no cut separates its node
+UNEQUAL = 2.0  # halves that differ by a tenth of the nodes cost as much as a separator larger by a fifth
+
+MIDDLE = 0.1  # cuts are sought within this share of the nodes from the middle
 
 Position = Callable[[np.ndarray], np.ndarray]
 
@@ -25,30 +28,56 @@ def nested_dissection(matrix: sp.csr_array, coordinates: np.ndarray | None, leaf
     parts: list[np.ndarray] = [np.zeros(0, int)] * (2 ** (depth + 1) - 1)
     dense = np.diff(matrix.indptr) > DENSE_ROW * np.sqrt(n) + leaf_size
     sets = {0: np.flatnonzero(~dense)}
-    side = np.zeros(n, np.int8)
+    rank = np.full(n, -1)
     for i in range(2**depth - 1):
         nodes = sets.pop(i)
-        order = np.argsort(position(nodes), kind="stable")
-        below, above = nodes[order[: len(nodes) // 2]], nodes[order[len(nodes) // 2 :]]
-        side[below], side[above] = 1, 2
-        at_above, at_below = _touches(matrix, above, side, 1), _touches(matrix, below, side, 2)
-        side[nodes] = 0
-        if at_above.sum() <= at_below.sum():
-            parts[i], sets[2 * i + 1], sets[2 * i + 2] = above[at_above], below, above[~at_above]
-        else:
-            parts[i], sets[2 * i + 1], sets[2 * i + 2] = below[at_below], below[~at_below], above
+        nodes = nodes[np.argsort(position(nodes), kind="stable")]
+        sets[2 * i + 1], parts[i], sets[2 * i + 2] = _cut(matrix, nodes, rank)
     for i, nodes in sets.items():
         parts[i] = nodes
     parts[0] = np.concatenate([parts[0], np.flatnonzero(dense)])
     return parts
 
 
-def _touches(matrix: sp.csr_array, nodes: np.ndarray, side: np.ndarray, other: int) -> np.ndarray:
-    """Which nodes have a neighbor on the other side."""
+def _cut(matrix: sp.csr_array, nodes: np.ndarray, rank: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What is below the best cut through nodes in a row, the separator, and what is above.
+
+    A cut at h puts the first h nodes below. If those above it that touch something below are the separator, then node
+    j is one for all cuts between its first neighbor and itself; so the sizes for all cuts are a running sum. Likewise
+    with those below it that touch something above. Chosen is the smallest, with a penalty on halves that differ.
+    """
+    n = len(nodes)
+    if n < 2:
+        return nodes[:0], nodes, nodes[:0]
+    place = np.arange(n)
+    rank[nodes] = place
     row, column = neighbors(matrix, nodes)
-    found = np.zeros(len(nodes), bool)
-    found[row[side[column] == other]] = True
-    return found
+    reached = rank[column]
+    rank[nodes] = -1
+    reached = np.where(reached < 0, row, reached)
+    start = np.searchsorted(row, place)
+    first, last = np.minimum.reduceat(reached, start), np.maximum.reduceat(reached, start)
+
+    def sizes(begin, end):  # of the separator of each cut h: how many nodes have begin < h <= end
+        return np.cumsum(np.bincount(begin + 1, minlength=n + 2) - np.bincount(end + 1, minlength=n + 2))[: n + 1]
+
+    cut = np.arange(n + 1)
+    options = []
+    for below_left, above_left, size in (
+        (cut, n - cut - (upper := sizes(first, place)), upper),
+        (cut - (lower := sizes(place, last)), n - cut, lower),
+    ):
+        cost = (size + 1) * (1 + UNEQUAL * np.abs(below_left - above_left) / n)
+        cost = np.where(np.abs(cut - n / 2) <= max(1.0, MIDDLE * n), cost, np.inf)
+        options.append((cost.min(), int(cost.argmin())))
+    if options[0] <= options[1]:
+        h = options[0][1]
+        separates = (first < h) & (place >= h)
+    else:
+        h = options[1][1]
+        separates = (last >= h) & (place < h)
+    below = place < h
+    return nodes[below & ~separates], nodes[separates], nodes[~below & ~separates]
 
 
 def neighbors(matrix: sp.csr_array, nodes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -73,7 +73,7 @@ class Pattern(eqx.Module):
 
         Raises:
             TypeError: ``matrix`` is no scipy sparse matrix of real numbers.
-            ValueError: it is not square, not finite, not symmetric, of another size, or has an entry outside the pattern.
+            ValueError: it is not square, finite and symmetric, is of another size, or has an entry outside the pattern.
         """
         lower = sp.coo_array(sp.tril(canonical("Pattern.values", matrix, self.size), format="coo"))
         order = np.argsort(key := self._key(np.asarray(self.rows), np.asarray(self.cols)))
