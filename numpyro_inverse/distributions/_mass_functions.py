@@ -70,7 +70,8 @@ def _reciprocal_root(x: np.ndarray) -> np.ndarray:
 
 
 def _linear(apply: Callable, transposed: Callable, inverse: Callable, x: Array) -> Array:
-    """A constant linear map whose transpose is given; it looks like the solution of a system, which JAX lets one say."""
+    """A constant linear map whose transpose is given; it looks like the solution of a system, which JAX lets one
+    say."""
     return jax.lax.custom_linear_solve(inverse, x, lambda _, b: apply(b), lambda _, b: transposed(b))
 
 

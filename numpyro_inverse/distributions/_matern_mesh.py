@@ -53,13 +53,13 @@ class MaternMesh(ReparametrizedDistribution):
     .. math:: Q_1 = \tau^2 K, \qquad Q_2 = \tau^2 K C^{-1} K, \qquad Q_\alpha = K C^{-1} Q_{\alpha - 2} C^{-1} K, \qquad
         \tau^2 = \frac{\Gamma(\nu)}{\Gamma(\alpha) (4 \pi)^{d/2} \kappa^{2 \nu} \sigma^2},
 
-    so :math:`\log\det Q_\alpha = \alpha \log\det K - (\alpha - 1) \log\det C + 2 n \log \tau`. Only the sparse :math:`K`
-    is factorized, and :math:`C` is the consistent mass matrix: at edges of an eighth of the range, covariances inside are
-    within about 1.5 % of the analytic ones, two to five times nearer than with a lumped one, with an error that falls
-    with the square of the edges (for :math:`\nu \ge 1`). Near a Neumann boundary the variance rises (2x at an edge, 4x
-    at a corner), within about a range. Either the mesh reaches a range further than the data
-    (``Mesh.from_points(offset=)``), or the boundary condition is Robin's, :math:`\partial_n u + c \kappa u = 0`, with the
-    :math:`c` that makes the variance right at a straight edge:
+    so :math:`\log\det Q_\alpha = \alpha \log\det K - (\alpha - 1) \log\det C + 2 n \log \tau`. Only the sparse
+    :math:`K` is factorized, and :math:`C` is the consistent mass matrix: at edges of an eighth of the range,
+    covariances inside are within about 1.5 % of the analytic ones, two to five times nearer than with a lumped one,
+    with an error that falls with the square of the edges (for :math:`\nu \ge 1`). Near a Neumann boundary the variance
+    rises (2x at an edge, 4x at a corner), within about a range. Either the mesh reaches a range further than the data
+    (``Mesh.from_points(offset=)``), or the boundary condition is Robin's, :math:`\partial_n u + c \kappa u = 0`, with
+    the :math:`c` that makes the variance right at a straight edge:
 
     .. math:: 2 \int_0^\infty \frac{k^2}{c^2 + k^2} (1 + k^2)^{-\nu - 1/2}\, dk
         = \int_0^\infty (1 + k^2)^{-\nu - 1/2}\, dk .
@@ -71,16 +71,16 @@ class MaternMesh(ReparametrizedDistribution):
         domain: the mesh. On a surface, :math:`\Delta` is the Laplace-Beltrami operator and :math:`d = 2`.
         range: :math:`\rho > 0` in length units, of any batch shape; correlation is 0.10 to 0.14 at that distance.
         scale: marginal standard deviation :math:`\sigma > 0` away from the boundary.
-        smoothness: :math:`\nu`, such that :math:`\alpha` is 1, 2, 3 or 4: 1/2 to 7/2 on a line, 1 to 3 in the plane and on
-            a surface, 1/2 to 5/2 in space. A number, known outside of ``jit``.
+        smoothness: :math:`\nu`, such that :math:`\alpha` is 1, 2, 3 or 4: 1/2 to 7/2 on a line, 1 to 3 in the plane and
+            on a surface, 1/2 to 5/2 in space. A number, known outside of ``jit``.
         mean: a number or an array that broadcasts to ``batch + domain.shape``.
         boundary: ``"neumann"`` or ``"robin"``.
         robin_coefficient: :math:`c \ge 0`; default: see above.
 
     Raises:
         TypeError: ``domain`` is no mesh, a parameter is no real number, or ``smoothness`` is traced.
-        ValueError: a range, scale or smoothness that is not positive and finite, a smoothness for which :math:`\alpha` is
-            no integer up to 4, a boundary that does not exist, or shapes that do not fit.
+        ValueError: a range, scale or smoothness that is not positive and finite, a smoothness for which :math:`\alpha`
+            is no integer up to 4, a boundary that does not exist, or shapes that do not fit.
 
     References:
         Lindgren, Rue & Lindström, JRSS B 73 (2011) 423-498, eqs. 2, 4 and 9-10; Daon & Stadler, Inverse Problems and
@@ -127,8 +127,8 @@ class MaternMesh(ReparametrizedDistribution):
 
     def from_base(self, z):
         r"""The field driven by white noise: :math:`\tau^{-1} (K^{-1} C)^{\alpha/2 - 1} K^{-1} C^{1/2} z` for an even
-        :math:`\alpha`, :math:`\tau^{-1} (K^{-1} C)^{(\alpha - 1)/2} L^{-\mathsf T} z` with :math:`K = L L^{\mathsf T}` for
-        an odd one."""
+        :math:`\alpha`, :math:`\tau^{-1} (K^{-1} C)^{(\alpha - 1)/2} L^{-\mathsf T} z` with :math:`K = L L^{\mathsf T}`
+        for an odd one."""
         unit = jnp.vectorize(self._unit_field, signature="(),(n)->(n)")(self.range, z)
         return self._mean + self.scale[..., None] * unit
 

@@ -21,9 +21,9 @@ SLACK = 1e-6  # how far outside a point may lie, in barycentric coordinates, for
 class BarycentricInterpolation(LinearOperator):
     r"""Values at points from the corners of the simplices that they lie in; made by ``Mesh.interpolation``.
 
-    Row :math:`j` has the barycentric coordinates of point :math:`j`. The adjoint adds up what reaches a node in a tree of
-    sums over at most eight terms, which are read and never written to the same place: on a GPU, and inside ``jit`` on a
-    CPU, it costs what the operator itself costs, however many points share a node.
+    Row :math:`j` has the barycentric coordinates of point :math:`j`. The adjoint adds up what reaches a node in a tree
+    of sums over at most eight terms, which are read and never written to the same place: on a GPU, and inside ``jit``
+    on a CPU, it costs what the operator itself costs, however many points share a node.
     """
 
     index: Int[Array, "m corners"]
@@ -42,8 +42,8 @@ class BarycentricInterpolation(LinearOperator):
         return self.index.shape[:1]
 
     def mv(self, x):
-        # y = A x is the lower half of the solution of [[I, 0], [-A, I]] (x, y) = (x, 0): so both A and its transpose are
-        # given to JAX, which has no other way to be told of a transpose that is also differentiable and batched.
+        # y = A x is the lower half of the solution of [[I, 0], [-A, I]] (x, y) = (x, 0). So JAX is given A and its
+        # transpose; there is no other way to tell it of a transpose that is also differentiable and batched.
         n, m = self.in_shape[0], self.out_shape[0]
         weight = self.weight.astype(jnp.finfo(x.dtype).dtype)
 

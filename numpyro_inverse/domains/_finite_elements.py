@@ -33,7 +33,8 @@ def lumped_mass(points: Float[np.ndarray, "n d"], simplices: Int[np.ndarray, "e 
 
 def stiffness_matrix(points: Float[np.ndarray, "n d"], simplices: Int[np.ndarray, "e k"]) -> sp.csr_array:
     r""":math:`G_{ij} = \int \nabla \phi_i \cdot \nabla \phi_j`. With the edges :math:`B` from the first corner, the
-    gradients of the other corners' functions have the inner products :math:`(B^{\mathsf T} B)^{-1}`, on surfaces too."""
+    gradients of the other corners' functions have the inner products :math:`(B^{\mathsf T} B)^{-1}`, on surfaces
+    too."""
     edges = points[simplices[:, 1:]] - points[simplices[:, :1]]
     inner = np.linalg.inv(edges @ edges.swapaxes(1, 2))
     k = simplices.shape[1]

@@ -58,22 +58,23 @@ class Geometry:
 
 
 class Mesh(eqx.Module):
-    r"""A mesh of intervals, triangles or tetrahedra; a field on it is piecewise linear, given by its values at the nodes.
+    r"""A mesh of intervals, triangles or tetrahedra; a field on it is piecewise linear, given by its values at the
+    nodes.
 
     Points are in length units. Triangles of points in space are a surface, such as a sphere, and the field lives on it.
 
-    A mesh is a :class:`Domain`, and a pytree: what computations need of it (the matrices on :attr:`pattern`) are arrays,
-    while nodes and simplices are static, compared by a digest of their content. Give it to a model as an argument:
-    ``mcmc.run(key, mesh, y)``. A mesh that a compiled function closes over works, but XLA may take seconds to look at its
-    arrays. The finite-element matrices of the hat functions :math:`\phi_i` are
+    A mesh is a :class:`Domain`, and a pytree: what computations need of it (the matrices on :attr:`pattern`) are
+    arrays, while nodes and simplices are static, compared by a digest of their content. Give it to a model as an
+    argument: ``mcmc.run(key, mesh, y)``. A mesh that a compiled function closes over works, but XLA may take seconds to
+    look at its arrays. The finite-element matrices of the hat functions :math:`\phi_i` are
 
     .. math:: C_{ij} = \int \phi_i \phi_j, \qquad G_{ij} = \int \nabla \phi_i \cdot \nabla \phi_j, \qquad
         B_{ij} = \int_{\partial D} \phi_i \phi_j .
 
     Args:
         points: nodes of shape ``(n, d)``, or ``(n,)`` on a line.
-        simplices: the corners of each simplex as numbers of points, in any order: ``(e, 2)`` on a line, ``(e, 3)`` in the
-            plane or on a surface, ``(e, 4)`` in space.
+        simplices: the corners of each simplex as numbers of points, in any order: ``(e, 2)`` on a line, ``(e, 3)`` in
+            the plane or on a surface, ``(e, 4)`` in space.
 
     Raises:
         TypeError: what is no array of real numbers, or of integers, or is traced.
@@ -121,8 +122,8 @@ class Mesh(eqx.Module):
             locations: of shape ``(m, d)``, or ``(m,)`` on a line.
             max_edge: longest edges, inside and outside, or one number for both.
             offset: widths of the two margins, or of one margin, which is then meshed as the inside is.
-            cutoff: where locations are nearer to each other than ``max_edge``, edges are as short as their distance, but
-                never shorter than this. Default: edges are of one length inside.
+            cutoff: where locations are nearer to each other than ``max_edge``, edges are as short as their distance,
+                but never shorter than this. Default: edges are of one length inside.
 
         Raises:
             TypeError, ValueError: locations that are not finite or of another shape, lengths that are not positive.
@@ -149,7 +150,8 @@ class Mesh(eqx.Module):
 
     @classmethod
     def from_meshio(cls, mesh: Any) -> Mesh:
-        """The nodes and the simplices of highest dimension of a meshio mesh; coordinates that are constant are left out.
+        """The nodes and the simplices of highest dimension of a meshio mesh; coordinates that are constant are left
+        out.
 
         Raises:
             TypeError: ``mesh`` is of another kind.

@@ -29,7 +29,7 @@ def of_meshio(mesh: Any) -> tuple[np.ndarray, np.ndarray]:
     other = {name for name in found - {chosen} if LOWER.get(name, 3) >= SIMPLICES.get(chosen or "", 0)}
     if chosen is None or other:
         raise ValueError(
-            f"Mesh.from_meshio: `mesh` must be of first-order intervals, triangles or tetrahedra alone; it has cells of "
+            "Mesh.from_meshio: `mesh` must be of first-order intervals, triangles or tetrahedra alone; it has cells of "
             f"the kinds {', '.join(sorted(found))}."
         )
     simplices = np.concatenate([block.data for block in mesh.cells if block.type == chosen])

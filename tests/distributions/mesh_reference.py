@@ -48,8 +48,8 @@ def matern(r, nu, range_):
 
 @cache
 def sphere_series(alpha, kappa_, terms=400):
-    l = np.arange(terms)
-    return (2 * l + 1) / (4 * pi) * (kappa_**2 + l * (l + 1)) ** -float(alpha)
+    degree = np.arange(terms)
+    return (2 * degree + 1) / (4 * pi) * (kappa_**2 + degree * (degree + 1)) ** -float(alpha)
 
 
 def on_sphere(cosine, nu, range_):

@@ -1,5 +1,7 @@
 """Matérn fields on meshes: against dense algebra, the analytic covariance, boundaries, bad input, NUTS."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,9 +20,8 @@ RANGE, SCALE = 0.7, 1.3
 LAWS = {
     "line, 1/2, Robin": (lambda: interval(7), 0.5, "robin"),
     "line, 5/2": (lambda: interval(7), 2.5, "neumann"),
-    "plane, 1, Robin": (lambda: square(9), 1.0, "robin"),
+    "plane, 1, Robin": (lambda: square(7), 1.0, "robin"),
     "plane, 3": (lambda: square(4), 3.0, "neumann"),
-    "sphere, 1": (lambda: sphere(40), 1.0, "neumann"),
     "space, 1/2": (lambda: cube(3), 0.5, "neumann"),
 }
 
@@ -55,7 +56,7 @@ def test_density_gradient_and_draws_against_dense_algebra(name, x64):
     value, slopes = _density(mesh, boundary, nu, RANGE, SCALE, x)
     np.testing.assert_allclose(value, dense(RANGE, SCALE), rtol=1e-8)
     for slope, step in zip(slopes, np.eye(2), strict=True):
-        at = [RANGE, SCALE] + np.outer([2, 1, -1, -2], 1e-3 * step)
+        at = np.array([RANGE, SCALE]) + np.outer([2, 1, -1, -2], 1e-3 * step)
         far, near, below, further = (dense(*p) for p in at)
         np.testing.assert_allclose(slope, (8 * (near - below) - (far - further)) / 12e-3, rtol=1e-8)
 
@@ -66,21 +67,25 @@ def test_density_gradient_and_draws_against_dense_algebra(name, x64):
     np.testing.assert_allclose(variance, np.diag(covariance), rtol=1e-9)
 
 
-@pytest.mark.parametrize(("make", "d"), [(lambda: interval(9), 1), (lambda: square(7), 2), (lambda: cube(3), 3)])
+@jax.jit
+def _functions(mesh):
+    identity = jnp.eye(mesh.size)
+    transposed = jax.linear_transpose(lambda v: mass_root(mesh, v), identity[0])
+    functions = (*(partial(f, mesh) for f in (mass_root, mass_inverse_root, mass_inverse)), lambda v: transposed(v)[0])
+    return [jax.vmap(function)(identity).T for function in functions]
+
+
+@pytest.mark.parametrize(("make", "d"), [(lambda: interval(9), 1), (lambda: cube(3), 3)], ids=["line", "space"])
 def test_functions_of_the_mass_matrix(make, d, x64):
     mesh = make()
     mass = mesh.mass_matrix.toarray()
     spread = np.linalg.eigvalsh(mass / np.sqrt(np.outer(np.diag(mass), np.diag(mass))))
     assert 0.5 - 1e-9 <= spread.min() <= spread.max() <= (d + 2) / 2 + 1e-9
-    identity = jnp.eye(mesh.size)
-    root, back, inverse = (
-        jax.vmap(lambda v, f=f: f(mesh, v))(identity).T for f in (mass_root, mass_inverse_root, mass_inverse)
-    )
+    root, back, inverse, transposed = _functions(mesh)
     np.testing.assert_allclose(root @ root.T, mass, atol=1e-14)
-    np.testing.assert_allclose(back @ root, identity, atol=1e-12)
-    np.testing.assert_allclose(inverse @ mass, identity, atol=1e-12)
-    transposed = jax.linear_transpose(lambda v: mass_root(mesh, v), identity[0])
-    np.testing.assert_allclose(jax.vmap(lambda v: transposed(v)[0])(identity), root, atol=1e-14)
+    np.testing.assert_allclose(back @ root, np.eye(mesh.size), atol=1e-12)
+    np.testing.assert_allclose(inverse @ mass, np.eye(mesh.size), atol=1e-12)
+    np.testing.assert_allclose(transposed, root.T, atol=1e-14)
 
 
 def _distance(mesh, nodes):
@@ -135,16 +140,15 @@ def test_robin_conditions_and_a_margin_keep_the_variance_at_the_edge(nu):
 
 
 def test_single_precision_and_what_is_bad_while_traced():
-    mesh = square(9)
-    field = Matern(mesh, range=0.4, scale=SCALE, smoothness=1.0)
-    x = field.sample(jax.random.key(0))
-    assert x.dtype == jnp.float32
-    q = precision(mesh, 1.0, 0.4, SCALE)
+    mesh = interval(7)
+    x = np.cos(3 * mesh.points[:, 0]).astype(np.float32)
+    q = precision(mesh, 0.5, RANGE, SCALE, robin=True)
     exact = 0.5 * (np.linalg.slogdet(q)[1] - x @ q @ x - len(x) * np.log(2 * np.pi))
-    np.testing.assert_allclose(field.log_prob(x), exact, rtol=1e-4)
-    density = jax.jit(lambda range_: Matern(mesh, range=range_, scale=1.0, smoothness=1.0).log_prob(x))
-    assert np.isfinite(density(0.4))
-    assert np.isnan(density(-0.4))
+    value, slopes = _density(mesh, "robin", 0.5, RANGE, SCALE, x)
+    assert value.dtype == jnp.float32
+    np.testing.assert_allclose(value, exact, rtol=1e-5)
+    assert np.all(np.isfinite(slopes))
+    assert np.isnan(_density(mesh, "robin", 0.5, -RANGE, SCALE, x)[0])
 
 
 def test_the_class_and_its_arguments():
@@ -191,52 +195,39 @@ def test_bad_kinds():
 
 def _model(mesh, points, y=None):
     range_ = numpyro.sample("range", dist.LogNormal(-1.0, 0.4))
-    u = numpyro.sample("u", Matern(mesh, range=range_, scale=1.0, smoothness=1.0))
-    numpyro.sample("y", dist.Normal(points(u), 0.3).to_event(1), obs=y)
+    u = numpyro.sample("u", Matern(mesh, range=range_, scale=1.0, smoothness=0.5))
+    numpyro.sample("y", dist.Normal(points(u), 0.5).to_event(1), obs=y)
 
 
+@pytest.mark.statistical
 def test_whitened_and_exported_as_on_a_grid(key):
-    """The posterior mean and standard deviation at the data, against quadrature over the range and dense algebra, within
-    five Monte Carlo standard errors by the effective sample size (false alarms 1e-5)."""
-    mesh = square(7)
-    rng = np.random.default_rng(5)
-    seen = mesh.interpolation(rng.uniform(size=(12, 2)))
-    y = jnp.asarray(np.sin(4 * rng.uniform(size=12)))
-    mcmc = MCMC(
-        NUTS(ni.whiten(_model)),
-        num_warmup=200,
-        num_samples=400,
-        num_chains=2,
-        chain_method="vectorized",
-        progress_bar=False,
-    )
+    """Posterior means against quadrature over the range and dense algebra, within five Monte Carlo standard errors by
+    the effective sample size (false alarms 1e-5)."""
+    az = pytest.importorskip("arviz")
+    mesh = interval(9)
+    seen = mesh.interpolation(np.linspace(0.03, 0.97, 6))
+    y = jnp.asarray([0.3, 1.2, 0.8, -0.4, -0.9, 0.2])
+    settings = {"num_chains": 2, "chain_method": "vectorized", "progress_bar": False}
+    mcmc = MCMC(NUTS(ni.whiten(_model)), num_warmup=150, num_samples=300, **settings)
     mcmc.run(key, mesh, seen, y)
-    tree = ni.to_arviz(mcmc, model_args=(mesh, seen, y))
+    arguments = {"model_args": (mesh, seen, y)}
+    tree = ni.to_arviz(mcmc, **arguments)
     posterior = tree["posterior"].to_dataset()
     assert posterior["u"].dims == ("chain", "draw", "node")
     a = np.asarray(seen.as_matrix())
-    log_weights, means = [], []
-    grid = np.linspace(-2.8, 0.8, 60)
+    log_weights, means, grid = [], [], np.linspace(-2.8, 0.8, 80)
     for log_range in grid:
-        covariance = np.linalg.inv(precision(mesh, 1.0, np.exp(log_range)))
-        data = a @ covariance @ a.T + 0.09 * np.eye(12)
-        log_weights.append(
-            -0.5 * (np.linalg.slogdet(data)[1] + y @ np.linalg.solve(data, y) + (log_range + 1) ** 2 / 0.16)
-        )
-        means.append(a @ covariance @ a.T @ np.linalg.solve(data, y))
+        covariance = np.linalg.inv(precision(mesh, 0.5, np.exp(log_range)))
+        data = a @ covariance @ a.T + 0.25 * np.eye(6)
+        misfit = y @ np.linalg.solve(data, y) + np.linalg.slogdet(data)[1]
+        log_weights.append(-0.5 * (misfit + (log_range + 1) ** 2 / 0.16))
+        means.append(covariance @ a.T @ np.linalg.solve(data, y))
     weights = np.exp(np.asarray(log_weights) - np.max(log_weights))
     weights /= weights.sum()
-    import arviz as az
-
-    for draws, exact in (
-        (np.log(posterior["range"]), weights @ grid),
-        (
-            posterior["u"].copy(data=np.asarray(posterior["u"]))[..., :12].copy(data=np.asarray(posterior["u"]) @ a.T),
-            weights @ np.asarray(means),
-        ),
-    ):
+    for draws, exact in ((np.log(posterior["range"]), grid), (posterior["u"], np.asarray(means))):
         ess = np.asarray(az.ess(draws.to_dataset(name="it"))["it"])
-        error = (np.asarray(draws).mean(axis=(0, 1)) - exact) / np.asarray(draws).std(axis=(0, 1))
+        error = (np.asarray(draws).mean(axis=(0, 1)) - weights @ exact) / np.asarray(draws).std(axis=(0, 1))
         assert ess.min() > 60
         assert np.max(np.abs(error) * np.sqrt(ess)) < 5
-    assert ni.infer.predict(mcmc, "u", np.array([[0.5, 0.5]]), model_args=(mesh, seen, y))["u"].shape == (2, 400, 1)
+    at = ni.infer.predict(mcmc, "u", np.array([0.125, 0.1875]), **arguments)["u"]
+    np.testing.assert_allclose(at[..., 0], posterior["u"][..., 1], rtol=1e-3, atol=1e-4)
