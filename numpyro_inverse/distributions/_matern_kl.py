@@ -27,7 +27,7 @@ class MaternKL(ReparametrizedDistribution):
     number. As each coefficient has its own amplitude, :func:`~numpyro_inverse.infer.fit_coordinates` chooses how far to
     center it. The boundary condition is Neumann's; let the mesh reach a range further than the data.
 
-    What is missing is the share of the variance in the modes left out, :attr:`lost_variance`. In the plane it is
+    What is missing is the share of the variance in the modes left out, :attr:`lost_variance`. In the plane it is about
     :math:`(1 + \lambda_m / \kappa^2)^{-\nu}`, with :math:`\lambda_m \approx 4 \pi m / |D|`: one percent at smoothness 1
     needs :math:`m \approx 63 |D| / \rho^2` modes.
 
@@ -123,10 +123,15 @@ class MaternKL(ReparametrizedDistribution):
 
     @property
     def lost_variance(self) -> Float[Array, "*batch"]:
-        r"""The share of the variance, on average over the mesh, that is in modes beyond the basis, by Weyl's law:
-        the regularized incomplete beta function :math:`I_t(\nu, d/2)`, :math:`1/t = 1 + \lambda_m / \kappa^2`."""
+        r"""The share of the variance, on average over the mesh, that is in modes beyond the basis.
+
+        By Weyl's law these have :math:`\sigma^2 |D| I_t(\nu, d/2)`, with the regularized incomplete beta function and
+        :math:`1/t = 1 + \lambda_m / \kappa^2`; the modes of the basis have :math:`\sum_k a_k^2`.
+        """
         t = 1 / (1 + self.basis.eigenvalues[-1] / self._kappa**2)
-        return betainc(self.smoothness, jnp.asarray(self.domain.manifold_dim / 2, t.dtype), t)
+        beyond = betainc(self.smoothness, jnp.asarray(self.domain.manifold_dim / 2, t.dtype), t)
+        beyond = beyond * jnp.sum(self.domain.weights)
+        return beyond / (jnp.sum(self.amplitudes**2, axis=-1) / self.scale**2 + beyond)
 
     @property
     def mean(self):

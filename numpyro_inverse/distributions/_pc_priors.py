@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 from numpyro.distributions import Distribution, Exponential, constraints
 from numpyro.distributions.util import promote_shapes, validate_sample
@@ -134,7 +135,7 @@ class PCScale(Exponential):
 def _check_probability(where: str, value: Any) -> Any:
     array = check_real(where, "probability", value)
     if not is_traced(array):
-        values = jnp.asarray(array)
-        if not bool(jnp.all((values > 0) & (values < 1))):
+        values = np.asarray(array)
+        if not np.all((values > 0) & (values < 1)):
             raise ValueError(f"{where}: `probability` must be in (0, 1); got {show(value)}.")
     return array

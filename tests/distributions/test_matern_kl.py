@@ -12,6 +12,7 @@ from scipy.linalg import eigh
 
 import numpyro_inverse as ni
 from numpyro_inverse.distributions import MaternKL
+from numpyro_inverse.distributions._reparametrized import has_amplitudes
 from numpyro_inverse.domains import Eigenbasis
 from tests.distributions.mesh_reference import kappa, matern, precision, tau2
 from tests.domains.meshes import interval, square
@@ -28,22 +29,24 @@ def test_all_modes_are_the_finite_element_field(x64):
     exact = np.linalg.inv(precision(mesh, 2.0, 0.6, 1.3))
     np.testing.assert_allclose(_covariance(field), exact, atol=1e-12)
     np.testing.assert_allclose(field.variance, np.diag(exact), rtol=1e-10)
-    assert field.sample(jax.random.key(0), (3,)).shape == (3, 25)
+    z = jax.random.normal(jax.random.key(0), (3, 25))
+    np.testing.assert_allclose(field.from_base(z), field.from_coefficients(field.amplitudes * z))
+    assert has_amplitudes(field)
 
 
 @pytest.mark.parametrize("nu", [0.3, 0.5, 1.5])
 def test_fractional_smoothness(nu, x64):
     """The fractional power by an independent eigendecomposition, and the analytic covariance within the error of the
-    mesh, which falls with the power 2 nu of the edges: below 12 % at 0.3, 4 % at 0.5 and 1 % at 1.5 on 320 intervals of
+    mesh, which falls with the power 2 nu of the edges: below 12 % at 0.3, 4 % at 0.5 and 1 % at 1.5 on 160 intervals of
     a twentieth of the range."""
-    mesh, range_ = interval(321, -1.0, 3.0), 0.25
+    mesh, range_ = interval(161, 0.0, 2.0), 0.25
     field = MaternKL(Eigenbasis(mesh, mesh.size), range=range_, scale=1.0, smoothness=nu)
     mass = mesh.mass_matrix.toarray()
     values, vectors = eigh(mesh.stiffness_matrix.toarray(), mass)
     exact = (vectors / (tau2(nu, 1, range_) * (kappa(nu, range_) ** 2 + values) ** (nu + 0.5))) @ vectors.T
     found = _covariance(field)
     np.testing.assert_allclose(found, exact, atol=1e-9)
-    inside = np.abs(mesh.points[:, 0] - 1) < 0.8
+    inside = np.abs(mesh.points[:, 0] - 1) < 0.5
     r = np.abs(mesh.points - mesh.points.T)[np.ix_(inside, inside)]
     worst = {0.3: 0.12, 0.5: 0.04, 1.5: 0.01}[nu]
     assert np.abs(found[np.ix_(inside, inside)] - matern(r, nu, range_)).max() < worst
@@ -58,15 +61,13 @@ def test_the_sparse_eigensolver_finds_the_same(x64):
     assert np.all(np.diff(basis.eigenvalues) >= 0)
 
 
-@pytest.mark.parametrize(("nu", "m"), [(1.0, 60), (2.0, 30)])
+@pytest.mark.parametrize(("nu", "m"), [(1.0, 40), (2.0, 20)])
 def test_the_lost_variance(nu, m, x64):
     """Weyl's law is for many modes: to a fifth of the share that is lost, against the average over the nodes."""
-    mesh = square(28, jitter=0.1)
-    whole, cut = (MaternKL(Eigenbasis(mesh, k), range=0.35, scale=2.0, smoothness=nu) for k in (mesh.size, m))
+    mesh = square(20, jitter=0.1)
+    whole, cut = (MaternKL(Eigenbasis(mesh, k), range=0.4, scale=2.0, smoothness=nu) for k in (mesh.size, m))
     lost = np.sum(mesh.weights * (whole.variance - cut.variance)) / np.sum(mesh.weights * whole.variance)
     np.testing.assert_allclose(cut.lost_variance, lost, rtol=0.2)
-    t = 1 / (1 + cut.basis.eigenvalues[-1] / kappa(nu, 0.35) ** 2)
-    np.testing.assert_allclose(cut.lost_variance, t**nu, rtol=1e-9)
 
 
 def test_the_lost_variance_on_a_line(x64):
@@ -74,9 +75,9 @@ def test_the_lost_variance_on_a_line(x64):
     field = MaternKL(Eigenbasis(interval(60), 20), range=0.5, scale=1.0, smoothness=0.7)
     k, last = kappa(0.7, 0.5), np.sqrt(float(field.basis.eigenvalues[-1]))
     density = lambda w: (k**2 + w**2) ** -1.2  # noqa: E731
-    np.testing.assert_allclose(
-        field.lost_variance, quad(density, last, np.inf)[0] / quad(density, 0, np.inf)[0], rtol=1e-6
-    )
+    beyond = quad(density, last, np.inf)[0] / quad(density, 0, np.inf)[0]
+    inside = np.sum(field.amplitudes**2)  # on a line of length 1
+    np.testing.assert_allclose(field.lost_variance, beyond / (inside + beyond), rtol=1e-6)
 
 
 def _model(basis, seen, noise, y=None):
@@ -86,6 +87,7 @@ def _model(basis, seen, noise, y=None):
     numpyro.sample("y", dist.Normal(seen(u), noise).to_event(1), obs=y)
 
 
+@pytest.mark.statistical
 def test_centering_is_chosen_by_the_data():
     """Strong data center the coefficients, weak data do not; the first modes are centered most."""
     mesh = interval(30)

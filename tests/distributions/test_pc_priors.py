@@ -60,7 +60,9 @@ def test_moments_and_batches(x64):
         np.testing.assert_allclose(d.mean[i], moments[0], rtol=1e-6)
         np.testing.assert_allclose(d.variance[i], moments[1] - moments[0] ** 2, rtol=1e-5)
     assert np.isinf(PCRange(0.5).mean)
-    assert isinstance(jax.jit(lambda d: d)(PCScale(1.0)), Exponential)
+    assert isinstance(jax.jit(lambda upper: PCScale(upper, 0.1))(1.0), Exponential)
+    inside = jax.jit(lambda: PCRange(0.5, 0.2, ndim=5).mean)()  # as in a model that is traced
+    np.testing.assert_allclose(inside, d.mean[0])
 
 
 @pytest.mark.parametrize("kind", [PCRange, PCScale])
