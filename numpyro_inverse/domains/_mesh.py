@@ -94,7 +94,7 @@ class Mesh(eqx.Module):
         self.geometry = Geometry(points, simplices)
         mass = mass_matrix(points, simplices)
         with jax.ensure_compile_time_eval():  # within a model that is traced, too
-            self.pattern = analyze(mass, points)
+            self.pattern = analyze(mass, jnp.asarray(points))
             self.mass = self.pattern.values(mass)
             self.stiffness = self.pattern.values(self.stiffness_matrix)
             self.boundary_mass = self.pattern.values(self.boundary_mass_matrix)

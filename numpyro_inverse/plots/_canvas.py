@@ -22,8 +22,10 @@ def draw_map(axis: Axes, values: DataArray, field: Field, image: bool, **colors:
     axis.set_xlabel(axis_label(values, horizontal))
     whole = field.triangles is not None and values.size == field.samples.shape[-1]
     if whole:
-        x, y = values[horizontal].values, values[vertical].values
-        drawn: Any = axis.tripcolor(x, y, field.triangles, values.values, shading="gouraud", **colors)
+        from matplotlib.tri import Triangulation
+
+        mesh = Triangulation(values[horizontal].values, values[vertical].values, field.triangles)
+        drawn: Any = axis.tripcolor(mesh, values.values, shading="gouraud", **colors)
         if image and not axis.yaxis_inverted():
             axis.invert_yaxis()
     elif field.scattered:
