@@ -86,10 +86,10 @@ def _polynomial(mesh: Mesh, function: Callable, v: Array) -> Array:
     r"""``function`` of :math:`\hat C`, by Clenshaw's recurrence."""
     high = (mesh.manifold_dim + 2) / 2
     coefficients = _coefficients(function, high, 0.1 * float(jnp.finfo(v.dtype).eps))
-    d = _root_of_diagonal(mesh, v)
+    scaled = mesh.scaled_mass.astype(v.dtype)
 
     def shifted(x):  # the spectrum moved to [-1, 1]
-        return (2 * mass_product(mesh, x / d) / d - (high + 0.5) * x) / (high - 0.5)
+        return (2 * jnp.sum(scaled * x[mesh.neighbors], axis=1) - (high + 0.5) * x) / (high - 0.5)
 
     def step(carry, c):
         one, two = carry

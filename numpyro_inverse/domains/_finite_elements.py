@@ -50,3 +50,15 @@ def _assemble(n: int, simplices: np.ndarray, local: np.ndarray) -> sp.csr_array:
     rows, columns = np.repeat(simplices, k, axis=1).ravel(), np.tile(simplices, (1, k)).ravel()
     matrix = sp.csr_array(sp.coo_array((local.ravel(), (rows, columns)), shape=(n, n)))
     return sp.csr_array((matrix + matrix.T) / 2)  # symmetric to the last bit
+
+
+def padded_rows(matrix: sp.csr_array) -> tuple[Int[np.ndarray, "n w"], Float[np.ndarray, "n w"]]:
+    r"""The columns and the values of each row of :math:`D^{-1/2} A D^{-1/2}`, :math:`D` the diagonal; zeros fill up."""
+    root = sp.diags_array(matrix.diagonal() ** -0.5)
+    scaled = sp.csr_array(root @ matrix @ root)
+    counts = np.diff(scaled.indptr)
+    row = np.repeat(np.arange(len(counts)), counts)
+    place = np.arange(scaled.nnz) - np.repeat(scaled.indptr[:-1], counts)
+    columns, values = np.zeros((len(counts), counts.max()), int), np.zeros((len(counts), counts.max()))
+    columns[row, place], values[row, place] = scaled.indices, scaled.data
+    return columns, values

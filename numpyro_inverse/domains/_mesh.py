@@ -17,7 +17,7 @@ from scipy.sparse.linalg import splu
 
 from numpyro_inverse._checks import check_real, check_static
 from numpyro_inverse.domains._barycentric import SLACK, BarycentricInterpolation, locate
-from numpyro_inverse.domains._finite_elements import lumped_mass, mass_matrix, stiffness_matrix
+from numpyro_inverse.domains._finite_elements import lumped_mass, mass_matrix, padded_rows, stiffness_matrix
 from numpyro_inverse.domains._simplices import check_mesh, facets, longest_edges
 from numpyro_inverse.sparse import Pattern, analyze
 
@@ -71,6 +71,10 @@ class Mesh(eqx.Module):
     .. math:: C_{ij} = \int \phi_i \phi_j, \qquad G_{ij} = \int \nabla \phi_i \cdot \nabla \phi_j, \qquad
         B_{ij} = \int_{\partial D} \phi_i \phi_j .
 
+    ``mass``, ``stiffness`` and ``boundary_mass`` are their values on :attr:`pattern`, ``weights`` the row sums of
+    :math:`C`. ``scaled_mass`` has the rows of :math:`D^{-1/2} C D^{-1/2}`, :math:`D` the diagonal of :math:`C`, at the
+    columns ``neighbors``, for products that are read row by row.
+
     Args:
         points: nodes of shape ``(n, d)``, or ``(n,)`` on a line.
         simplices: the corners of each simplex as numbers of points, in any order: ``(e, 2)`` on a line, ``(e, 3)`` in
@@ -88,6 +92,8 @@ class Mesh(eqx.Module):
     stiffness: Float[Array, " nnz"]
     boundary_mass: Float[Array, " nnz"]
     weights: Float[Array, " n"]
+    neighbors: Int[Array, "n w"]
+    scaled_mass: Float[Array, "n w"]
 
     def __init__(self, points: Float[np.ndarray, "n d"], simplices: Int[np.ndarray, "e k"]):
         points, simplices = check_mesh(points, simplices)
@@ -99,6 +105,8 @@ class Mesh(eqx.Module):
             self.stiffness = self.pattern.values(self.stiffness_matrix)
             self.boundary_mass = self.pattern.values(self.boundary_mass_matrix)
             self.weights = jnp.asarray(lumped_mass(points, simplices))
+            neighbors, scaled = padded_rows(mass)
+            self.neighbors, self.scaled_mass = jnp.asarray(neighbors, jnp.int32), jnp.asarray(scaled)
 
     @classmethod
     def from_points(
