@@ -19,10 +19,9 @@ from tests.domains.meshes import cube, disc, interval, l_shape, sphere, square
 RANGE, SCALE = 0.7, 1.3
 LAWS = {
     "line, 1/2, Robin": (lambda: interval(7), 0.5, "robin"),
-    "line, 5/2": (lambda: interval(7), 2.5, "neumann"),
     "plane, 1, Robin": (lambda: square(7), 1.0, "robin"),
     "plane, 3": (lambda: square(4), 3.0, "neumann"),
-    "space, 1/2": (lambda: cube(3), 0.5, "neumann"),
+    "space, 3/2": (lambda: cube(3), 1.5, "neumann"),
 }
 
 
