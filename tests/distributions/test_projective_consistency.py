@@ -1,4 +1,5 @@
-"""A mesh and its refinement: white noise restricts exactly, and the Ritz projection of the finer field is the coarser."""
+"""A mesh and its refinement: white noise restricts exactly, and the Ritz projection of the finer field is the
+coarser."""
 
 import numpy as np
 import pytest
