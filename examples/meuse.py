@@ -55,7 +55,7 @@ river, zinc = jnp.asarray(table["dist"].to_numpy()), jnp.asarray(np.log(table["z
 # ## Mesh and model
 # Edges of 130 m where the samples are, and a margin that keeps the boundary's effect away from them.
 # That is a third of the range, coarse: between nodes the field varies less than it should, and the range comes out
-about a # fifth shorter than without a mesh (0.43 against 0.56 km, means by quadrature; 0.50 at edges of 80 m).
+# about a fifth shorter than without a mesh (0.43 against 0.56 km, means by quadrature; 0.50 at edges of 80 m).
 # On so small a mesh all eigenfunctions are at hand, so that the field is `Matern(mesh, ...)` in coordinates that can be
 # centered one by one, as far as the data ask for it. They, and the interpolation to the places of the samples, are
 # arguments of the model.
