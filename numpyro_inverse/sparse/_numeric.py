@@ -36,7 +36,7 @@ def eliminate(pattern: Pattern, values: Float[Array, " nnz"]) -> Iterator[tuple[
             panel = panel + _extend(update, level, slice(None), slice(own))
         panel = _settled(panel)
         diagonal = panel[:, :own] + _identity_where_empty(pattern, level, values.dtype)
-        inverse = _inverse_root(diagonal)
+        inverse = inverse_root(diagonal)
         l21 = _settled(panel[:, own:]) @ _t(inverse)
         yield diagonal, inverse, l21
         if level.parent is not None:
@@ -129,23 +129,23 @@ def selected_inverse(pattern: Pattern, blocks: Blocks) -> Float[Array, " nnz"]:
         panel = _settled(jnp.concatenate([z11, z21], axis=1))
         found.append(panel.reshape(-1).at[level.slots].get(unique_indices=True, mode="promise_in_bounds"))
         if k:  # the deepest level has no children to read from it
-            whole = jnp.concatenate([panel, jnp.concatenate([_t(z21), z22], axis=1)], axis=2)
+            whole = jnp.concatenate([panel, jnp.pad(z22, ((0, 0), (level.size[1], 0), (0, 0)))], axis=2)
             whole = _settled(whole)
     return jnp.concatenate(found[::-1])
 
 
 @jax.custom_jvp
-def _inverse_root(a: Array) -> Array:
+def inverse_root(a: Array) -> Array:
     """The inverses of the Cholesky factors of symmetric matrices, of which the lower triangles are read."""
     root = cholesky(a, symmetrize_input=False)
     eye = jnp.broadcast_to(jnp.eye(a.shape[-1], dtype=a.dtype), a.shape)
     return triangular_solve(root, eye, left_side=False, lower=True)
 
 
-@_inverse_root.defjvp
-def _inverse_root_jvp(primals, tangents):
+@inverse_root.defjvp
+def inverse_root_jvp(primals, tangents):
     r"""With M = L^-1: dM = -tril(M dA M^T) M, half of the diagonal counted."""
-    inverse = _inverse_root(*primals)
+    inverse = inverse_root(*primals)
     change = jnp.tril(tangents[0])
     change = inverse @ (change + _t(jnp.tril(change, -1))) @ _t(inverse)
     half = jnp.tril(change) - 0.5 * change * jnp.eye(change.shape[-1], dtype=change.dtype)
@@ -182,13 +182,15 @@ def _lift(update: Array | None, level: Level, dtype) -> Array:
 
 
 def _restrict(whole: Array | None, level: Level, dtype) -> Array:
-    """The parents' matrices (B / 2, F, F) at the places of the borders; zero at the root."""
+    """The parents' matrices (B / 2, F, F), of which the lower triangles are read, at the places of the borders; zero at
+    the root."""
     number, _, border = level.size
     if whole is None or level.parent is None:
         return jnp.zeros((number, border, border), dtype)
     width = whole.shape[-1]
-    start = jnp.arange(number, dtype=jnp.int32)[:, None] // 2 * width**2
-    index = (start + level.parent * width)[:, :, None] + level.parent[:, None, :]
+    start = jnp.arange(number, dtype=jnp.int32)[:, None, None] // 2 * width**2
+    i, j = level.parent[:, :, None], level.parent[:, None, :]
+    index = start + jnp.maximum(i, j) * width + jnp.minimum(i, j)
     return whole.reshape(-1).at[index].get(mode="promise_in_bounds")
 
 

@@ -37,7 +37,6 @@ MATRICES = {
     "path": lambda: (path(30, 0.1), None, 8),
     "2-D": lambda: (*box(6, 5), 10),
     "3-D": lambda: (*box(3, 4, 3), 18),
-    "2-D without places": lambda: (box(6, 5)[0], None, 15),
     "islands": lambda: (islands(), None, 11),
     "one node": lambda: (sp.csr_array([[3.0]]), None, 8),
 }

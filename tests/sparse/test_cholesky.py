@@ -232,6 +232,7 @@ def test_bad_news_reaches_what_is_not_connected():
     for found in results(pattern, values):
         assert jnp.isnan(found).all()
     assert sparse.first_bad_pivot(pattern, values) == (1, -1.0)
+    assert sparse.first_bad_pivot(pattern, -jnp.ones(2)) == (0, -1.0)  # the first of two fronts that both fail
 
 
 def test_the_order_of_elimination_decides_which_pivot_is_first(x64):
