@@ -5,6 +5,10 @@ from numpyro_inverse.distributions._energy import Energy as Energy
 from numpyro_inverse.distributions._flow import BijectionTransform as BijectionTransform
 from numpyro_inverse.distributions._flow import Flow as Flow
 from numpyro_inverse.distributions._matern import Matern as Matern
+from numpyro_inverse.distributions._matern_kl import MaternKL as MaternKL
+from numpyro_inverse.distributions._matern_mesh import MaternMesh as MaternMesh
+from numpyro_inverse.distributions._pc_priors import PCRange as PCRange
+from numpyro_inverse.distributions._pc_priors import PCScale as PCScale
 from numpyro_inverse.distributions._pushforward import Pushforward as Pushforward
 from numpyro_inverse.distributions._reparametrized import ReparametrizedDistribution as ReparametrizedDistribution
 from numpyro_inverse.distributions._simulator import Simulator as Simulator

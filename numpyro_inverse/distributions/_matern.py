@@ -14,9 +14,10 @@ from numpyro.distributions import constraints
 
 from numpyro_inverse._checks import check_broadcast, check_instance, check_positive, is_traced, show
 from numpyro_inverse.distributions._matern_images import added_variance
+from numpyro_inverse.distributions._matern_mesh import MaternMesh
 from numpyro_inverse.distributions._matern_spectrum import matern_variances
 from numpyro_inverse.distributions._spectral_field import SpectralField
-from numpyro_inverse.domains import Grid
+from numpyro_inverse.domains import Grid, Mesh
 
 ADDED = 0.01  # share of the variance that images may add without a warning
 ROUGH = 0.1  # smoothness below which the tail of the correlation is long
@@ -46,7 +47,8 @@ class Matern(SpectralField):
     need none and work at any smoothness.
 
     Args:
-        domain: the grid the field lives on.
+        domain: the grid the field lives on; on a :class:`~numpyro_inverse.domains.Mesh` the result is a
+            :class:`MaternMesh`, with the arguments described there.
         range: :math:`\rho > 0` in length units; correlation is 0.10 to 0.14 at that distance. A tuple gives one range
             per axis (geometric anisotropy); each may be an array of the batch shape.
         scale: marginal standard deviation :math:`\sigma > 0` away from the boundary.
@@ -72,6 +74,12 @@ class Matern(SpectralField):
     reparametrized_params = ["range", "scale", "smoothness"]  # noqa: RUF012
     pytree_data_fields = ("range", "scale", "smoothness")
 
+    def __new__(cls, domain: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """A field on a mesh is a :class:`MaternMesh`, of other arguments."""
+        if cls is Matern and isinstance(domain, Mesh):
+            return MaternMesh(domain, *args, **kwargs)
+        return super().__new__(cls)
+
     def __init__(
         self,
         domain: Grid,
@@ -83,7 +91,7 @@ class Matern(SpectralField):
         padding: float | tuple[float, ...] = 0.0,
         validate_args: bool | None = None,
     ):
-        check_instance("Matern", "domain", domain, Grid, "a Grid")
+        check_instance("Matern", "domain", domain, Grid, "a Grid or a Mesh")
         d = domain.ndim
         ranges = tuple(range) if isinstance(range, tuple | list) else (range,) * d
         if len(ranges) != d:

@@ -1,4 +1,6 @@
-"""Where a field lives: grids with physical lengths, their transforms, and maps between them."""
+"""Where a field lives: grids and meshes with physical lengths, their transforms, and maps to points."""
 
 from numpyro_inverse.domains._domain import Domain as Domain
+from numpyro_inverse.domains._eigenbasis import Eigenbasis as Eigenbasis
 from numpyro_inverse.domains._grid import Grid as Grid
+from numpyro_inverse.domains._mesh import Mesh as Mesh

@@ -15,12 +15,13 @@ from numpyro_inverse.operators._linear_operator import LinearOperator
 class Domain(Protocol):
     """A place with finitely many values of a field: cells of a grid, nodes of a mesh, scattered points.
 
-    :class:`Grid` is one. A class of one's own needs no base class: whatever has these members is a domain, and a
-    distribution that carries it as ``domain`` is exported and plotted with its coordinates. Lengths are in units of the
-    user's own, which a domain does not know; ``to_arviz(length_unit=)`` names them.
+    :class:`Grid` and :class:`Mesh` are. A class of one's own needs no base class: whatever has these members is a
+    domain, and a distribution that carries it as ``domain`` is exported and plotted with its coordinates. Lengths are
+    in units of the user's own, which a domain does not know; ``to_arviz(length_unit=)`` names them.
 
-    A domain must be static under ``jit``: hashable, compared by value, and registered with
-    :func:`jax.tree_util.register_static` if it is part of a pytree.
+    A domain is hashable, compared by value, and either static under ``jit``, registered with
+    :func:`jax.tree_util.register_static` if it is part of a pytree, or a pytree itself whose shape and coordinates are
+    static. One that has ``simplices``, the nodes that each triangle joins, is drawn on them.
     """
 
     @property

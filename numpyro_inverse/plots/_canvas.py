@@ -16,13 +16,21 @@ SMALLEST, LARGEST = 6.0, 120.0  # areas of markers, in square points
 
 
 def draw_map(axis: Axes, values: DataArray, field: Field, image: bool, **colors: Any) -> Any:
-    """Values as an image, as cells of unequal width, or as colored points."""
+    """Values as an image, as cells of unequal width, on a mesh's triangles, or as colored points."""
     first, second = field.names
     horizontal, vertical = (second, first) if image else (first, second)
     axis.set_xlabel(axis_label(values, horizontal))
-    if field.scattered:
+    whole = field.triangles is not None and values.size == field.samples.shape[-1]
+    if whole:
+        from matplotlib.tri import Triangulation
+
+        mesh = Triangulation(values[horizontal].values, values[vertical].values, field.triangles)
+        drawn: Any = axis.tripcolor(mesh, values.values, shading="gouraud", **colors)
+        if image and not axis.yaxis_inverted():
+            axis.invert_yaxis()
+    elif field.scattered:
         size = float(np.clip(8000 / values.size, SMALLEST, LARGEST))
-        drawn: Any = axis.scatter(values[horizontal], values[vertical], c=values, s=size, **colors)
+        drawn = axis.scatter(values[horizontal], values[vertical], c=values, s=size, **colors)
         if image and not axis.yaxis_inverted():
             axis.invert_yaxis()
     else:

@@ -48,9 +48,9 @@ def field(
     r"""Draw a field's posterior mean, standard deviation and a sampling diagnostic side by side.
 
     A field of two axes is drawn as maps, in its physical coordinates; with ``truth``, the truth comes first and shares
-    the mean's colors. One at scattered points of the plane is drawn as colored points. A field of one axis, or at
-    points of a line, is drawn as mean, 89 % equal-tailed band and truth, above its standard deviation and the
-    diagnostic. Means and standard deviations are computed in double precision.
+    the mean's colors. One on a mesh of the plane is drawn on its triangles, one at scattered points as colored points.
+    A field of one axis, or at points of a line, is drawn as mean, 89 % equal-tailed band and truth, above its standard
+    deviation and the diagnostic. Means and standard deviations are computed in double precision.
 
     >>> figure = field(tree, "field", truth=truth)
     >>> figure.savefig("field.png")

@@ -24,6 +24,7 @@ class Field(NamedTuple):
     truth: DataArray | None
     scattered: bool  # whether the values are at scattered points, along one axis
     names: tuple[str, ...]  # of the one or two coordinates of space
+    triangles: np.ndarray | None = None  # of a mesh in the plane, whose nodes the points are
 
     @property
     def is_map(self) -> bool:
@@ -60,7 +61,16 @@ def select(where: str, tree: Any, group: str, name: str, truth: Any, at: Any) ->
         samples = _cut(where, samples, axis, place)
         known = None if known is None else _cut(where, known, axis, place)
     scattered, names = _layout(where, name, samples)
-    return Field(samples, known, scattered, names)
+    return Field(samples, known, scattered, names, _triangles(tree, group, samples, names) if scattered else None)
+
+
+def _triangles(tree: Any, group: str, samples: DataArray, names: tuple[str, ...]) -> np.ndarray | None:
+    """The triangles between the points, if they are the nodes of a mesh of the plane that `to_arviz` noted."""
+    from xarray import Dataset
+
+    dataset = tree if isinstance(tree, Dataset) else tree[group].to_dataset()
+    noted = dataset.coords.get(samples[names[0]].attrs.get("mesh"))
+    return noted.values if noted is not None and len(names) == 2 and noted.shape[1] == 3 else None
 
 
 def _samples(where: str, tree: Any, group: str, name: str) -> DataArray:

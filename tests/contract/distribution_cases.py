@@ -15,6 +15,7 @@ import numpyro.distributions as dist
 from numpyro_inverse.distributions import ComplexNormal, Flow, Matern, SobolevSequence, SpectralField
 from numpyro_inverse.domains import Grid
 from numpyro_inverse.nn import AutoregressiveFlow, CouplingFlow
+from tests.domains.meshes import interval
 
 MATERN = {"range": 0.3, "scale": 1.2, "smoothness": 1.4, "mean": 0.5}
 MIXED = ("neumann", "dirichlet", "periodic")
@@ -72,6 +73,17 @@ def _complex_normal(real, imag, scale):
     return ComplexNormal(loc, jnp.asarray(scale)[..., None]).to_event(1)
 
 
+def _matern_mesh(mean, **parameters):
+    mesh = _mesh(jax.config.jax_enable_x64)
+    return Matern(mesh, smoothness=0.5, mean=_mean(mean, 1), boundary="robin", **parameters)
+
+
+@cache
+def _mesh(x64):
+    """Made once for each precision."""
+    return interval(5)
+
+
 SCALE = {"scale": 0.8}
 
 DISTRIBUTIONS = {
@@ -79,6 +91,7 @@ DISTRIBUTIONS = {
     "Matern, rectangle, periodic": (matern((4, 6), "periodic"), MATERN),
     "Matern, box, mixed": (matern((3, 4, 2), MIXED), MATERN),
     "Matern, rectangle, padded": (matern((3, 4), padding=0.5), MATERN),
+    "Matern, mesh": (_matern_mesh, {"range": 0.6, "scale": 1.2, "mean": 0.5}),
     "SpectralField, Sobolev": (_sobolev, {"order": 1.5, "mean": 0.3}),
     "SpectralField, first-order GMRF": (_gmrf, {"precision": 30.0}),
     "Flow, affine couplings": (_flow(partial(CouplingFlow, 4, layers=2, width=4, bins=0)), SCALE),

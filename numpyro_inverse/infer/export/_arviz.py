@@ -279,7 +279,12 @@ def _name_axes(
             taken |= set(names.values())
             known.append((place, names))
             for name, (axes, values) in place.coordinates.items():
-                coords[names[name]] = ([names[axis] for axis in axes], np.asarray(values), {"units": length_unit})
+                attributes = {"units": length_unit}
+                if hasattr(place, "simplices"):  # which nodes a mesh joins, for pictures
+                    attributes["mesh"] = f"{names[axes[0]]}_simplices"
+                    corners = [f"{names[axes[0]]}_simplex", f"{names[axes[0]]}_corner"]
+                    coords[attributes["mesh"]] = (corners, np.asarray(place.simplices), {"start_index": 0})
+                coords[names[name]] = ([names[axis] for axis in axes], np.asarray(values), attributes)
         leading = [*dims.get(site, []), *[None] * batch][:batch]
         dims[site] = [*leading, *(names[axis] for axis in axis_names(place))]
     return coords
@@ -307,7 +312,9 @@ def _dataset(data: Mapping[str, Any], sample_dims: tuple[str, ...], dims: Mappin
     dataset = dict_to_dataset(
         dict(data), inference_library=numpyro, sample_dims=list(sample_dims), dims=named, check_conventions=False
     )
-    return dataset.assign_coords({name: x for name, x in coords.items() if set(x[0]) <= set(dataset.dims)})
+    here = {name: x for name, x in coords.items() if set(x[0]) <= set(dataset.dims)}
+    joined = {x[2]["mesh"] for x in here.values() if len(x) > 2 and "mesh" in x[2]}
+    return dataset.assign_coords(here | {name: x for name, x in coords.items() if name in joined})
 
 
 def _in_tree(name: str) -> str:

@@ -1,0 +1,274 @@
+"""The Whittle-Matérn field on a mesh, by finite elements."""
+
+from __future__ import annotations
+
+from functools import cache
+from math import factorial, lgamma, log, pi
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+from numpyro.distributions import Normal, constraints
+from numpyro.distributions.util import validate_sample
+from scipy.integrate import quad
+from scipy.optimize import brentq
+
+from numpyro_inverse._checks import (
+    check_broadcast,
+    check_choice,
+    check_finite,
+    check_instance,
+    check_nonnegative_number,
+    check_positive,
+    check_positive_number,
+    check_real,
+    check_trailing,
+    is_traced,
+    show,
+)
+from numpyro_inverse.distributions._mass_functions import (
+    mass_inverse,
+    mass_inverse_root,
+    mass_product,
+    mass_root,
+    symmetric_product,
+)
+from numpyro_inverse.distributions._reparametrized import ReparametrizedDistribution
+from numpyro_inverse.domains import Mesh
+from numpyro_inverse.sparse import Cholesky
+
+ORDERS = (1, 2, 3, 4)
+DENSE_LIMIT = 4096
+
+
+class MaternMesh(ReparametrizedDistribution):
+    r"""A Gaussian field with Matérn covariance on a mesh; ``Matern(mesh, ...)`` makes it.
+
+    The solution of :math:`(\kappa^2 - \Delta)^{\alpha/2} (\tau u) = \mathcal W` with :math:`\alpha = \nu + d/2` and
+    :math:`\kappa = \sqrt{8 \nu} / \rho` in piecewise linear finite elements. With the mass matrix :math:`C`, stiffness
+    matrix :math:`G` and :math:`K = \kappa^2 C + G`, its precision is
+
+    .. math:: Q_1 = \tau^2 K, \qquad Q_2 = \tau^2 K C^{-1} K, \qquad Q_\alpha = K C^{-1} Q_{\alpha - 2} C^{-1} K, \qquad
+        \tau^2 = \frac{\Gamma(\nu)}{\Gamma(\alpha) (4 \pi)^{d/2} \kappa^{2 \nu} \sigma^2},
+
+    so :math:`\log\det Q_\alpha = \alpha \log\det K - (\alpha - 1) \log\det C + 2 n \log \tau`. Only the sparse
+    :math:`K` is factorized, and :math:`C` is the consistent mass matrix: at edges of an eighth of the range,
+    covariances inside are within about 1.5 % of the analytic ones, two to five times nearer than with a lumped one,
+    with an error that falls with the square of the edges (for :math:`\nu \ge 1`). Near a Neumann boundary the variance
+    rises (2x at an edge, 4x at a corner), within about a range. Either the mesh reaches a range further than the data
+    (``Mesh.from_points(offset=)``), or the boundary condition is Robin's, :math:`\partial_n u + c \kappa u = 0`, with
+    the :math:`c` that makes the variance right at a straight edge:
+
+    .. math:: 2 \int_0^\infty \frac{k^2}{c^2 + k^2} (1 + k^2)^{-\nu - 1/2}\, dk
+        = \int_0^\infty (1 + k^2)^{-\nu - 1/2}\, dk .
+
+    A traced range or scale that is not positive, or one so long that :math:`K` is singular in its precision, gives NaN,
+    which samplers count as divergent.
+
+    Args:
+        domain: the mesh. On a surface, :math:`\Delta` is the Laplace-Beltrami operator and :math:`d = 2`.
+        range: :math:`\rho > 0` in length units, of any batch shape; correlation is 0.10 to 0.14 at that distance.
+        scale: marginal standard deviation :math:`\sigma > 0` away from the boundary.
+        smoothness: :math:`\nu`, such that :math:`\alpha` is 1, 2, 3 or 4: 1/2 to 7/2 on a line, 1 to 3 in the plane and
+            on a surface, 1/2 to 5/2 in space. A number, known outside of ``jit``.
+        mean: a number or an array that broadcasts to ``batch + domain.shape``.
+        boundary: ``"neumann"`` or ``"robin"``.
+        robin_coefficient: :math:`c \ge 0`; default: see above.
+
+    Raises:
+        TypeError: ``domain`` is no mesh, a parameter is no real number, or ``smoothness`` is traced.
+        ValueError: a range, scale or smoothness that is not positive and finite, a smoothness for which :math:`\alpha`
+            is no integer up to 4, a boundary that does not exist, or shapes that do not fit.
+
+    References:
+        Lindgren, Rue & Lindström, JRSS B 73 (2011) 423-498, eqs. 2, 4 and 9-10; Daon & Stadler, Inverse Problems and
+        Imaging 12 (2018) 1083-1102 (Robin conditions).
+    """
+
+    arg_constraints = {"range": constraints.positive, "scale": constraints.positive}  # noqa: RUF012
+    support = constraints.real_vector
+    reparametrized_params = ["range", "scale"]  # noqa: RUF012
+    pytree_data_fields = ("domain", "range", "scale", "_mean")
+    pytree_aux_fields = ("smoothness", "order", "robin_coefficient")
+
+    def __init__(
+        self,
+        domain: Mesh,
+        *,
+        range: float | Float[Array, "*batch"],
+        scale: float | Float[Array, "*batch"],
+        smoothness: float,
+        mean: float | Float[Array, "..."] = 0.0,
+        boundary: str = "neumann",
+        robin_coefficient: float | None = None,
+        validate_args: bool | None = None,
+    ):
+        name = "Matern"
+        self.domain = check_instance(name, "domain", domain, Mesh, "a Mesh or a Grid")
+        self.smoothness, self.order = check_order(smoothness, domain.manifold_dim)
+        self.robin_coefficient = _robin(boundary, robin_coefficient, self.smoothness)
+        range, scale = check_positive(name, "range", range), check_positive(name, "scale", scale)
+        mean = check_finite(name, "mean", mean)
+        dtype = jnp.result_type(float, range, scale, mean)
+        self.range, self.scale = (_positive_or_nan(value, dtype) for value in (range, scale))
+        self._mean = jnp.asarray(mean, dtype)
+        if self._mean.ndim and self._mean.shape[-1] not in (1, domain.size):
+            raise ValueError(f"{name}: `mean` must broadcast to batch + {domain.shape}; got shape {self._mean.shape}.")
+        batch = check_broadcast(name, range=self.range.shape, scale=self.scale.shape, mean=self._mean.shape[:-1])
+        self.range, self.scale = jnp.broadcast_to(self.range, batch), jnp.broadcast_to(self.scale, batch)
+        super().__init__(batch, domain.shape, validate_args=validate_args)
+
+    @property
+    def base_dist(self):
+        """White noise, one number a node."""
+        return Normal(jnp.zeros((), self.scale.dtype), 1.0).expand(self.batch_shape + self.event_shape).to_event(1)
+
+    def from_base(self, z):
+        r"""The field driven by white noise: :math:`\tau^{-1} (K^{-1} C)^{\alpha/2 - 1} K^{-1} C^{1/2} z` for an even
+        :math:`\alpha`, :math:`\tau^{-1} (K^{-1} C)^{(\alpha - 1)/2} L^{-\mathsf T} z` with :math:`K = L L^{\mathsf T}`
+        for an odd one."""
+        unit = jnp.vectorize(self._unit_field, signature="(),(n)->(n)")(self.range, z)
+        return self._mean + self.scale[..., None] * unit
+
+    def _unit_field(self, range: Array, z: Array) -> Array:
+        factor = self._factor(range)
+        u = factor.inverse_upper(z) if self.order % 2 else factor.solve(mass_root(self.domain, z))
+        for _ in [None] * ((self.order - 1) // 2):
+            u = factor.solve(mass_product(self.domain, u))
+        return jnp.exp(-0.5 * self._log_unit_precision(range)) * u
+
+    def _kappa(self, range: Array) -> Array:
+        return np.sqrt(8 * self.smoothness) / range
+
+    def _values(self, range: Array) -> Array:
+        """:math:`K` on the mesh's pattern."""
+        mesh, kappa = self.domain, self._kappa(range)
+        values = kappa**2 * mesh.mass + mesh.stiffness
+        return values if self.robin_coefficient == 0 else values + self.robin_coefficient * kappa * mesh.boundary_mass
+
+    def _factor(self, range: Array) -> Cholesky:
+        return self.domain.pattern.factor(self._values(range))
+
+    def _log_unit_precision(self, range: Array) -> Array:
+        r""":math:`\log \tau^2` at :math:`\sigma = 1`."""
+        nu, d = self.smoothness, self.domain.manifold_dim
+        return lgamma(nu) - lgamma(self.order) - d / 2 * log(4 * pi) - 2 * nu * jnp.log(self._kappa(range))
+
+    @validate_sample
+    def log_prob(self, value, intermediates=None):
+        r"""Log density, :math:`\tfrac12 \log\det Q - \tfrac12 r^{\mathsf T} Q r - \tfrac n2 \log 2 \pi`.
+
+        Raises:
+            TypeError: ``value`` is not of real numbers.
+            ValueError: its last axis does not have a number for each node.
+        """
+        name = "Matern.log_prob"
+        value = jnp.asarray(check_trailing(name, "value", check_real(name, "value", value), self.event_shape))
+        check_broadcast(name, value=value.shape[:-1], batch=self.batch_shape)
+        residual = (value - self._mean) / self.scale[..., None]
+        quadratic = jnp.vectorize(self._unit_quadratic, signature="(),(n)->()")(self.range, residual)
+        logdet = jnp.vectorize(self._unit_logdet)(self.range)
+        n = self.domain.size
+        return 0.5 * (logdet - quadratic - n * np.log(2 * np.pi)) - n * jnp.log(self.scale)
+
+    def _unit_quadratic(self, range: Array, residual: Array) -> Array:
+        mesh, values, v = self.domain, self._values(range), residual
+        for _ in [None] * ((self.order - 1) // 2):
+            v = mass_inverse(mesh, symmetric_product(mesh, values, v))
+        last = symmetric_product(mesh, values, v)
+        squares = v @ last if self.order % 2 else jnp.sum(mass_inverse_root(mesh, last) ** 2)
+        return jnp.exp(self._log_unit_precision(range)) * squares
+
+    def _unit_logdet(self, range: Array) -> Array:
+        constant = (self.order - 1) * self.domain.geometry.mass_logdet
+        of_k = self.order * self._factor(range).logdet() - constant
+        return of_k + self.domain.size * self._log_unit_precision(range)
+
+    @property
+    def mean(self):
+        """Shape ``batch + domain.shape``."""
+        return jnp.broadcast_to(self._mean, self.batch_shape + self.event_shape)
+
+    @property
+    def variance(self):
+        r"""Variances at the nodes, from the inverse on the pattern of :math:`K`:
+
+        .. math:: \operatorname{diag} Q_\alpha^{-1} = \frac{(-1)^{\alpha - 1}}{(\alpha - 1)! \, \tau^2}
+            \frac{d^{\alpha - 1}}{d s^{\alpha - 1}} \operatorname{diag} (K + s C)^{-1} \Big|_{s = 0} .
+        """
+        return self.scale[..., None] ** 2 * jnp.vectorize(self._unit_variance, signature="()->(n)")(self.range)
+
+    def _unit_variance(self, range: Array) -> Array:
+        def diagonal(s):
+            return self.domain.pattern.factor(self._values(range) + s * self.domain.mass).inverse_diagonal()
+
+        for _ in [None] * (self.order - 1):
+            diagonal = _derivative(diagonal)
+        sign = (-1) ** (self.order - 1)
+        unit = jnp.exp(-self._log_unit_precision(range)) / factorial(self.order - 1)
+        return sign * unit * diagonal(jnp.zeros((), self.range.dtype))
+
+    @property
+    def covariance_matrix(self) -> Float[Array, "*batch n n"]:
+        """Dense covariance of the values at the nodes.
+
+        Raises:
+            ValueError: more than 4096 nodes.
+        """
+        n = self.domain.size
+        if n > DENSE_LIMIT:
+            raise ValueError(f"Matern: a dense covariance is formed up to {DENSE_LIMIT} nodes; this mesh has {n}.")
+
+        def dense(range):
+            root = jax.vmap(lambda z: self._unit_field(range, z))(jnp.eye(n, dtype=self.range.dtype))
+            return jnp.matmul(root.T, root, precision="highest")
+
+        return self.scale[..., None, None] ** 2 * jnp.vectorize(dense, signature="()->(n,n)")(self.range)
+
+
+def check_order(smoothness: Any, d: int) -> tuple[float, int]:
+    r"""The smoothness as a number, and :math:`\alpha`, which must be an integer."""
+    if is_traced(smoothness):
+        raise TypeError(
+            "Matern: on a mesh `smoothness` must be a number known outside of `jit`, for it decides which equation is "
+            "solved; got a traced value."
+        )
+    nu = check_positive_number("Matern", "smoothness", smoothness)
+    order = round(nu + d / 2)
+    if abs(nu + d / 2 - order) > 1e-6 or order not in ORDERS or order <= d / 2:
+        allowed = ", ".join(f"{a - d / 2:g}" for a in ORDERS if a > d / 2)
+        raise ValueError(
+            f"Matern: on a mesh of dimension {d} `smoothness` must be one of {allowed}, so that alpha = smoothness + "
+            f"{d} / 2 is an integer of up to {ORDERS[-1]}; got {show(smoothness)}."
+        )
+    return order - d / 2, order
+
+
+def _robin(boundary: Any, coefficient: Any, smoothness: float) -> float:
+    check_choice("Matern", "boundary", boundary, ("neumann", "robin"))
+    if coefficient is None:
+        return robin_coefficient(smoothness) if boundary == "robin" else 0.0
+    if boundary == "neumann":
+        raise ValueError('Matern: `robin_coefficient` is given, but `boundary` is "neumann"; say boundary="robin".')
+    return check_nonnegative_number("Matern", "robin_coefficient", coefficient)
+
+
+@cache
+def robin_coefficient(smoothness: float) -> float:
+    """The coefficient, over kappa, with which the variance at a straight edge is that inside."""
+
+    def integral(c: float) -> float:
+        return quad(lambda k: k**2 / (c**2 + k**2) * (1 + k**2) ** (-smoothness - 0.5), 0, np.inf)[0]
+
+    return brentq(lambda c: 2 * integral(c) - integral(0.0), 1e-3, 10.0)
+
+
+def _derivative(function):
+    return lambda s: jax.jvp(function, (s,), (jnp.ones_like(s),))[1]
+
+
+def _positive_or_nan(value: Any, dtype: Any) -> Array:
+    array = jnp.asarray(value, dtype)
+    return jnp.where(array > 0, array, jnp.nan) if is_traced(value) else array
