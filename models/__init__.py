@@ -24,6 +24,10 @@ Each module has
 :mod:`models.linear_quadratic`       a linear system from its output, and a regulator's cost from its controls
 :mod:`models.heating_choice`         what 900 households value, from real choices; published maximum, quadrature
 :mod:`models.grid_world`             what an agent wants, by maximum-entropy inverse reinforcement learning
+:mod:`models.diffusion_reaction`     -u'' + theta u = f, with the closed forms of every gradient
+:mod:`models.bpinn`                  lambda u'' + k tanh u = f, the benchmark of Bayesian PINNs, on a line and in the plane
+:mod:`models.burgers`                viscosity of Burgers' equation, by the Cole-Hopf solution
+:mod:`models.oscillator`             Lotka-Volterra parameters from a trajectory
 :mod:`models.sbibm`                  ten tasks of simulation-based inference, each a module, with reference posteriors
 :mod:`models.hare_lynx`              predators and prey: real data, with the exact likelihood and as a simulator
 :mod:`models.lorenz63`               chaos in three variables: the trajectory, and averages over long times

@@ -39,7 +39,7 @@ def imported() -> set[str]:
 def test_dependencies_are_what_is_imported():
     assert imported() - OPTIONAL == names(PROJECT["dependencies"])
     extras = PROJECT["optional-dependencies"]
-    offered = {name for extra in ("dev", "examples", "cluster", "external") for name in names(extras[extra])}
+    offered = {name for extra in ("dev", "examples", "cluster", "external", "meshes") for name in names(extras[extra])}
     assert offered >= OPTIONAL - {"cloudpickle"}  # which comes with distributed
 
 

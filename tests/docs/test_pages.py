@@ -9,7 +9,7 @@ from tests.docs.running import blocks, run
 ROOT = Path(__file__).parents[2]
 # From a cold cache, a quarter of a minute or more each.
 LONG = {"calibration.md", "denoisers.md", "learned_priors.md", "long_runs.md"}
-LONG |= {"physics_informed_networks.md", "reference_problems.md", "surrogates.md"}
+LONG |= {"physics_informed_networks.md", "reference_problems.md", "simulation_based_inference.md", "surrogates.md"}
 
 
 def pages():
