@@ -25,7 +25,7 @@ Each module has
 :mod:`models.heating_choice`         what 900 households value, from real choices; published maximum, quadrature
 :mod:`models.grid_world`             what an agent wants, by maximum-entropy inverse reinforcement learning
 :mod:`models.diffusion_reaction`     -u'' + theta u = f, with the closed forms of every gradient
-:mod:`models.bpinn`                  lambda u'' + k tanh u = f, the benchmark of Bayesian PINNs, on a line and in the plane
+:mod:`models.bpinn`                  lambda u'' + k tanh u = f, the benchmark of Bayesian PINNs, 1-D and 2-D
 :mod:`models.burgers`                viscosity of Burgers' equation, by the Cole-Hopf solution
 :mod:`models.oscillator`             Lotka-Volterra parameters from a trajectory
 :mod:`models.sbibm`                  ten tasks of simulation-based inference, each a module, with reference posteriors
