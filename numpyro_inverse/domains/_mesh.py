@@ -63,7 +63,7 @@ class Mesh(eqx.Module):
 
     Points are in length units. Triangles of points in space are a surface, such as a sphere, and the field lives on it.
 
-    A mesh is a :class:`Domain`, and a pytree: what computations need of it (the matrices on :attr:`pattern`) are
+    A mesh is a :class:`Domain`, and a pytree: what computations need of it (the matrices on ``pattern``) are
     arrays, while nodes and simplices are static, compared by a digest of their content. Give it to a model as an
     argument: ``mcmc.run(key, mesh, y)``. A mesh that a compiled function closes over works, but XLA may take seconds to
     look at its arrays. The finite-element matrices of the hat functions :math:`\phi_i` are
@@ -71,7 +71,7 @@ class Mesh(eqx.Module):
     .. math:: C_{ij} = \int \phi_i \phi_j, \qquad G_{ij} = \int \nabla \phi_i \cdot \nabla \phi_j, \qquad
         B_{ij} = \int_{\partial D} \phi_i \phi_j .
 
-    ``mass``, ``stiffness`` and ``boundary_mass`` are their values on :attr:`pattern`, ``weights`` the row sums of
+    ``mass``, ``stiffness`` and ``boundary_mass`` are their values on ``pattern``, ``weights`` the row sums of
     :math:`C`. ``scaled_mass`` has the rows of :math:`D^{-1/2} C D^{-1/2}`, :math:`D` the diagonal of :math:`C`, at the
     columns ``neighbors``, for products that are read row by row.
 

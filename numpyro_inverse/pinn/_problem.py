@@ -83,7 +83,7 @@ class Problem(eqx.Module):
 
     Args:
         pde: the equation, with its collocation points.
-        trial: a function of a point, as a pytree; any of :mod:`numpyro_inverse.pinn.trial` or an Equinox module.
+        trial: a function of a point, as a pytree; any of ``numpyro_inverse.pinn.trial`` or an Equinox module.
         data: observations, one or several.
         scale: s, the standard deviation that is allowed to the equation's residual: a number, or one an equation.
         boundary_scale: :math:`s_b`; needed for boundary conditions, unless the trial space is
