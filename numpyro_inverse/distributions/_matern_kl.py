@@ -42,9 +42,8 @@ class MaternKL(ReparametrizedDistribution):
 
     Raises:
         TypeError: ``basis`` is no eigenbasis, or a parameter is no real number.
-        ValueError: a range, scale or smoothness that is not positive and finite, or shapes that do not fit. A traced
-        one
-            gives NaN instead.
+        ValueError: a range, scale or smoothness that is not positive and finite, or shapes that do not fit. A
+            traced one gives NaN instead.
 
     References:
         Lindgren, Rue & Lindström, JRSS B 73 (2011) 423-498, eq. 2; Solin & Särkkä, Statistics and Computing 30 (2020)

@@ -32,7 +32,7 @@ class PCRange(Distribution):
     Raises:
         TypeError: what is no real number.
         ValueError: ``lower`` that is not positive, ``probability`` outside (0, 1), or ``ndim`` that is no positive
-        integer.
+            integer.
 
     References:
         Fuglstad, Simpson, Lindgren & Rue, JASA 114 (2019) 445-452, theorem 2.6.

@@ -120,7 +120,7 @@ def _tetrahedra(locations, sizes, inside, outside, margins):
         return csg.OrthoBrick(csg.Pnt(*map(float, low)), csg.Pnt(*map(float, high)))
 
     geometry, inner = csg.CSGeometry(), box(low, high)
-    geometry.Add(inner.maxh(inside) if hasattr(inner, "maxh") else inner)
+    geometry.Add(inner.maxh(inside))
     if margins[1]:
         outer = box(low - margins[1], high + margins[1]) - box(low, high)
         geometry.Add(outer.maxh(outside))

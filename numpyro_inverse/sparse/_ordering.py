@@ -8,7 +8,6 @@ from scipy.sparse.csgraph import breadth_first_order, connected_components
 
 DENSE_ROW = 10.0  # a row with more entries than this times sqrt(n) joins the root: no cut separates its node
 UNEQUAL = 2.0  # halves that differ by a tenth of the nodes cost as much as a separator larger by a fifth
-
 MIDDLE = 0.1  # cuts are sought within this share of the nodes from the middle
 
 Position = Callable[[np.ndarray], np.ndarray]
@@ -111,7 +110,6 @@ def _along_graph(matrix: sp.csr_array) -> Position:
         inside = column >= 0
         graph = sp.csr_array((np.ones(inside.sum(), np.int8), (row[inside], column[inside])), shape=(len(nodes),) * 2)
         count, component = connected_components(graph, directed=False)
-        found = np.zeros(len(nodes))
         sizes = np.bincount(component)
         start = np.concatenate([[0], np.cumsum(sizes)[:-1]])
         # Components follow one another; only one that the middle of the set cuts needs distances of its own.

@@ -230,3 +230,27 @@ def test_whitened_and_exported_as_on_a_grid(key):
         assert np.max(np.abs(error) * np.sqrt(ess)) < 5
     at = ni.infer.predict(mcmc, "u", np.array([0.125, 0.1875]), **arguments)["u"]
     np.testing.assert_allclose(at[..., 0], posterior["u"][..., 1], rtol=1e-3, atol=1e-4)
+
+
+# Single precision.
+
+
+@pytest.mark.parametrize(("smoothness", "hidden"), [(2.5, False), (3.5, True)])
+def test_a_density_that_rounding_hides_is_refused(smoothness, hidden):
+    """The density of a draw, rounded to single precision, moves by less than the limit or by more, and is refused."""
+    with jax.enable_x64(True):
+        exact = Matern(interval(400), range=0.5, scale=1.0, smoothness=smoothness)
+        draw = exact.sample(jax.random.key(1))
+        rounded = np.asarray(draw, np.float32)
+        density = float(exact.log_prob(draw))
+        moved = abs(float(exact.log_prob(rounded.astype(float))) - density)
+    limit = 0.1 * np.sqrt(400 / 2)
+    field = Matern(interval(400), range=0.5, scale=1.0, smoothness=smoothness)
+    if hidden:
+        assert moved > limit
+        with pytest.raises(ValueError, match="rounding to float32 hides"):
+            field.log_prob(rounded)
+        assert np.isnan(jax.jit(field.log_prob)(rounded))
+    else:
+        assert moved < limit
+        assert abs(float(field.log_prob(rounded)) - density) < limit

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -43,7 +42,35 @@ class LinearBasis(eqx.Module):
         return eqx.tree_at(lambda u: u.coefficients, self, found)
 
 
-class SineBasis(LinearBasis):
+class ProductBasis(LinearBasis):
+    """Products of :math:`K_i` functions of each coordinate; the last axis is fastest."""
+
+    coefficients: Float[Array, "k *m"]
+    domain: Box
+    num: tuple[int, ...] = eqx.field(static=True)
+
+    def __init__(self, domain: Box, num: int | tuple[int, ...], *, outputs: int | None = None):
+        name = type(self).__name__
+        self.domain = check_instance(name, "domain", domain, Box, "a Box")
+        counts = tuple(num) if isinstance(num, tuple | list) else (num,) * domain.ndim
+        if len(counts) != domain.ndim:
+            raise ValueError(f"{name}: `num` must be one count or {domain.ndim}; got {num}.")
+        self.num = tuple(check_count(name, "num", n) for n in counts)
+        size = int(np.prod(self.num))
+        self.coefficients = jnp.zeros((size,) if outputs is None else (size, check_count(name, "outputs", outputs)))
+
+    @abstractmethod
+    def along(self, t: Float[Array, ""], n: int) -> Float[Array, " n"]:
+        """The first n functions of one coordinate, mapped to :math:`[-1, 1]`."""
+
+    def functions(self, x):
+        value, *others = [self.along(t, n) for n, t in zip(self.num, self.domain.unit(x), strict=True)]
+        for other in others:
+            value = jnp.outer(value, other).ravel()
+        return value
+
+
+class SineBasis(ProductBasis):
     r"""The eigenfunctions of the Laplacian that vanish on the boundary,
     :math:`\prod_i \sqrt{2} \sin(k_i \pi (x_i - a_i)/(b_i - a_i))`, :math:`k_i = 1, \dots, K_i`: orthonormal on the unit
     box.
@@ -54,25 +81,11 @@ class SineBasis(LinearBasis):
         outputs: the number m of functions of a system; None for one number.
     """
 
-    coefficients: Float[Array, "k *m"]
-    domain: Box
-    num: tuple[int, ...] = eqx.field(static=True)
-
-    def __init__(self, domain: Box, num: int | tuple[int, ...], *, outputs: int | None = None):
-        self.domain, self.num = _checked("SineBasis", domain, num)
-        self.coefficients = _zeros(int(np.prod(self.num)), outputs)
-
-    def functions(self, x):
-        unit = (self.domain.unit(x) + 1) / 2
-        return _outer(
-            [
-                jnp.sqrt(2.0).astype(x.dtype) * jnp.sin(jnp.arange(1, n + 1) * jnp.pi * t)
-                for n, t in zip(self.num, unit, strict=True)
-            ]
-        )
+    def along(self, t, n):
+        return jnp.sqrt(2.0).astype(t.dtype) * jnp.sin(jnp.arange(1, n + 1) * jnp.pi * (t + 1) / 2)
 
 
-class ChebyshevBasis(LinearBasis):
+class ChebyshevBasis(ProductBasis):
     r"""Products of Chebyshev polynomials :math:`T_0, \dots, T_{K-1}` of each coordinate, the box mapped to
     :math:`[-1, 1]^d`.
 
@@ -82,19 +95,14 @@ class ChebyshevBasis(LinearBasis):
         outputs: the number m of functions of a system; None for one number.
     """
 
-    coefficients: Float[Array, "k *m"]
-    domain: Box
-    num: tuple[int, ...] = eqx.field(static=True)
-
-    def __init__(self, domain: Box, num: int | tuple[int, ...], *, outputs: int | None = None):
-        self.domain, self.num = _checked("ChebyshevBasis", domain, num)
-        self.coefficients = _zeros(int(np.prod(self.num)), outputs)
-
-    def functions(self, x):
-        return _outer([_chebyshev(t, n) for n, t in zip(self.num, self.domain.unit(x), strict=True)])
+    def along(self, t, n):
+        values = [jnp.ones_like(t), t]
+        while len(values) < n:
+            values.append(2 * t * values[-1] - values[-2])
+        return jnp.stack(values[:n])
 
 
-class PolynomialBasis(LinearBasis):
+class PolynomialBasis(ProductBasis):
     r"""Products of powers :math:`1, s, \dots, s^{K-1}` of each coordinate, the box mapped to :math:`[-1, 1]^d`.
 
     What people write first, and ill-conditioned: beyond ten powers take :class:`ChebyshevBasis`.
@@ -105,45 +113,8 @@ class PolynomialBasis(LinearBasis):
         outputs: the number m of functions of a system; None for one number.
     """
 
-    coefficients: Float[Array, "k *m"]
-    domain: Box
-    num: tuple[int, ...] = eqx.field(static=True)
-
-    def __init__(self, domain: Box, num: int | tuple[int, ...], *, outputs: int | None = None):
-        self.domain, self.num = _checked("PolynomialBasis", domain, num)
-        self.coefficients = _zeros(int(np.prod(self.num)), outputs)
-
-    def functions(self, x):
-        def powers(t: Array, n: int) -> Array:
-            values = [jnp.ones_like(t)]
-            while len(values) < n:
-                values.append(values[-1] * t)
-            return jnp.stack(values)
-
-        return _outer([powers(t, n) for n, t in zip(self.num, self.domain.unit(x), strict=True)])
-
-
-def _chebyshev(t: Array, n: int) -> Array:
-    values = [jnp.ones_like(t), t]
-    while len(values) < n:
-        values.append(2 * t * values[-1] - values[-2])
-    return jnp.stack(values[:n])
-
-
-def _outer(factors: list[Array]) -> Array:
-    value = factors[0]
-    for factor in factors[1:]:
-        value = jnp.outer(value, factor).ravel()
-    return value
-
-
-def _zeros(count: int, outputs: int | None) -> Array:
-    return jnp.zeros((count,) if outputs is None else (count, check_count("LinearBasis", "outputs", outputs)))
-
-
-def _checked(name: str, domain: Any, num: Any) -> tuple[Box, tuple[int, ...]]:
-    check_instance(name, "domain", domain, Box, "a Box")
-    counts = tuple(num) if isinstance(num, tuple | list) else (num,) * domain.ndim
-    if len(counts) != domain.ndim:
-        raise ValueError(f"{name}: `num` must be one count or {domain.ndim}; got {num}.")
-    return domain, tuple(check_count(name, "num", n) for n in counts)
+    def along(self, t, n):
+        values = [jnp.ones_like(t)]
+        while len(values) < n:
+            values.append(values[-1] * t)
+        return jnp.stack(values)
