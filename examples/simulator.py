@@ -111,7 +111,7 @@ for name, label, color in (("sigma", r"$\sigma$", "C0"), ("phi", r"$\phi / 30$",
         np.ravel(draws["log_r"]),
         np.ravel(draws[name]) / scale,
         ".",
-        ms=1.5,
+        ms=2,
         alpha=0.4,
         color=color,
         label=f"{label}, NPE",
@@ -122,12 +122,13 @@ for name, label, color in (("sigma", r"$\sigma$", "C0"), ("phi", r"$\phi / 30$",
         [float(chain["log_r"].mean())],
         [float(chain[name].mean()) / scale],
         "o",
+        ms=6,
         mfc="w",
         mec=color,
         label=f"{label}, mean by NLE",
     )
 middle.set(xlabel=r"$\log r$", title="posterior (+: truth)", ylim=(0, 1.2))
-middle.legend(frameon=False, fontsize=7, markerscale=3)
+middle.legend(frameon=False, fontsize=7, loc="upper right")
 for name, ranks in study.ranks.items():
     right.plot(np.sort(ranks.ravel()) / study.num_draws, (np.arange(ranks.size) + 0.5) / ranks.size, label=name)
 right.plot([0, 1], [0, 1], "k:", lw=1)

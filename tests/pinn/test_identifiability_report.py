@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.stats import chi2
 
 from models import diffusion_reaction as dr
 from numpyro_inverse import pinn
@@ -33,6 +34,13 @@ def test_clustered_sensors(x64):
     with pytest.warns(pinn.IdentifiabilityWarning, match="confidence without information"):
         report = pinn.identifiability_report(sines, 3.0, reference_information=1 / 0.05**2)
     one, two, many = report.rows
+    x = np.asarray(sines[0].pde.points)[:, 0]
+    for row, num in zip(report.rows, (1, 2, 16), strict=True):  # the operator of sines in closed form
+        k = np.arange(1, num + 1)
+        images = np.sqrt(2) * ((k * np.pi) ** 2 + row.theta[0]) * np.sin(np.pi * k * x[:, None])
+        left = source(x) - images @ np.linalg.lstsq(images, source(x))[0]
+        np.testing.assert_allclose(row.distance, 1e2 * left @ left, rtol=1e-8)
+        np.testing.assert_allclose(row.level, chi2.isf(1e-3, 50 - num))
     for row in (one, two):
         assert not row.expressive
         assert len(row.warnings) == 2
