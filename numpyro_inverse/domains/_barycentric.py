@@ -12,17 +12,17 @@ from jaxtyping import Array, Float, Int
 from scipy.spatial import cKDTree
 
 from numpyro_inverse.operators._linear_operator import LinearOperator
+from numpyro_inverse.sparse._row_sums import row_sums, runs
 
 NEAREST = (8, 64, 512)  # how many simplices around a point are looked at, in turn
-WIDTH = 8  # terms of a partial sum of the adjoint
 SLACK = 1e-6  # how far outside a point may lie, in barycentric coordinates, for coordinates in single precision
 
 
 class BarycentricInterpolation(LinearOperator):
     r"""Values at points from the corners of the simplices that they lie in; made by ``Mesh.interpolation``.
 
-    Row :math:`j` has the barycentric coordinates of point :math:`j`. The adjoint adds up what reaches a node in a tree
-    of sums over at most eight terms, which are read and never written to the same place: on a GPU, and inside ``jit``
+    Row :math:`j` has the barycentric coordinates of point :math:`j`. The adjoint adds up what reaches a node in sums
+    over short runs, which are read and never written to the same place: on a GPU, and inside ``jit``
     on a CPU, it costs what the operator itself costs, however many points share a node.
     """
 
@@ -34,7 +34,7 @@ class BarycentricInterpolation(LinearOperator):
     def __init__(self, index: np.ndarray, weight: np.ndarray, size: int):
         self.index = jnp.asarray(index, jnp.int32)
         self.weight = jnp.asarray(weight, jnp.result_type(float))
-        self.sums = tuple(jnp.asarray(level, jnp.int32) for level in _summation_tree(index.ravel(), size))
+        self.sums = runs(index.ravel(), size)
         self.in_shape = (size,)
 
     @property
@@ -51,10 +51,7 @@ class BarycentricInterpolation(LinearOperator):
             return jnp.sum(weight * x[self.index], axis=1)
 
         def adjoint(y):
-            terms = jnp.ravel(weight * y[:, None])
-            for level in self.sums:
-                terms = jnp.sum(jnp.concatenate([terms, jnp.zeros(1, terms.dtype)])[level], axis=1)
-            return terms
+            return row_sums(self.sums, jnp.ravel(weight * y[:, None]))
 
         def solve(_, b):
             return jnp.concatenate([b[:n], b[n:] + forward(b[:n])])
@@ -72,28 +69,6 @@ class BarycentricInterpolation(LinearOperator):
         w = jnp.abs(self.weight)
         columns = jnp.zeros(prod(self.in_shape), w.dtype).at[self.index].add(w)
         return jnp.sqrt(jnp.max(jnp.sum(w, axis=1)) * jnp.max(columns))
-
-
-def _summation_tree(target: np.ndarray, size: int) -> list[np.ndarray]:
-    """Levels of indices: each level sums at most ``WIDTH`` entries of the one before it, the last has one row a target.
-
-    An index one past the end stands for nothing.
-    """
-    levels = []
-    while True:
-        order = np.argsort(target, kind="stable")
-        counts = np.bincount(target, minlength=size)
-        place = np.arange(len(target)) - np.repeat(np.cumsum(counts) - counts, counts)
-        last = counts.max(initial=0) <= WIDTH
-        parts = np.ones(size, int) if last else -(-counts // WIDTH)
-        first = np.cumsum(parts) - parts
-        width = max(1, min(WIDTH, int(counts.max(initial=0))))
-        level = np.full((int(parts.sum()), width), len(target))
-        level[first[target[order]] + place // WIDTH, place % WIDTH] = order
-        levels.append(level)
-        if last:
-            return levels
-        target = np.repeat(np.arange(size), parts)
 
 
 def locate(

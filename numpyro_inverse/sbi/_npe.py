@@ -155,7 +155,7 @@ class NPE:
                 assert fitted.simulations is not None
                 proposed = truncated_prior(fitted.posterior(y), keys[i, 1], num_simulations // rounds, quantile)
                 new = self.simulate(keys[i, 0], num_simulations // rounds, latents=proposed)
-                fitted.simulations = _both(fitted.simulations, new)
+                fitted.simulations = fitted.simulations.followed_by(new)
                 fitted.observation = y
             fitted._learn(keys[i, 2], {"density": density, "embedding": embedding}, settings)
         return fitted
@@ -385,14 +385,6 @@ def _event(site: dict[str, Any]) -> Event:
     shape = tuple(jnp.shape(site["value"]) if site["is_observed"] else site["fn"].shape())
     support = site["fn"].support if simulator is None else simulator.support
     return Event(shape, constraints.independent(constraints.real, len(shape)) if is_traced(support) else support)
-
-
-def _both(one: Simulations, two: Simulations) -> Simulations:
-    """The rows of two rounds."""
-    parts = (part._replace(failures={}, proposed=()) for part in (one, two))
-    joined = jax.tree.map(lambda *v: np.concatenate(v), *parts)
-    reasons = {name: one.failures.get(name, 0) + two.failures.get(name, 0) for name in one.failures | two.failures}
-    return joined._replace(failures=reasons, proposed=two.proposed)
 
 
 def _same(data: Mapping[str, Array], other: Mapping[str, Array] | None) -> bool:

@@ -55,6 +55,13 @@ class Simulations(NamedTuple):
         good += [np.isfinite(v).reshape(len(v), -1).all(axis=1) for v in self.unconstrained.values()]
         return np.logical_and.reduce(good)
 
+    def followed_by(self, other: Simulations) -> Simulations:
+        """The rows of two rounds; ``proposed`` is that of the second."""
+        parts = (part._replace(failures={}, proposed=()) for part in (self, other))
+        joined = jax.tree.map(lambda *v: np.concatenate(v), *parts)
+        reasons = Counter(self.failures) + Counter(other.failures)
+        return joined._replace(failures=dict(reasons), proposed=other.proposed)
+
     def pairs(self, site: str) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
         """Arguments and values of a simulator's usable elements, batch axes among the rows."""
         usable = self.usable[site]

@@ -9,6 +9,7 @@ from numpyro_inverse._checks import check_count, check_finite
 from numpyro_inverse.sparse._matrix import canonical
 from numpyro_inverse.sparse._ordering import neighbors, nested_dissection
 from numpyro_inverse.sparse._pattern import Level, Pattern
+from numpyro_inverse.sparse._row_sums import runs
 
 LEAF_SIZE = 48
 
@@ -137,7 +138,7 @@ def _pattern(matrix: sp.csr_array, own: list[np.ndarray], borders: list[np.ndarr
     rows, cols = rows[entries], cols[entries]
     diagonal = np.flatnonzero(rows == cols)
     diagonal = diagonal[np.argsort(rows[diagonal])]
-    sums = _runs(np.concatenate([rows, np.where(rows != cols, cols, n)]), n)
+    sums = runs(np.concatenate([rows, np.where(rows != cols, cols, n)]), n)
     return Pattern(_index(rows), _index(cols), _index(diagonal), tuple(levels), _index(places), sums, n)
 
 
@@ -147,26 +148,6 @@ def _parent_size(own, borders, depth):
         return 1, 1
     parts = range(2 ** (depth - 1) - 1, 2**depth - 1)
     return max(1, max(len(own[i]) for i in parts)), 1 + max(len(borders[i]) for i in parts)
-
-
-def _runs(row: np.ndarray, n: int) -> tuple[Array, ...]:
-    """Index arrays with which :func:`row_sums` sums entries by row; entries of row ``n`` are left out."""
-    width = max(2, int(np.ceil(np.count_nonzero(row < n) / n)) + 1)
-    sums = []
-    entries = np.argsort(row, kind="stable")[: np.count_nonzero(row < n)]
-    row = row[entries]
-    total = None
-    while total != n:
-        counts = np.bincount(row, minlength=n)
-        runs = np.maximum(1, -(-counts // width))
-        first = np.concatenate([[0], np.cumsum(runs)])
-        within = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
-        total = int(first[-1])
-        index = len(row) + 2**30 + np.arange(total * width).reshape(total, width)  # beyond the end, all different
-        index[first[row] + within // width, within % width] = entries
-        sums.append(_index(index))
-        row, entries = np.repeat(np.arange(n), runs), np.arange(total)
-    return tuple(sums)
 
 
 def _index(array: np.ndarray) -> Array:

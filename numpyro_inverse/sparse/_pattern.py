@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Int
 
 from numpyro_inverse._checks import check_real
 from numpyro_inverse.sparse._matrix import canonical
+from numpyro_inverse.sparse._row_sums import row_sums
 
 if TYPE_CHECKING:
     from numpyro_inverse.sparse._cholesky import Cholesky
@@ -137,14 +138,3 @@ class Pattern(eqx.Module):
                 f"{where}: `{argument}` must have shape ({self.size},) or ({self.size}, k); got {jnp.shape(x)}."
             )
         return x
-
-
-def row_sums(sums: tuple[Int[Array, "rows width"], ...], entries: Float[Array, "m *k"]) -> Float[Array, "n *k"]:
-    """Sums of the entries of each row: sums over short runs, then over runs of those, until each row has one.
-
-    An index beyond the end is an empty place. No place is read twice, so that the adjoint scatters without collisions.
-    """
-    for index in sums:
-        read = entries.at[index].get(mode="fill", fill_value=0, unique_indices=True)
-        entries = jnp.sum(read, axis=1)
-    return entries
