@@ -1,7 +1,7 @@
 # Everything needs only Python >= 3.12, make and git; `make demo` and `make test` set up the rest in .venv.
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-statistical bench lint format types docs clean
+.PHONY: help env demo test test-slow test-statistical bench lint format types docs clean
 
 BIN := .venv/bin
 # Extra arguments: make demo ARGS="--size 256", make test ARGS="-k matern -x"
@@ -22,6 +22,9 @@ demo: env  ## run the quickstart (ARGS="--size 256" for a larger picture)
 
 test: env  ## run the fast tests
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
+
+test-slow: env  ## run the tests that compile much
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m slow $(ARGS)
 
 test-statistical: env  ## run the long statistical tests
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m statistical $(ARGS)

@@ -98,6 +98,7 @@ def fitted_nuts():
     return NUTS(ni.whiten(model, coordinates), **coordinates.nuts_settings())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kernel", [fitted_nuts, lambda: ni.infer.LowRankNUTS(ni.whiten(model))], ids=["whiten", "LowRankNUTS"]
 )

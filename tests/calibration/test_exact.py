@@ -40,6 +40,7 @@ def test_sign_symmetric_against_quadrature(key, y, sigma):
     assert abs(np.mean(np.abs(draws)) - posterior.absolute_moment(1)) < 4.5 * np.std(np.abs(draws)) / np.sqrt(4000)
 
 
+@pytest.mark.slow
 def test_quadrature_of_a_gaussian(key):
     reference = exact.quadrature(linear.model, model_kwargs={"data": np.arange(6.0) / 3})
     mean = linear.COVARIANCE @ linear.MATRIX.T @ (np.arange(6.0) / 3)
@@ -81,6 +82,7 @@ def test_quadrature_of_constrained_sites():
     assert reference.sd["p"] == pytest.approx(float(jnp.sqrt(posterior.variance)), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_conjugate_families_against_quadrature():
     def gamma_model(data=None):
         rate = numpyro.sample("rate", dist.Gamma(2.0, 0.5))
@@ -113,6 +115,7 @@ def test_conjugate_families_against_quadrature():
     assert found.mean["variance"] == pytest.approx(float(closed.mean), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_gaussian_mixture_against_quadrature(key):
     weights, means, covariances = [0.3, 0.7], [[-1.0, 0.0], [1.0, 0.5]], [np.eye(2) * 0.2, np.eye(2) * 0.5]
     matrix, noise = np.array([[1.0, 0.5]]), np.array([[0.1]])
@@ -134,6 +137,7 @@ def test_gaussian_mixture_against_quadrature(key):
         exact.gaussian_mixture(matrix, noise, weights, means, covariances, [0.4, 0.1])
 
 
+@pytest.mark.slow
 def test_compare_catches_the_published_narrow_posterior(key):
     """11 % too narrow, as a peer's default sampler leaves a deconvolution of 16 x 16 pixels."""
     lag = np.abs(np.subtract.outer(np.arange(16), np.arange(16)))
@@ -159,6 +163,7 @@ HEAVY = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["StudentT", *(pytest.param(name, marks=pytest.mark.statistical) for name in ("Gamma", "InverseGamma"))]
 )
@@ -191,6 +196,7 @@ def test_compare_sees_correlations(key):
     assert exact.compare({"a": inside}, reference).p_value < 0.01
 
 
+@pytest.mark.slow
 def test_compare_takes_a_chain():
     reference = exact.quadrature(square, model_kwargs={"data": -0.3})
     mcmc = MCMC(

@@ -17,6 +17,7 @@ from numpyro_inverse.distributions import SobolevSequence
 from numpyro_inverse.infer import ExactGaussian
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("alpha", "ill_posedness", "beta", "n"),
     [(1, 1, 1, (1e2, 1e6)), (2, 1, 2, (1e3, 1e7)), (1, 1, 0.5, (1e8, 1e12))],
@@ -46,6 +47,7 @@ def test_too_few_modes_fake_the_parametric_rate(key):
     assert slope < -0.4
 
 
+@pytest.mark.slow
 def test_the_sobolev_posterior_is_that_of_the_model(key):
     """Posterior mean and spread per mode against the prior's own NumPyro model."""
     n, j = 400.0, np.arange(1, 31)
@@ -116,6 +118,7 @@ def test_dropout_covariances_are_the_closed_forms(key):
     study.plot()
 
 
+@pytest.mark.slow
 def test_two_layers_of_dropout(key):
     rng = np.random.default_rng(3)
     first, last, y = rng.normal(size=(5, 4)), rng.normal(size=(3, 5)), rng.normal(size=4)
@@ -170,6 +173,7 @@ def test_dropout_bad_input(key):
         calibration.input_dropout_covariance(np.eye(2), np.ones(2), 0.0)
 
 
+@pytest.mark.slow
 def test_tempering_of_a_quadratic(key):
     hessian = np.diag([1.0, 3.0, 10.0])
 
@@ -184,6 +188,7 @@ def test_tempering_of_a_quadratic(key):
     study.plot()
 
 
+@pytest.mark.slow
 def test_tempering_of_a_mixture(key):
     """A posterior under a mixture prior, no quadratic: at a small step the temperature is the declared one."""
     centres = np.array([[-1.0, 0.0], [1.0, 0.5]])
@@ -199,6 +204,7 @@ def test_tempering_of_a_mixture(key):
     assert abs(study.measured / study.declared - 1) < 0.03 + 4.5 * study.standard_error / study.declared
 
 
+@pytest.mark.slow
 def test_tempering_of_a_learned_prior(key):
     """A posterior under a generator learned from image patches: the leading components of a photograph's, squashed.
 

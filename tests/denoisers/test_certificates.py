@@ -125,6 +125,7 @@ def test_80_networks():
         assert norm(product) <= found.bound == pytest.approx(slope**2 * np.prod(layers), rel=1e-6)
 
 
+@pytest.mark.slow
 def test_layers_of_equinox():
     rng = np.random.default_rng(5)
     kernel, shape = rng.normal(size=(2, 3, 3, 3)).astype(np.float32), (6, 5)
@@ -170,6 +171,7 @@ class Doubling(LinearOperator):
         return 2 * x
 
 
+@pytest.mark.slow
 def test_other_things_with_a_bound(key):
     matrix = np.random.default_rng(7).normal(size=(3, 4))
     assert certificate(Matrix(matrix)).bound >= norm(matrix)
@@ -185,6 +187,7 @@ def test_other_things_with_a_bound(key):
     assert found.certified
 
 
+@pytest.mark.slow
 def test_the_slopes_of_activations():
     """Never below the steepest slope found on a fine grid, nor more than a thousandth above it."""
     x = jnp.linspace(-20, 20, 40001)
@@ -194,6 +197,7 @@ def test_the_slopes_of_activations():
         assert slope <= 1.001 * steepest, function
 
 
+@pytest.mark.slow
 def test_an_estimate_is_no_certificate(key, x64):
     matrix = np.random.default_rng(8).normal(size=(30, 20))
     truth = norm(matrix)

@@ -56,6 +56,7 @@ def test_total_variation_of_three_numbers(x64):
     assert denoiser.potential(jnp.asarray(x), SIGMA) == pytest.approx(best.fun, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_total_variation_of_an_image(key, x64):
     """No point nearby is better, and the envelope's derivatives are those of its values: in x, the noise level and the
     weight, by central differences (error 1e-6 of them, of the iteration 1e-5)."""
@@ -241,6 +242,7 @@ def test_the_symmetries_of_the_square_are_a_group():
     np.testing.assert_array_equal(square_symmetries()[0](corner), corner)
 
 
+@pytest.mark.slow
 def test_a_group_average_over_a_group_of_the_package():
     denoiser = TotalVariation(1.0, 20)
     x = jnp.arange(5.0) ** 2

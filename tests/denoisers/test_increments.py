@@ -35,6 +35,7 @@ def gaussian_denoiser(x, sigma):
     return denoiser(x, sigma), jax.jacfwd(denoiser)(x, sigma), denoiser.potential(x, sigma)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("precision", "allowed"), [(jnp.float32, 1e-5), (jnp.float64, 1e-6)])
 def test_gaussian_increments(precision, allowed):
     """Rounding, and what the window leaves out (2e-9 a place, of values 6 sigma away), in units of sigma."""
@@ -66,6 +67,7 @@ def brute_force(law, x, sigma):
     return evidence, np.array(means), np.array(still)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("law", LAWS)
 def test_other_laws(law):
     """Against a grid of 0.01. The kink of Laplace costs h^2 / 12 of a jump's variance, h = 12 sigma / n: 5e-4 of
@@ -80,6 +82,7 @@ def test_other_laws(law):
         np.testing.assert_allclose(potential, -np.log(evidence), atol=allowed)
 
 
+@pytest.mark.slow
 def test_draws(key):
     """Means, variances and probabilities of an increment of exactly zero; z tests of the 6 numbers together."""
     fn, _, jump = LAWS["jumps"]

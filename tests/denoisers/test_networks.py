@@ -52,6 +52,7 @@ def test_the_convolutions_are_those_of_jax(key):
     np.testing.assert_allclose(convolve_periodic(kernel, x), inside, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_adjoints(key):
     one, two, three = jax.random.split(key, 3)
     kernel, x = jax.random.normal(one, (3, 3, 2, 4)), jax.random.normal(two, (*SHAPE, 2))
@@ -66,6 +67,7 @@ def test_adjoints(key):
     np.testing.assert_allclose(jnp.vdot(folded, other), jnp.vdot(image, unfold(other, SHAPE)), rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_field_is_the_gradient_of_the_potential(gradient_step, key):
     """The closed form of a linear network, D = I - (I - W)'(I - W), and the definition for a convolutional one."""
     matrix = jax.random.normal(key, (5, 5)) / 3
@@ -85,6 +87,7 @@ def test_its_jacobian_is_symmetric(gradient_step, key):
     assert jnp.linalg.norm(found - found.T) < 1e-5 * jnp.linalg.norm(found)
 
 
+@pytest.mark.slow
 def test_sizes_precision_and_transformations(gradient_step, firm, key, x64):
     for denoiser in (gradient_step, firm):
         for shape in ((8, 8), (1, 5)):
@@ -125,6 +128,7 @@ def test_the_bound_of_a_layer_is_reached(key):
     np.testing.assert_allclose(apply(layer, x, 0.0) - apply(layer, y, 0.0), y - x, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_it_is_firmly_nonexpansive_whatever_its_weights(firm, key):
     """At many points; and it is not merely small: Q reaches 0.9 of its bound."""
     largest = 0.0

@@ -25,6 +25,7 @@ def log_prob(law, x):
     return law.log_prob(x)
 
 
+@pytest.mark.slow
 def test_a_batch_of_contexts_is_a_batch_of_laws(key):
     law = Flow(FLOW, context=CONTEXTS)
     assert law.batch_shape == (4,)
@@ -54,6 +55,7 @@ def test_draws_have_the_law_that_the_density_says(key):
     assert np.all(error < 0.1 * volume)
 
 
+@pytest.mark.slow
 def test_batches_broadcast_with_the_base(key):
     base = dist.Normal(0.0, jnp.array([1.0, 2.0])[:, None, None]).expand([2, 4, 3]).to_event(1)
     law = Flow(FLOW, base, context=CONTEXTS)
@@ -69,6 +71,7 @@ def test_batches_broadcast_with_the_base(key):
         Flow(FLOW, dist.Normal(0, 1).expand([3, 3]).to_event(1), context=CONTEXTS)
 
 
+@pytest.mark.slow
 def test_in_a_model(key):
     """A context that is a site, a plate of contexts, and both whitened."""
 
@@ -91,6 +94,7 @@ def test_in_a_model(key):
     np.testing.assert_allclose(slope, -c, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_conditional_flowjax_distributions(key):
     theirs = masked_autoregressive_flow(key, base_dist=FlowJAXNormal(jnp.zeros(3)), cond_dim=2, nn_width=8)
     ours = Flow(theirs, context=CONTEXTS)

@@ -59,6 +59,7 @@ def test_a_base_that_is_transformed_itself(key):
     np.testing.assert_allclose(prior.log_prob(x), expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_linear_posterior_in_closed_form():
     """4 means and 10 covariances; |z| < 5 for all is a false alarm of 1e-5."""
     options = {"num_chains": 2, "chain_method": "vectorized", "progress_bar": False}
@@ -78,6 +79,7 @@ def test_linear_posterior_in_closed_form():
     assert np.max(np.abs(z((u - mean)[..., :, None] * (u - mean)[..., None, :], covariance))) < 5
 
 
+@pytest.mark.slow
 def test_flowjax_distributions_are_accepted(key):
     theirs = masked_autoregressive_flow(key, base_dist=FlowJAXNormal(jnp.ones(3)), flow_layers=2, nn_width=8)
     ours = Flow(theirs)
@@ -95,6 +97,7 @@ def test_numpyro_transforms_are_accepted(key):
     np.testing.assert_allclose(flow.log_prob(x), Flow(LINEAR, WHITE).log_prob(x), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_batches_of_bases(key):
     base = dist.Normal(jnp.arange(3.0)[:, None], 1.0).expand([3, 4]).to_event(1)
     flow = Flow(LINEAR, base)
@@ -105,6 +108,7 @@ def test_batches_of_bases(key):
         np.testing.assert_allclose(flow.log_prob(x)[:, i], one.log_prob(x[:, i]), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_support_of_images(key):
     flow = Flow(MultiscaleFlow((4, 4), np.linspace(0, 1, 100), width=4, steps=1, key=key))
     x = jax.jit(lambda d: d.sample(key, (2,)))(flow)
@@ -115,6 +119,7 @@ def test_the_support_of_images(key):
     assert outside == -np.inf
 
 
+@pytest.mark.slow
 def test_the_rest_of_numpyro(key):
     prior = Flow(CouplingFlow(4, layers=1, width=8, bins=0, key=key))
     whitened = ni.whiten(model)

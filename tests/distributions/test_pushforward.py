@@ -61,6 +61,7 @@ def test_there_is_no_density(key):
         MCMC(NUTS(model), num_warmup=1, num_samples=1, progress_bar=False).run(key, data=DATA)
 
 
+@pytest.mark.slow
 def test_affine_posterior_in_closed_form(run):
     """Means and covariance of u; |z| < 5 for 6 + 21 numbers is a false alarm of 2e-5."""
     precision = np.eye(2) + DECODER.T @ DECODER / 0.09
@@ -91,6 +92,7 @@ def test_curved_posterior_against_quadrature():
     assert exact.compare(found, reference, num_chains=2).p_value > 1e-4
 
 
+@pytest.mark.slow
 def test_the_rest_of_numpyro(run, key):
     tree = ni.to_arviz(run)
     assert tree.posterior["u"].shape[-1] == 6

@@ -59,6 +59,7 @@ def closed_form(residual):
     return mean + gain @ (DATA - mean), covariance - gain @ covariance
 
 
+@pytest.mark.slow
 def test_posterior_in_closed_form(run):
     """Means and covariance of u; |z| < 5 for 6 + 21 numbers is a false alarm of 2e-5 a residual."""
     residual, mcmc = run
@@ -74,6 +75,7 @@ def test_posterior_in_closed_form(run):
     assert np.linalg.matrix_rank(np.cov(u.reshape(-1, 6).T), tol=1e-3) == 6
 
 
+@pytest.mark.slow
 def test_one_site_holds_both(run):
     residual, mcmc = run
     draws = mcmc.get_samples()
@@ -111,6 +113,7 @@ def test_a_base_that_is_not_standard(key):
     np.testing.assert_allclose(prior.base_dist.log_prob(latent[:3]), expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_traced_scale(key):
     """Posterior mean and standard deviation of the residual's scale against quadrature of its marginal posterior.
 
@@ -139,6 +142,7 @@ def test_traced_scale(key):
         assert abs(found.mean() - expected) < 5 * found.std() / np.sqrt(ess)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("residual", [normal, matern])
 def test_gradient_in_the_scale(residual, key, x64):
     """u = G(z) + s w, so the derivative of log p(data | u) in s is (data - u - offset) . w / sigma^2."""
@@ -154,6 +158,7 @@ def test_gradient_in_the_scale(residual, key, x64):
     np.testing.assert_allclose(jax.grad(log_prob)(0.7), expected, rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_latents_with_constraints(key):
     """The pair's density, in unconstrained coordinates, integrates to one, and its draws follow it.
 
@@ -174,6 +179,7 @@ def test_latents_with_constraints(key):
     assert abs(draws.mean() - (1 / 3 + 1.5)) < 5 * draws.std() / np.sqrt(20_000)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "residual",
     [
@@ -199,6 +205,7 @@ def test_other_residuals(residual, key):
     assert Predictive(ni.whiten(model), num_samples=3)(key, residual=residual)["u"].shape == (3, 6)
 
 
+@pytest.mark.slow
 def test_shapes(key):
     scale = jnp.array([0.1, 0.2, 0.3])
     batched = Pushforward(affine, WHITE, residual=matern(scale))
@@ -220,6 +227,7 @@ def test_shapes(key):
     assert draws["u"].shape == draws["v"].shape == (2, 3, 6)
 
 
+@pytest.mark.slow
 def test_crossing_jit_and_vmap(key):
     prior = Pushforward(affine, WHITE, residual=matern(0.5))
     again = jax.tree.unflatten(jax.tree.structure(prior), jax.tree.leaves(prior))

@@ -59,8 +59,9 @@ test_images = np.asarray(flow.sample(key, (24,)))
     "to_arviz": FRESH,
 }
 
-# From a cold cache, ten seconds or more each.
-LONG = {"ExactGibbs", "compare", "fit_vae", "suggest_step_size"}
+# From a cold cache, four seconds or more each.
+SLOW = {"ExactGibbs", "MixtureAutoregressive", "NLE", "NPE", "NRE", "SplitGibbs", "compare", "fit_vae"}
+SLOW |= {"nuts_settings", "suggest_step_size", "to_arviz"}
 
 
 def examples():
@@ -72,7 +73,7 @@ def examples():
                 if docstring and ">>> " in docstring:
                     module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
                     name = getattr(node, "name", "")
-                    marks = [pytest.mark.statistical] * (name in LONG)
+                    marks = [pytest.mark.slow] * (name in SLOW)
                     id = f"{module.split('.')[-1]}.{name}"
                     yield pytest.param(module, docstring, SETUP.get(name, ""), id=id, marks=marks)
 

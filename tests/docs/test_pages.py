@@ -7,15 +7,16 @@ import pytest
 from tests.docs.running import blocks, run
 
 ROOT = Path(__file__).parents[2]
-# From a cold cache, a quarter of a minute or more each.
-LONG = {"calibration.md", "denoisers.md", "learned_priors.md", "long_runs.md"}
-LONG |= {"physics_informed_networks.md", "reference_problems.md", "simulation_based_inference.md", "surrogates.md"}
+# From a cold cache, ten seconds or more each.
+SLOW = {"calibration.md", "denoisers.md", "denoising_posteriors.md", "exact_gaussian.md", "generator_priors.md"}
+SLOW |= {"learned_priors.md", "long_runs.md", "physics_informed_networks.md", "prediction.md", "reference_problems.md"}
+SLOW |= {"results.md", "simulation_based_inference.md", "solvers.md", "surrogates.md", "symmetries.md"}
 
 
 def pages():
     for path in [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))]:
         if list(blocks(path.read_text())):
-            yield pytest.param(path, id=path.name, marks=[pytest.mark.statistical] * (path.name in LONG))
+            yield pytest.param(path, id=path.name, marks=[pytest.mark.slow] * (path.name in SLOW))
 
 
 @pytest.mark.parametrize("page", list(pages()))

@@ -35,6 +35,7 @@ def test_transfer_diagonalises_the_blur(shape, x64):
     np.testing.assert_allclose(deconvolution.blur(shape, 0.3) @ x, expected, atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(20,), (5, 4)])
 def test_exact_posterior(shape, key):
     width = 0.2
@@ -66,6 +67,7 @@ def test_phantoms():
     assert set(np.unique(deconvolution.square_phantom((64, 64)))) == {0.0, 0.5, 1.0}
 
 
+@pytest.mark.slow
 def test_hierarchical_model_has_the_stated_priors(key, x64):
     """Its density at a point: log-normals, times the model at those hyperparameters."""
     shape, values = (4, 5), {"range": 0.3, "scale": 1.2, "noise": 0.08}
@@ -89,6 +91,7 @@ def test_umbridge_posterior_is_the_stored_one(prior):
     np.testing.assert_allclose(posterior.covariance[64], stored[f"{prior}_covariance_row"], atol=1e-9 * scale**2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prior", ["gaussian", "gmrf"])
 def test_umbridge_model_is_the_benchmark(prior, x64):
     """Joint density = posterior density + evidence at the truth and at the mean: model, matrix and constants agree."""
@@ -111,6 +114,7 @@ def test_umbridge_unknown_prior():
         deconvolution.umbridge_precision("lmrf")
 
 
+@pytest.mark.slow
 def test_models_sample_from_the_prior(key):
     for model in (deconvolution.model, deconvolution.hierarchical_model):
         trace = handlers.trace(handlers.seed(model, key)).get_trace(shape=(6, 8))

@@ -86,6 +86,7 @@ def test_the_truth_fits(forward, x64):
     np.testing.assert_allclose(misfit, 0.556, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_gradients_in_single_precision():
     """Of the log density at draws of the prior, against double precision: each component to 1e-4 of the largest.
 
@@ -108,6 +109,7 @@ def test_gradients_in_single_precision():
     np.testing.assert_allclose(slopes, expected_slopes, rtol=0, atol=1e-4 * np.abs(expected_slopes).max())
 
 
+@pytest.mark.slow
 def test_simulation(key):
     """Residuals over 169 data and log-coefficients over 64, as chi-squared within 5 standard deviations."""
     x, data = elliptic.simulate(key)

@@ -24,6 +24,7 @@ def priors():
     return [fashion_mnist.matern(), fashion_mnist.flow(), fashion_mnist.vae(), fashion_mnist.vae_plus_residual()]
 
 
+@pytest.mark.slow
 def test_the_problems_under_the_priors(key, priors):
     """A finite density of every whitened model, at a draw of the base."""
     image = fashion_mnist.test_images()[0]
@@ -43,6 +44,7 @@ def test_the_problems_under_the_priors(key, priors):
         assert np.isfinite(jax.jit(potential)(base.sample(key)))
 
 
+@pytest.mark.slow
 def test_the_shipped_flow_has_its_score(key):
     """Bits per dimension of 100 of the test images, against the score of all; 5 standard errors."""
     flow = Flow(load_pretrained("fashion_mnist_flow"))

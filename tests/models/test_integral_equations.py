@@ -79,6 +79,7 @@ def test_number_of_informed_directions(problem, count):
     np.testing.assert_allclose(problem.NOISE, 0.01 * size, rtol=0.2)
 
 
+@pytest.mark.slow
 @PROBLEMS
 def test_simulation_has_the_stated_noise(problem, key):
     """Shapes; and chi-squared of the residual, 64 degrees of freedom, within 5 standard deviations (1 in 1e5)."""
@@ -88,6 +89,7 @@ def test_simulation_has_the_stated_noise(problem, key):
     assert abs(np.sum(residual**2) - 64) < 5 * np.sqrt(2 * 64)
 
 
+@pytest.mark.slow
 @PROBLEMS
 def test_exact_posterior(problem, key):
     n = 14
@@ -98,6 +100,7 @@ def test_exact_posterior(problem, key):
     agrees_with_model(problem.model, SITES[problem], data, posterior, n=n)
 
 
+@pytest.mark.slow
 @PROBLEMS
 def test_exact_posterior_takes_other_parameters(problem, key):
     n, prior = 10, {"range": 0.4, "scale": 2.0, "smoothness": 0.7}

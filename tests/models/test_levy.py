@@ -55,6 +55,7 @@ def test_operators():
     assert np.diagonal(rows @ rows.T)[0] == pytest.approx(1)  # frequency 0; half of the others' norm each part
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("law", ["gauss", "bernoulli-laplace", "student-1"])
 def test_simulations(law):
     """25 dB each, and no signal that is zero; the share of jumps is binomial (false alarm 1e-5)."""
@@ -84,6 +85,7 @@ def test_gaussian_posterior():
     assert_agree(np.concatenate([z, spread * np.sqrt(len(draws) / 2)]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("law", ["laplace", "bernoulli-laplace", "student-2"])
 def test_gibbs_and_quadrature_have_one_mean(law):
     """Two algorithms with nothing in common: z of 64 means over chains. What quadrature leaves, h^2 / 12 of a jump's
@@ -126,6 +128,7 @@ def agreement(law, operator, ladder, chains, warmup, draws):
     return stats.norm.isf(stats.t.sf(np.abs(t), chains - 1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "law", ["laplace", "student-3", pytest.param("bernoulli-laplace", marks=pytest.mark.statistical)]
 )

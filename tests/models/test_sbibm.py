@@ -60,6 +60,7 @@ def reference(name):
     return sbibm.reference_draws({"slcp_distractors": "slcp", "bernoulli_glm_raw": "bernoulli_glm"}.get(name, name))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in sbibm.TASKS if name != "two_moons"])
 def test_likelihood_of_simulated_data(name):
     r"""E[p(x | t') / p(x | t)] = 1 under p(x | t), for t' on both sides of t along each axis.

@@ -69,6 +69,7 @@ LAWS = {
 SLOW = pytest.mark.statistical
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("law", "flow"),
     [
@@ -106,6 +107,7 @@ def moved(flow):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [1, 3])
 @pytest.mark.parametrize("kind", sorted(FLOWS))
 def test_inverse_and_log_determinant(x64, kind, size):
@@ -129,6 +131,7 @@ def test_inverse_and_log_determinant(x64, kind, size):
     assert abs(found[0][1] - found[1][1]) > 1e-4
 
 
+@pytest.mark.slow
 def test_autoregressive_order_with_a_context(x64):
     """One layer: a number's map depends on the context and on the numbers before it alone."""
     flow = moved(AutoregressiveFlow(4, layers=1, width=8, context=2, key=KEY))
@@ -139,6 +142,7 @@ def test_autoregressive_order_with_a_context(x64):
     np.testing.assert_array_equal(jacobian[np.triu_indices(4, 1)], 0)
 
 
+@pytest.mark.slow
 def test_contexts_are_standardized():
     contexts = np.random.default_rng(0).normal(size=(50, 2, 3)) * 7 + 100
     contexts[:, 0, 0] = 5  # a number that is always the same

@@ -29,6 +29,7 @@ def inputs(shape):
     return jnp.asarray(np.random.default_rng(0).normal(size=shape), jnp.float32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(NETWORKS))
 def test_every_weight_and_every_number_matters(name):
     """A vector of the size that was asked for; no gradient is zero, by weights or by inputs, and all are finite."""
@@ -49,6 +50,7 @@ def test_every_weight_and_every_number_matters(name):
     assert ContextEmbedding(shape, network, data=np.ones((2, *shape))).size == 3
 
 
+@pytest.mark.slow
 def test_the_order_of_a_set_has_no_effect(x64):
     """Up to rounding; the order of a series has one, and so has the number of rows of a set."""
     x = jnp.asarray(np.random.default_rng(0).normal(size=(5, 2)))
@@ -62,6 +64,7 @@ def test_the_order_of_a_set_has_no_effect(x64):
         assert network(x[:3]).shape == (3,)
 
 
+@pytest.mark.slow
 def test_convolutions_are_those_of_jax(x64):
     """One layer of 3 x 3 at every second place, padded by zeros."""
     network = ConvolutionalNetwork((6, 5, 2), 3, width=4, depth=1, grid_axes=2, key=KEY)

@@ -78,6 +78,7 @@ def p4m_layers(key):
     return P4MLifting(1, 2, key=keys[0]), P4MConvolution(2, 3, key=keys[1]), P4MConvolution(3, 1, key=keys[2])
 
 
+@pytest.mark.slow
 def test_p4m_layers_commute_with_turns_mirror_images_and_shifts(key):
     layers = p4m_layers(key)
 

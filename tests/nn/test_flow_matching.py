@@ -64,6 +64,7 @@ def test_the_loss_is_smallest_at_the_affine_velocity():
     assert abs(values.mean() - np.mean(variance)) < 4 * values.std() / len(values) ** 0.5 + 3e-3
 
 
+@pytest.mark.slow
 def test_training():
     """A Gaussian whose mean is the context: within 0.05 nat, and draws with its mean (false alarms 1e-5)."""
 

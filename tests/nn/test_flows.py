@@ -53,6 +53,7 @@ REST = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("law", "flow"), [*FITS, *(pytest.param(*case, marks=pytest.mark.statistical) for case in REST)]
 )
@@ -79,6 +80,7 @@ def moved(flow):
 LEVELS = jnp.linspace(0, 1, 257) ** 1.3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["splines", "autoregressive", "multiscale"])
 def test_inverse_and_log_determinant(x64, kind):
     """Both directions against each other, and the log determinant against the dense Jacobian.
@@ -130,6 +132,7 @@ def test_layers_take_turns(x64):
         assert np.min(np.abs(found)) > 1e-8
 
 
+@pytest.mark.slow
 def test_splines_are_smooth_at_their_edges(x64):
     parameters = jnp.asarray(np.random.default_rng(0).normal(size=(2, 25)))
     x, log_slope = spline(parameters).forward_and_log_det(jnp.array([-8 + 1e-9, 8 - 1e-9]))
@@ -149,6 +152,7 @@ def test_a_start_that_standardises():
     assert abs(found - entropy) < 4 * error + 3 / 20_000 * 4
 
 
+@pytest.mark.slow
 def test_images_at_the_start_have_the_pixels_distribution(key):
     """Before training the pixels are independent with the distribution function of the given ones."""
     pixels = np.random.default_rng(0).beta(0.5, 1.0, size=20_000)

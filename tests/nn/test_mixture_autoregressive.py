@@ -68,6 +68,7 @@ def test_masses_of_intervals():
     assert np.all(np.isfinite(far))
 
 
+@pytest.mark.slow
 def test_derivatives_of_masses(x64):
     """Against the densities at the edges over the mass."""
     middle, width = (a.ravel() for a in np.meshgrid([-6.0, -1, 0.3, 2], [1e-3, 0.05, 0.5, 4.0]))
@@ -103,6 +104,7 @@ def test_a_number_depends_on_those_before_it_and_on_the_context(x64, context):
         assert np.all(np.abs(of_c) > 1e-9)
 
 
+@pytest.mark.slow
 def test_masses_and_densities_sum_to_one(x64):
     """A real number by quadrature (exact to 1e-10 for these widths), and all values of three integers."""
     law = standard(moved(MixtureAutoregressive(4, components=3, width=16, depth=1, kinds=MIXED, context=2, key=KEY)))
@@ -196,6 +198,7 @@ def test_linear_gaussian_laws_are_there_from_the_start():
     assert abs(np.mean(exact - found)) < 2 * (12 / 8000 + 3e-4)
 
 
+@pytest.mark.slow
 def test_counts_are_learned():
     """Poisson counts with a mean that depends on the context, and a coin that depends on the count: within 0.01 nat."""
 
@@ -249,6 +252,7 @@ def test_bad_input(arguments, error, message):
         MixtureAutoregressive(**{"size": 2, "key": KEY, **arguments})
 
 
+@pytest.mark.slow
 def test_bad_events():
     law = MixtureAutoregressive(2, context=1, width=8, key=KEY)
     with pytest.raises(ValueError, match=r"MixtureAutoregressive: `x` must have shape \(2,\); got \(3,\)"):

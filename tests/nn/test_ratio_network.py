@@ -56,6 +56,7 @@ def test_gaussian_ratios_are_there_from_the_start():
     assert np.sqrt(np.mean(error**2)) < 0.04
 
 
+@pytest.mark.slow
 def test_the_ratio_is_learned_and_absolute():
     """x = |c| + noise, so not Gaussian together: no constant is free, and on new pairs the log ratio is
     met within 0.15. Evidence: the prior's mean of r is 1, within 0.1 nat, at about the deciles 1, 5 and 9 of x.

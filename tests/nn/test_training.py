@@ -365,6 +365,7 @@ def test_what_cannot_be_dequantized(key):
         fit_flow(CouplingFlow(2, layers=1, bins=0, width=4, key=key), rows, key=key, prepare=dequantize, **OPTIONS)
 
 
+@pytest.mark.slow
 def test_data_outside_of_the_range_of_the_flow(key):
     """In the first rows before training; in later ones when their density is met."""
     flow = MultiscaleFlow((4, 4), np.linspace(0, 1, 100), width=4, key=key)

@@ -85,6 +85,7 @@ def test_bound_in_closed_form(key, scale):
     np.testing.assert_allclose(vae.elbo(x, key), likelihood - kl_to_white(m, log_sd), rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_images_and_generator_prior(key):
     """Shapes, the range of a logistic decoder, and a generator prior that crosses jit."""
     vae = VAE.for_images((8, 12), 3, width=4, key=key)

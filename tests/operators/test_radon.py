@@ -35,6 +35,7 @@ def test_pixels_shadow_by_brute_force(x64):
         np.testing.assert_allclose(a(jnp.zeros((3, 2)).at[i, j].set(1.0)), expected, atol=4e-3)
 
 
+@pytest.mark.slow
 def test_disc(x64):
     """An off-center disc of radius r: chords 2 sqrt(r^2 - (s - c)^2), c = center . n. The error falls with h."""
     r, center = 0.3, np.array([0.12, -0.07])

@@ -60,6 +60,7 @@ def run(nle):
     return mcmc
 
 
+@pytest.mark.slow
 def test_a_hierarchy_in_closed_form(run):
     """Each of 7 means and variances within 3 % (of a standard deviation) and 4.9 standard errors; alarm 1e-5."""
     mean, covariance = _posterior()
@@ -89,6 +90,7 @@ def test_the_density_of_the_model_is_the_exact_one(nle):
     assert np.sqrt(np.mean((found - exact) ** 2)) < 0.02 * GROUPS
 
 
+@pytest.mark.slow
 def test_all_that_numpyro_does_with_a_model(nle, run):
     tree = to_arviz(run)
     assert tree.log_likelihood["x"].shape == (2, 1500, GROUPS)
@@ -104,6 +106,7 @@ def test_all_that_numpyro_does_with_a_model(nle, run):
     assert np.abs(np.asarray(median["effect"]) - _posterior()[0][1:]).max() < 0.15
 
 
+@pytest.mark.slow
 def test_any_number_of_repetitions_and_another_prior(nle):
     """The law was learned for one simulation; a model with other priors and more data has it too."""
     law = nle._law
@@ -180,6 +183,7 @@ def mixed():
     return NLE(mixed_model).fit(random.key(0), num_simulations=4000, max_epochs=12, **QUIET)
 
 
+@pytest.mark.slow
 def test_counts_beside_positive_and_real_numbers(mixed):
     """Kullback-Leibler divergence below 0.03 nats, on 4000 fresh simulations, whose standard error is about 0.004."""
     fresh = simulate(mixed_model, random.key(9), 4000, **QUIET)
@@ -237,6 +241,7 @@ def test_data_far_from_all_simulations(nle):
         nle.checked_data(X)
 
 
+@pytest.mark.slow
 def test_the_surrogate_at_the_posterior(nle, run):
     """A right one is not rejected at 0.005; one with 1.5 times the noise is, and so is one moved by a noise."""
     draws = run.get_samples()
@@ -354,6 +359,7 @@ def test_bad_data(nle, y, message):
         nle.sample(random.key(0), y)
 
 
+@pytest.mark.slow
 def test_data_outside_the_support(mixed):
     with pytest.raises(ValueError, match="outside the support of site 'x'"):
         mixed.checked_data([1.0, -1.0, 0.0])

@@ -133,6 +133,7 @@ class Narrow:
 STUDY = {"observed": "x", "progress_bar": False, "num_datasets": 300, "rng_key": random.key(5)}
 
 
+@pytest.mark.slow
 def test_the_right_posterior_is_not_rejected(linear):
     """Three studies and one test at 1e-4 each."""
     assert sbc(linear_model, linear, log_likelihood=False, **STUDY).p_value > 1e-4
@@ -157,6 +158,7 @@ def test_an_overconfident_posterior_is_rejected_by_every_diagnostic(linear):
     assert lc2st(theta, one, x, here, X, random.key(9), num_permutations=199).p_value < 0.02
 
 
+@pytest.mark.slow
 def test_conformal_sets_reach_their_level(linear):
     """Of a posterior 0.6 times too narrow: on 1000 held-out data sets the corrected 90 % sets have the truth.
 
@@ -357,6 +359,7 @@ def _last(x):
     return x[-1:]
 
 
+@pytest.mark.slow
 def test_a_network_sees_the_array_and_files_keep_all(tmp_path):
     npe = NPE(series_model).fit(random.key(0), num_simulations=2000, embedding=_last, max_epochs=3, **QUIET)
     x = jnp.linspace(0.5, 10.0, 20)

@@ -95,6 +95,7 @@ def test_predicted_factors_are_met(solver, step, rate, x64):
     assert measured == pytest.approx(rate, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_without_strong_convexity_a_firmly_nonexpansive_denoiser_is_what_helps():
     firm = Certified(np.diag([1.0, 0.5, 0.2, 1.0]))  # Lip(D) = Lip(2 D - I) = 1
     found = report(pnp_admm, HALF, firm, 3.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -66,6 +67,7 @@ def rank_of(
     return Rank(common.reshape(truth.shape), count.astype(float), moves)
 
 
+@partial(jax.jit, static_argnames="num_chains")
 def smallest_ess(flat: Float[Array, "n q"], num_chains: int = 1) -> Float[Array, ""]:
     """The smallest effective number of draws, of values and of squared deviations.
 

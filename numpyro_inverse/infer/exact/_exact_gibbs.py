@@ -272,7 +272,7 @@ class ExactGibbs(MCMCKernel):
             return self._draw(z, template, key, model_args, kwargs)
 
         z = getattr(state, self._kernel.sample_field)
-        noise, error, _ = begin(z, keys[1]) if single else jax.vmap(begin)(z, keys[1])
+        noise, error, _ = jax.jit(begin if single else jax.vmap(begin))(z, keys[1])
         return ExactGibbsState(
             i=jnp.zeros(chains, int),
             z=dict(z) | noise,

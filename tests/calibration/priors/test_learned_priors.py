@@ -62,6 +62,7 @@ def test_scores_are_the_closed_forms(key, x64):
     assert len(found.plot().findobj(plt.Axes)) == 13
 
 
+@pytest.mark.slow
 def test_size_of_the_prior_predictive_check(key):
     """The p-value is exact: at most 0.05 in 5 % of repetitions. False alarm of this test: 0.1 %."""
     prior = Pushforward(lambda z: z, normal(3))
@@ -75,6 +76,7 @@ def test_size_of_the_prior_predictive_check(key):
     assert low <= np.sum(np.asarray(found) <= 0.05) <= high
 
 
+@pytest.mark.slow
 def test_a_wrong_scale_and_a_missing_mode_are_seen(key):
     r = np.random.default_rng(2)
     held_out = r.normal(size=(300, 8)) * np.repeat([1.0, 0.1], 4)
@@ -98,6 +100,7 @@ def test_a_wrong_scale_and_a_missing_mode_are_seen(key):
     assert p_value(rough) > 0.05  # the fine scales are lost in the distances: what features are for
 
 
+@pytest.mark.slow
 def test_examples_are_chosen_at_random_and_the_unit_of_features_is_not_seen(key):
     rows = np.arange(200.0)[:, None] / 100
 
@@ -116,6 +119,7 @@ def test_examples_are_chosen_at_random_and_the_unit_of_features_is_not_seen(key)
     assert other.statistic == pytest.approx(one.statistic, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_priors_without_a_density_have_no_score(key):
     found = prior_predictive_check(LINEAR, fields(0, 60, 0.0), rng_key=key, num_draws=60, num_permutations=19)
     assert found.bits_per_dimension is None
@@ -159,6 +163,7 @@ def test_bad_input_to_the_prior_predictive_check(key):
 # Distance to the generator's range
 
 
+@pytest.mark.slow
 def test_the_distance_to_a_linear_range_is_the_projection_residual(key, x64):
     u, held_out = fields(1, 3, 1.0), fields(2, 19, 0.1)
     found = manifold_distance(linear(), u, held_out=held_out, rng_key=key, num_starts=2)
@@ -178,6 +183,7 @@ def test_the_distance_to_a_linear_range_is_the_projection_residual(key, x64):
     found.plot()
 
 
+@pytest.mark.slow
 def test_the_distance_to_a_curved_range_against_a_grid(key):
     def curved(z):
         return jnp.stack([z[0], z[1], jnp.sin(2 * z[0]) + z[1] ** 2, jnp.cos(z[0] * z[1])])
@@ -193,6 +199,7 @@ def test_the_distance_to_a_curved_range_against_a_grid(key):
     np.testing.assert_allclose(found.distance, expected, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_size_of_the_manifold_distance(key):
     """With 19 held-out examples, p <= 0.05 where u is the farthest of 20: in 5 %. False alarm of this test: 0.1 %."""
     found = []
@@ -212,6 +219,7 @@ def test_size_of_the_manifold_distance(key):
     far.plot()
 
 
+@pytest.mark.slow
 def test_a_bounded_base_bounds_the_range(key):
     prior = Pushforward(lambda z: jnp.stack([z, 0 * z]), dist.Uniform(0.0, 1.0))
     u = np.array([[2.0, 0.0], [0.5, 0.3]])
@@ -285,6 +293,7 @@ def test_a_prior_too_narrow_shows_in_the_latent():
     found.plot()
 
 
+@pytest.mark.slow
 def test_bases_that_are_not_standard_normal(key):
     # A scaled normal base has the same tail as the standard one, up to the simulation.
     draws = posteriors(9, 1, 30)[0][0]

@@ -25,6 +25,7 @@ def test_an_exact_posterior_covers(key):
     result.plot()
 
 
+@pytest.mark.slow
 def test_a_narrow_posterior_does_not(key):
     result = coverage(linear.model, linear.narrow, num_datasets=400, rng_key=key, **QUIET)
     assert all(p < 0.01 for p in result.p_values.values())
@@ -33,6 +34,7 @@ def test_a_narrow_posterior_does_not(key):
     assert "rejected" in result.verdict()
 
 
+@pytest.mark.slow
 def test_the_joint_region_sees_the_prior_as_posterior(key):
     result = coverage(linear.model, linear.prior, num_datasets=300, rng_key=key, **QUIET)
     assert result.p_values["central x"] > 1e-3
@@ -61,15 +63,18 @@ def test_bad_levels(key):
         result.empirical("central x", 1.5)
 
 
+@pytest.mark.slow
 def test_tarp_passes_an_exact_posterior(key):
     assert tarp(linear.model, linear.exact, num_datasets=400, rng_key=key, **QUIET).p_value > 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("inference", [linear.narrow, linear.shifted, linear.uncorrelated, linear.prior])
 def test_tarp_rejects(key, inference):
     assert tarp(linear.model, inference, num_datasets=500, rng_key=key, **QUIET).p_value < 0.05
 
 
+@pytest.mark.slow
 def test_the_prior_passes_when_the_reference_ignores_the_data(key):
     def reference(data):
         return {"x": jnp.array([0.3, -0.2, 0.5])}
@@ -90,6 +95,7 @@ def test_bad_references(key):
         run(reference=lambda data: {"x": jnp.zeros(2)})
 
 
+@pytest.mark.slow
 def test_far_out_references_are_orthonormal_and_few(key):
     frame = _directions(key, {"a": (2,), "b": ()}, 10)
     flat = np.array([np.concatenate([u["a"], u["b"][None]]) for u in frame])

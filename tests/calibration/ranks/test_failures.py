@@ -26,6 +26,7 @@ TOLD = r"\d+ moves in \d+ of 30 fits met points without a log density and were r
 WHERE = r"iteration \d+ of chain [01], where site 'data' has none\. What"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "study",
     [

@@ -36,11 +36,13 @@ def test_wrong_posteriors_are_rejected(key, name):
     assert study.p_value < 0.05  # missed less than once in a hundred: tests/statistical/test_calibration_power.py
 
 
+@pytest.mark.slow
 def test_the_prior_passes_without_the_likelihood(key):
     study = sbc(linear.model, linear.prior, num_datasets=300, rng_key=key, log_likelihood=False, **QUIET)
     assert study.p_value > 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "inference",
     [
@@ -81,6 +83,7 @@ class Chain(numpyro.infer.mcmc.MCMCKernel):
         return {"z": {"x": x}, "key": key}
 
 
+@pytest.mark.slow
 def test_correlated_draws_are_thinned(key):
     study = sbc(linear.model, Chain(), num_datasets=250, rng_key=key, num_warmup=0, num_samples=600, **QUIET)
     assert study.p_value > 1e-3
@@ -92,6 +95,7 @@ def test_correlated_draws_are_thinned(key):
     assert sbc(linear.model, unthinned, num_datasets=400, rng_key=key, **QUIET).p_value < 1e-3
 
 
+@pytest.mark.slow
 def test_an_mcmc_is_run_as_it_is(key):
     """Two chains, thinned by three, are what `MCMC` itself makes of the same key; short ones are told."""
     mcmc = MCMC(Chain(), num_warmup=5, num_samples=90, thinning=3, num_chains=2, chain_method="sequential")
@@ -121,6 +125,7 @@ def test_an_mcmc_is_run_as_it_is(key):
         sbc(linear.model, mcmc, num_datasets=30, rng_key=key, num_samples=5, **QUIET)
 
 
+@pytest.mark.slow
 def test_chains_that_do_not_mix_have_few_effective_draws(key):
     """Two chains in two places are no more draws than one."""
     apart = jax.random.normal(key, (2, 200, 1)) * 0.01 + jnp.array([-1.0, 1.0])[:, None, None]
@@ -128,6 +133,7 @@ def test_chains_that_do_not_mix_have_few_effective_draws(key):
     assert smallest_ess(jax.random.normal(key, (400, 1)), 2) > 200
 
 
+@pytest.mark.slow
 def test_antithetic_draws_are_thinned(key):
     flat = jnp.where(jnp.arange(400) % 2 == 0, 1.0, -1.0) * jnp.abs(jax.random.normal(key, (400,)))
     chain = jnp.repeat(jax.random.normal(key, (100,)), 4) * jnp.tile(jnp.array([1.0, -1.0, 1.0, -1.0]), 100)
@@ -147,6 +153,7 @@ def test_ranks_are_uniform_on_the_common_scale_whatever_the_number_of_draws(key,
     assert 99 - 4 * np.sqrt(198) < chi2 < 99 + 5 * np.sqrt(198)  # false alarm 1e-4
 
 
+@pytest.mark.slow
 def test_ties_are_broken_at_random(key):
     def one(key):
         values = jax.random.bernoulli(key, 0.3, (20,)).astype(float)
@@ -167,6 +174,7 @@ def test_a_discrete_posterior_of_one_value_passes(key):
     assert sbc(model, exact, num_datasets=200, rng_key=key, log_likelihood=False, **QUIET).p_value > 1e-3
 
 
+@pytest.mark.slow
 def test_field_functionals_and_deterministic_sites(key):
     grid = Grid((8, 8))
     prior = Matern(grid, range=0.4, scale=1.0, smoothness=1.0)
@@ -203,6 +211,7 @@ def test_field_functionals_and_deterministic_sites(key):
         functionals.region_mean("field", np.ones((8, 8)))
 
 
+@pytest.mark.slow
 def test_batches_and_keys_do_not_matter(key):
     one = sbc(linear.model, linear.exact, num_datasets=50, rng_key=key, batch_size=50, **QUIET)
     other = sbc(linear.model, linear.exact, num_datasets=50, rng_key=key, batch_size=8, **QUIET)
@@ -300,6 +309,7 @@ def test_bad_input(key):
         run(inference=lambda key, y: {"x": jnp.tile(linear.COVARIANCE @ (linear.MATRIX.T @ y), (99, 1))})
 
 
+@pytest.mark.slow
 def test_divergences_are_counted(key):
     def funnel(data=None):
         scale = numpyro.sample("scale", dist.Normal(0, 3))

@@ -85,6 +85,7 @@ def test_another_kind_of_study_is_refused(begun):
             test(model, exact, **options)
 
 
+@pytest.mark.slow
 def test_a_sampler_of_another_model_is_refused(tmp_path):
     """What its kernel's settings do not show, its draws do."""
 
@@ -98,6 +99,7 @@ def test_a_sampler_of_another_model_is_refused(tmp_path):
         study(NUTS(wrong), **options)
 
 
+@pytest.mark.slow
 def test_a_test_quantity_is_known_by_its_values(tmp_path):
     study(store=tmp_path, quantities={"cube": stricter})
     study(store=tmp_path, quantities={"cube": lambda values, data: stricter(values, data)})
@@ -105,6 +107,7 @@ def test_a_test_quantity_is_known_by_its_values(tmp_path):
         study(store=tmp_path, quantities={"cube": lambda values, data: 1.01 * values["x"] ** 3})
 
 
+@pytest.mark.slow
 def test_the_references_of_tarp_count(tmp_path):
     options = {"num_datasets": 10, "rng_key": KEY, "progress_bar": False, "store": tmp_path}
     tarp(model, exact, **options, reference=lambda data: {"x": data["data"]})
@@ -149,6 +152,7 @@ def test_one_writer(begun):
         study(store=begun)
 
 
+@pytest.mark.slow
 def test_a_full_disk_and_no_folder(tmp_path, monkeypatch):
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(ValueError, match="`store` must be a folder"):
@@ -176,6 +180,7 @@ def test_versions_are_kept_and_named(begun, monkeypatch):
         study(store=begun, inference=partial(exact, scale=0.9))
 
 
+@pytest.mark.slow
 def test_numbers_that_are_not_finite_are_compared_too(tmp_path):
     def fragile(key, y):
         return {"x": jnp.where(y > 0, jnp.nan, 1.0) * exact(key, y)["x"]}

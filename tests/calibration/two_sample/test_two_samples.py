@@ -225,6 +225,7 @@ def test_ksd_on_a_density_that_does_not_vanish_at_its_end(key):
         ksd(-x, score, key, support=constraints.positive)
 
 
+@pytest.mark.slow
 def test_the_score_on_a_support_is_that_of_the_mapped_density(key):
     """Against the gradient of the log density in the unconstrained space."""
     law = dist.Dirichlet(jax.numpy.array([2.0, 3.0, 4.0]))

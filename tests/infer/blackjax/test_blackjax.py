@@ -87,6 +87,7 @@ def test_every_algorithm_and_chain_method(name, method):
     np.testing.assert_allclose(fields["potential_energy"], -joint, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_fields_have_the_names_of_arviz():
     mcmc = an_mcmc(BlackJAX(model, algorithm=blackjax.nuts), num_chains=2)
     names = ("accept_prob", "num_steps", "potential_energy", "step_size", "num_grads", "info.energy")
@@ -98,6 +99,7 @@ def test_fields_have_the_names_of_arviz():
     assert np.all(np.asarray(stats_found["step_size"]) == np.asarray(stats_found["step_size"])[:, :1])
 
 
+@pytest.mark.slow
 def test_warm_up_finds_the_step_size_and_draws_keep_it(key):
     # Acceptance 0.574 within 0.1: dual averaging in 300 iterations, mean over 8 chains of 500 draws.
     mcmc = an_mcmc(BlackJAX(potential_fn=normal, algorithm=blackjax.mala), 300, 500, 8)
@@ -133,6 +135,7 @@ def test_any_function_that_makes_a_sampling_algorithm(key):
     assert 0 < float(mcmc.get_extra_fields()["accept_prob"].mean()) < 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "options", "needed"),
     [

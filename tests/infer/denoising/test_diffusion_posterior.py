@@ -124,6 +124,7 @@ def linear_denoiser():
     return lambda x, sigma: vectors.astype(x.dtype) @ (values / (values + sigma**2) * (vectors.T.astype(x.dtype) @ x))
 
 
+@pytest.mark.slow
 def test_draws_have_that_law_and_go_to_arviz(x64, key):
     """Means and variances of 2,000 draws of a model with its noise in it, 64 z together."""
     _, forward, data = problem()

@@ -153,6 +153,7 @@ def mixture_posterior(noise_covariance):
     return np.array(weights) / np.sum(weights), np.array(means), covariance - gain @ FORWARD @ covariance
 
 
+@pytest.mark.slow
 def test_a_ladder_reaches_both_modes(key):
     """Modes 8 standard deviations apart for the first rung, which cannot leave the one it starts in. z of the moments
     and of the share of one mode by chain."""
@@ -273,6 +274,7 @@ def test_bad_models(bad, denoiser, init_params, message, key):
         SplitGibbs(bad, denoiser, coupling=0.5).init(key, 0, init_params, (jnp.asarray(DATA),), {})
 
 
+@pytest.mark.slow
 def test_a_draw_that_is_not_a_number(key):
     broken = Broken(lambda x: jnp.where(x[0] < 1e9, jnp.nan, x))
     with pytest.raises(Exception, match="denoiser's draw is not finite at iteration 0"):

@@ -155,6 +155,7 @@ def test_both_parts_of_complex_data_count(x64):
     assert_dense(ExactGaussian(complex_scans), (jnp.asarray(y),), expected)
 
 
+@pytest.mark.slow
 def test_complex_data_in_gibbs_and_nuts(x64):
     """Potentials against closed forms: the marginal one of the noise, and NUTS's of everything."""
 
@@ -178,6 +179,7 @@ def test_complex_data_in_gibbs_and_nuts(x64):
     assert all(np.all(np.isfinite(g)) for g in grad.values())
 
 
+@pytest.mark.slow
 def test_undersampled_k_space(x64):
     """An image from part of its Fourier coefficients, as two real parts and as complex numbers."""
     grid = Grid((4, 5), (1.0, 1.25))
@@ -226,6 +228,7 @@ def root(kernel, *args):
     return kernel.init(jax.random.key(0), 0, None, args, {}).posterior.root
 
 
+@pytest.mark.slow
 def test_few_data_are_solved_in_their_own_space(x64):
     a, c, y = few_data_problem()
     args = jnp.asarray(y), jnp.asarray(a)
@@ -255,6 +258,7 @@ def linear_in_white(y, a):
     numpyro.sample("y", dist.Normal(a @ z, 1.0).to_event(1), obs=y)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("signal_to_noise", [1e1, 1e3, 1e4])
 def test_few_precise_data_in_single_precision(signal_to_noise):
     """The measured error stays at rounding times signal-to-noise, not times its square."""
@@ -264,6 +268,7 @@ def test_few_precise_data_in_single_precision(signal_to_noise):
     assert float(state.posterior.error) < 100 * np.finfo(np.float32).eps * signal_to_noise
 
 
+@pytest.mark.slow
 def test_few_data_in_gibbs(x64):
     """The evidence, its gradient and the choice of space, on more latents than a dense root is made for."""
 
@@ -294,6 +299,7 @@ def test_few_data_in_gibbs(x64):
     np.testing.assert_allclose(grad, (expected(0.3 + 1e-5) - expected(0.3 - 1e-5)) / 2e-5, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_draws_with_few_data_have_the_posterior_law(key):
     """Chi-square tests of means and variances in the posterior's directions, two-sided at 1e-5 each."""
     a, c, y = few_data_problem()

@@ -280,6 +280,7 @@ def dense_regression(x, data):
     return m + gain @ (y - matrix @ m), c - gain @ matrix @ c, evidence
 
 
+@pytest.mark.slow
 def test_chained_latents_and_several_observed_sites(x64, key):
     x = np.random.default_rng(0).standard_normal((6, 2))
     data = np.random.default_rng(1).standard_normal((2, 6)) + 3
@@ -387,6 +388,7 @@ def test_a_run_with_jit_model_args_follows_its_data(key):
     assert_law(np.asarray(mcmc.get_samples()["x"], float), -mean, covariance)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("exact", [ExactGaussian, partial(ExactGibbs, sites=["mu"])])
 def test_in_gibbs_with_nuts_for_a_hyperparameter(exact, key):
     """Field by exact draws, noise level by NUTS; against a one-dimensional quadrature of the noise level."""

@@ -68,6 +68,7 @@ def statistics(draws):
 
 
 # With MALA the contract suite tests the law.
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [NUTS, pytest.param(MALA, marks=pytest.mark.statistical)])
 def test_against_quadrature(make, key):
     mcmc = an_mcmc(ExactGibbs(dense_model, make, sites=["x"]))
@@ -82,6 +83,7 @@ def test_against_quadrature(make, key):
     assert all(np.all(np.isfinite(v)) for v in fields.values())
 
 
+@pytest.mark.slow
 def test_the_gradient_of_the_evidence(x64):
     # The kernel's potential against the density of the data, and its gradient against differences.
     kernel = ExactGibbs(dense_model, sites=["x"])
@@ -194,6 +196,7 @@ def test_without_hyperparameters_it_draws_the_field(key):
     assert np.all(np.minimum(stats.chi2.sf(total, n - 1), stats.chi2.cdf(total, n - 1)) > ALARM / 10)
 
 
+@pytest.mark.slow
 def test_continuing_with_other_data_is_an_error(key):
     mcmc = an_mcmc(ExactGibbs(dense_model, MALA, sites=["x"]), 2, 2, 1)
     mcmc.run(key, y=Y)

@@ -49,6 +49,7 @@ def unit_covariance(points):
     return jnp.exp(-jnp.linalg.norm(points[:, None] - points, axis=-1) / 0.4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("field", [Declared, Plain])
 def test_a_field_of_one_s_own(field, x64):
     """Its posterior given the scale, and the density of the scale, against dense algebra."""

@@ -89,6 +89,7 @@ def limit(count):
     return stats.norm.isf(ALARM / (2 * count))
 
 
+@pytest.mark.slow
 def test_a_padded_field_between_cells_is_kriging_with_its_modes(predicted):
     mean, variance, *_ = kriging(covariance_of_modes)
     bound = limit(2 * len(PLACES))
@@ -178,6 +179,7 @@ def direct(plane):
     return plane["level"][..., None, None] + np.einsum("...km,pk,pm->...p", np.asarray(w), sines, cosines)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("centering", [0.0, 0.7, None])
 def test_modes_in_a_plate_over_a_level_in_any_coordinates(plane, centering):
     draws = {k: v for k, v in plane.items() if centering is None or k != "u"}
@@ -204,6 +206,7 @@ def test_a_domain_of_ones_own(plane):
     np.testing.assert_array_equal(there["y"], SITES[:, 1])
 
 
+@pytest.mark.slow
 def test_from_a_run_of_an_exact_kernel_and_a_tree_of_it():
     def model(y=None):
         field = numpyro.sample("field", Matern(GRID, range=1.0, scale=2.0, smoothness=1.5, padding=PADDING))
@@ -225,6 +228,7 @@ def test_from_a_run_of_an_exact_kernel_and_a_tree_of_it():
 NEW = {"places": np.array([[0.3, 0.3], [1.0, 0.8]]), "covariate": np.array([1.0, -2.0])}
 
 
+@pytest.mark.slow
 def test_data_at_new_places_with_new_covariates(plane):
     many = {name: np.repeat(x, 500, axis=1) for name, x in plane.items()}
     there = predict_data(many, model=whiten(plane_model), model_kwargs=NEW, sites=["y"], batch_size=500)

@@ -85,6 +85,7 @@ def stop_after(monkeypatch, blocks):
     monkeypatch.setattr(RunStore, "append", dying)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("chain_method", "chains", "kernel"),
     [
@@ -150,6 +151,7 @@ def test_any_kernel(tmp_path, monkeypatch, kernel):
     assert_same_bits(raw(tmp_path / "whole"), raw(tmp_path / "cut"))
 
 
+@pytest.mark.slow
 def test_ensembles(tmp_path, monkeypatch):
     def line(y=None):
         numpyro.sample("y", dist.Normal(numpyro.sample("x", dist.Normal()), 0.5).to_event(0), obs=y)

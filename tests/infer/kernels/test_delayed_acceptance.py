@@ -18,6 +18,7 @@ def _wide(x):
     return 0.4 * jnp.sum((x - 0.2) ** 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("local_moves", [0.0, 1.0])
 def test_exact(local_moves, key):
     # A Gaussian that is not the approximation, by trajectories and by local moves. False-alarm rate 1e-5.
@@ -35,6 +36,7 @@ def test_exact_with_many_draws(name, key):
     assert_agree(chain_z(run(kernel, key, target.size, 1000, 10_000, 128), target))
 
 
+@pytest.mark.slow
 def test_the_test_has_power(key):
     # The approximation without the model's decision.
     target = TARGETS["round Gaussian"]
@@ -42,6 +44,7 @@ def test_the_test_has_power(key):
     assert np.max(np.abs(chain_z(run(kernel, key, target.size, 500, 1000, 64), target))) > 15
 
 
+@pytest.mark.slow
 def test_acceptance_rate(key):
     """Stationary acceptance, from the reversibility of moves x -> y for the approximation's law, w = U - U~:
 

@@ -53,6 +53,7 @@ REJECTING = {
 SLOW = ("LowRankNUTS", "BlackJAX")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", [pytest.param(n, marks=pytest.mark.statistical if n in SLOW else ()) for n in REJECTING]
 )
@@ -77,6 +78,7 @@ def test_failures_are_counted_and_reported(name, key):
     assert f"{int(one.num_failures)} without a density" in mcmc.sampler.get_diagnostics_str(one)
 
 
+@pytest.mark.slow
 def test_a_run_without_failures(key):
     mcmc = an_mcmc(MALA(model), 10, 10)
     with pytest.raises(ValueError, match="call its `run` first"):
@@ -111,6 +113,7 @@ def test_a_failing_potential(key):
         finished(an_mcmc(ULA(potential_fn=potential, step_size=0.1), 0, 2000), key, init_params=jnp.zeros(2))
 
 
+@pytest.mark.slow
 def test_a_tuning_that_stands_still_is_told(key):
     with pytest.raises(Exception, match=r"warm-up of mclmc at iteration 0 ended with .* or with a step size of 0"):
         finished(an_mcmc(BlackJAX(model, algorithm=blackjax.mclmc)), key, jnp.zeros(2), init_params={"u": jnp.zeros(2)})
@@ -133,6 +136,7 @@ CONTINUING = {
 FAST = ("MALA", "PCN")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", [pytest.param(n, marks=() if n in FAST else pytest.mark.statistical) for n in CONTINUING]
 )
@@ -178,6 +182,7 @@ def test_a_state_that_is_bound_to_its_data_is_refused(make, message, key):
         finished(mcmc, key, jnp.full(6, 2.0))
 
 
+@pytest.mark.slow
 def test_traced_arguments_are_told_apart_too(key):
     mcmc = MCMC(MALA(gaussian), num_warmup=20, num_samples=20, progress_bar=False, jit_model_args=True)
     mcmc.run(key, jnp.zeros(6))

@@ -31,6 +31,7 @@ def test_exact_with_many_draws(kernel, name, key):
     assert_agree(chain_z(run(kernel(potential_fn=target.potential), key, target.size, 2000, 10_000, 128), target))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_the_test_has_power(kernel, key, monkeypatch):
     # The plain ratio of densities instead of the ratio relative to the reference.
@@ -41,6 +42,7 @@ def test_the_test_has_power(kernel, key, monkeypatch):
     assert np.max(np.abs(chain_z(draws, target))) > 15
 
 
+@pytest.mark.slow
 def test_the_drift_of_inf_mala_is_corrected(key, monkeypatch):
     # A drift that the acceptance ratio forgets is found out.
     real = InfMALA._propose
@@ -59,6 +61,7 @@ def test_the_drift_of_inf_mala_is_corrected(key, monkeypatch):
     assert np.max(np.abs(chain_z(draws, target))) > 8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [pytest.param(4, marks=pytest.mark.statistical), 24])
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_the_prior_is_accepted_at_any_step_on_any_grid(kernel, count, key):
@@ -77,6 +80,7 @@ def test_the_prior_is_accepted_at_any_step_on_any_grid(kernel, count, key):
     assert np.all(fields["num_grads"] == (1 if kernel is InfMALA else 0))
 
 
+@pytest.mark.slow
 def test_references(key):
     # Normal priors give themselves, others their moments in unconstrained space: log of LogNormal(-1, 0.5).
     def model():

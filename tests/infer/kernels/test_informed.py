@@ -100,6 +100,7 @@ def linear_model(data=None):
     numpyro.sample("data", dist.Normal(FORWARD @ x, 0.5).to_event(1), obs=data)
 
 
+@pytest.mark.slow
 def test_the_laplace_point_of_a_linear_model(key, x64):
     kernel = InformedMALA(linear_model, rank=4)
     reference = kernel.init(key, 0, None, (DATA,), {}).constants
@@ -113,6 +114,7 @@ def test_the_laplace_point_of_a_linear_model(key, x64):
     np.testing.assert_allclose(reference.directions.values, np.linalg.eigvalsh(4 * FORWARD.T @ FORWARD / 0.25)[::-1])
 
 
+@pytest.mark.slow
 def test_coordinates_and_their_inverses(key, x64):
     reference = InformedMALA(linear_model, rank=2).init(key, 0, None, (DATA,), {}).constants
     reference = reference._replace(root=jnp.array([[0.3, 0.0], [0.2, 2.0]]))
@@ -122,6 +124,7 @@ def test_coordinates_and_their_inverses(key, x64):
     np.testing.assert_allclose(reference.pull(g), jax.vjp(reference.value, u)[1](g)[0], rtol=1e-8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [InformedMALA, partial(LowRankNUTS, adapt_mass_matrix=False)])
 def test_a_laplace_approximation_is_sampled_independently(make, key):
     """Every move is accepted; no lag-1 correlation above chance (LowRankNUTS's is below) at a rate of 1e-5."""
@@ -134,6 +137,7 @@ def test_a_laplace_approximation_is_sampled_independently(make, key):
     assert np.all(np.mean(x[1:] * x[:-1], axis=0) < 4.7 / np.sqrt(2000))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_exact(kernel, key):
     # One direction of a Gaussian that is not the reference. False-alarm rate 1e-5.
@@ -152,6 +156,7 @@ def test_exact_with_many_draws(kernel, name, key):
     assert_agree(chain_z(draws, target))
 
 
+@pytest.mark.slow
 def test_the_plain_ratio_of_densities_is_found_out(key, monkeypatch):
     # Instead of the ratio relative to the reference.
     monkeypatch.setattr("numpyro_inverse.infer.kernels._informed_pcn.misfit", lambda point, _: point.potential_energy)
@@ -174,6 +179,7 @@ def test_a_wrong_energy_is_found_out(key, monkeypatch):
     assert np.max(np.abs(chain_z(draws, target))) > 8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [pytest.param(4, marks=pytest.mark.statistical), 24])
 @pytest.mark.parametrize("kernel", ONE_OF_THEM)
 def test_the_prior_is_accepted_at_any_step_on_any_grid(kernel, count, key):
@@ -191,6 +197,7 @@ def test_the_prior_is_accepted_at_any_step_on_any_grid(kernel, count, key):
     assert not np.any(fields["diverging"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernel", ONE_OF_THEM)
 def test_chains_start_where_they_are_told_or_from_the_laplace_approximation(kernel, key):
     """Chi-squared of 400 first points with 4 numbers each within 5 standard deviations."""

@@ -37,6 +37,7 @@ def test_the_test_of_exactness_has_power(key):
     )
 
 
+@pytest.mark.slow
 def test_mala_adapts_to_its_target_acceptance_and_to_scales(key):
     # Means over 64 independent chains, false-alarm rate 1e-5 a number, beyond a bias: of dual averaging in a last
     # window of 50 noisy acceptances (0.03), and of a variance about the mean of 20 and more effective draws (1 / 20)
@@ -57,6 +58,7 @@ def test_mala_adapts_to_its_target_acceptance_and_to_scales(key):
         assert np.all(bias + noise < noticed), noise
 
 
+@pytest.mark.slow
 def test_mala_keeps_a_supplied_preconditioner(key):
     variances = {"a": jnp.array([1.0, 4.0]), "b": jnp.array(9.0)}
 
@@ -75,6 +77,7 @@ def test_mala_keeps_a_supplied_preconditioner(key):
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("delta", "num_chains"), [(0.205, 1), (0.3, 1), (0.3, 2), (100.0, 1)])
 def test_an_unstable_step_raises_with_iteration_and_remedy(delta, num_chains, key):
     potential = lambda x: 0.5 * jnp.sum(jnp.array([1.0, 10.0]) * x**2)  # noqa: E731

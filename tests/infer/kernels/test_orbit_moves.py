@@ -186,6 +186,7 @@ def scales(data=None):
     numpyro.sample("data", dist.Normal(a * jnp.sum(jnp.log(b)), 1e3), obs=data)  # says nothing
 
 
+@pytest.mark.slow
 def test_moves_that_change_volume_and_constrained_sites():
     """(a, b) -> (c a, b / c) has log determinant -log c; the prior is the answer."""
     symmetry = [Symmetry(Scaling(0.7), {"a": 1, "b": -1}), Symmetry(Scaling(0.7), "a")]

@@ -90,6 +90,7 @@ def test_inputs_saturate():
     np.testing.assert_allclose(far, farther, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_simulations_and_derivatives(key):
     surrogate = Surrogate(nonlinear, model_args=(DATA,), key=key)
     root = jnp.diag(jnp.array([1.0, 2.0, 0.5]))
@@ -104,6 +105,7 @@ def test_simulations_and_derivatives(key):
     np.testing.assert_allclose(found.log_likelihood, stats.norm.logpdf(DATA, mean, NOISE).sum(axis=1), rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_loss(key):
     """Of a surrogate that is off by known amounts: in values and in either of two directions alike."""
     scale = jnp.array([1.0, 1.0, NOISE, NOISE, NOISE])
@@ -116,6 +118,7 @@ def test_the_loss(key):
     np.testing.assert_allclose(found, 0.25 * (np.sum(off**2) + np.sum(steep**2)), rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_first_design(key):
     """Jitter of covariance R R^T / 4, else one latent anew; binomial and chi-squared, false-alarm rate 1e-5 each."""
     count = 4000
@@ -133,6 +136,7 @@ def test_the_first_design(key):
     assert ALARM < stats.chi2.cdf(total, jittered.size) < 1 - ALARM
 
 
+@pytest.mark.slow
 def test_the_scale_of_an_output_is_that_of_the_noise(key):
     """Mean squared scores of 512 data, chi-squared; false-alarm rate 1e-5."""
     surrogate = Surrogate(linear, model_args=(DATA,), key=key)
@@ -143,6 +147,7 @@ def test_the_scale_of_an_output_is_that_of_the_noise(key):
     assert np.all(p > ALARM / 5)
 
 
+@pytest.mark.slow
 def test_replicates_inform_an_output_together(key):
     """Eight scans of one number: simulated with a noise of their own each. Chi-squared, false-alarm rate 1e-5."""
 
@@ -216,6 +221,7 @@ def grid_posterior():
     return points, -0.5 * (points**2).sum(axis=1), stats.norm.logpdf(DATA, mean, NOISE).sum(axis=1)
 
 
+@pytest.mark.slow
 def test_training(fit):
     """What is reported of the fit against a grid of 61^3 points, each to five standard errors; and it has learned."""
     points, log_prior, of_model = grid_posterior()
@@ -236,6 +242,7 @@ def test_training(fit):
     assert fit.num_simulations == 1024 + 256
 
 
+@pytest.mark.slow
 def test_the_posterior_is_the_model_s(fit):
     """Second moments against a grid of 61^3 points; means over 32 chains, false-alarm rate 1e-5."""
     points, log_prior, log_likelihood = grid_posterior()
@@ -252,6 +259,7 @@ def test_the_posterior_is_the_model_s(fit):
     assert np.all(np.abs(t) < stats.t.isf(ALARM / (2 * t.size), len(found) - 1)), t
 
 
+@pytest.mark.slow
 def test_saved_and_read(fit, tmp_path):
     nn.save(tmp_path / "surrogate.safetensors", fit.surrogate)
     blank = Surrogate(nonlinear, model_args=(DATA,), width=32, depth=2, key=jax.random.key(5))
@@ -260,6 +268,7 @@ def test_saved_and_read(fit, tmp_path):
     np.testing.assert_array_equal(read(x), fit.surrogate(x))
 
 
+@pytest.mark.slow
 def test_a_poor_surrogate_is_told(key):
     """Untrained, it predicts almost a constant, and 40 data notice."""
 

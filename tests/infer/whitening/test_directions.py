@@ -31,6 +31,7 @@ def parts(vectors):
     return dict(zip(SIZES, np.split(vectors, ends[:-1], axis=1), strict=True))
 
 
+@pytest.mark.slow
 def test_the_latents_are_standard_normal(information, rng, x64, monkeypatch):
     """Field by field, z -> v is affine; its matrix L has L L' = (I + F)^-1 and its offset is the mean, both dense."""
     monkeypatch.setattr(_directions, "INFORMED", 1e-12)
@@ -77,6 +78,7 @@ def noisier(growth):
     return Growth(jnp.full(2, growth), jnp.zeros(2), jnp.zeros(2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("growth", [-2.0, 0.0, 3.0])
 def test_the_density_is_that_of_a_dense_normal(directions, growth, key):
     """v is normal with given scales, so z is normal with covariance T diag T', T dense; leading axes are samples."""

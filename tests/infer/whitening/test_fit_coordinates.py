@@ -69,13 +69,20 @@ def kriging(y=None):
 MODELS = {"trend": trend, "late": late_intercept, "two": two_fields, "many": two_fields, "kriging": kriging}
 
 
+class Fitted(dict):
+    """Coordinates of each model, found when asked for; ``many`` as if the data were too many to find all directions."""
+
+    def __missing__(self, name):
+        with pytest.MonkeyPatch.context() as patch, jax.enable_x64(False):
+            if name == "many":
+                patch.setattr(_fit_coordinates, "FEW", 0)
+            self[name] = ni.fit_coordinates(MODELS[name], jnp.asarray(Y))
+        return self[name]
+
+
 @pytest.fixture(scope="module")
 def fitted():
-    """Coordinates of each model; ``many`` as if the data were too many to find all the directions they inform."""
-    found = {name: ni.fit_coordinates(model, jnp.asarray(Y)) for name, model in MODELS.items() if name != "many"}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_fit_coordinates, "FEW", 0)
-        return found | {"many": ni.fit_coordinates(two_fields, jnp.asarray(Y))}
+    return Fitted()
 
 
 def dense_trend():
@@ -118,7 +125,9 @@ def amplitudes_at(model, values):
     }
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    "name", ["trend", "late", "many", *(pytest.param(name, marks=pytest.mark.slow) for name in ("two", "kriging"))]
+)
 def test_the_joint_law_is_unchanged(fitted, name, x64, key):
     """The density in the coordinates, unconstrained, is the model's times the Jacobian of all maps, by hand.
 
@@ -184,6 +193,7 @@ def test_prior_draws_are_those_of_the_model(fitted, key):
     assert abs(total.var() / variance - 1) < 3.9 * np.sqrt(2 / 4000)
 
 
+@pytest.mark.slow
 def test_a_field_in_a_plate(key):
     """Replicated fields have coordinates of their own each; the draws have the plate's shape."""
 
@@ -235,6 +245,7 @@ def test_an_improper_prior_is_named():
         ni.fit_coordinates(model, jnp.asarray(Y))
 
 
+@pytest.mark.slow
 def test_the_point_estimate_is_where_the_posterior_is():
     """Field and intercept of a Gaussian model against exact means, within 0.2 posterior standard deviations."""
     coordinates = ni.fit_coordinates(late_intercept, jnp.asarray(Y))

@@ -122,6 +122,7 @@ def line_log_posterior(log_scale, data):
     return np.array(values)
 
 
+@pytest.mark.slow
 def test_coordinates_centering_follows_the_expected_information():
     """c = b^2 I / (1 + b^2 I) with I the diagonal of Gauss-Newton, estimated from 32 simulations.
 
@@ -171,6 +172,7 @@ def test_nuts_in_automatic_coordinates_samples_the_exact_posterior(key, chain_me
     assert stats.kstest(np.interp(draws, x, cdf / cdf[-1]), "uniform").pvalue > 1e-4
 
 
+@pytest.mark.slow
 def test_fitted_coordinates_map_draws_back_without_data(key):
     data = line_data()
     whitened = ni.whiten(on_a_line, ni.fit_coordinates(on_a_line, data))
@@ -184,6 +186,7 @@ def test_fitted_coordinates_map_draws_back_without_data(key):
     np.testing.assert_allclose(replayed["field"], samples["field"], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_svi_runs_on_a_whitened_model(key):
     data = line_data()
     whitened = ni.whiten(on_a_line, ni.fit_coordinates(on_a_line, data))
@@ -193,6 +196,7 @@ def test_svi_runs_on_a_whitened_model(key):
     assert np.mean(result.losses[-20:]) < np.mean(result.losses[:20])
 
 
+@pytest.mark.slow
 def test_count_data_have_information_too(key):
     """A Poisson likelihood: Fisher's information about mode k is sum_i phi_k(x_i)^2 rate_i, here at a flat field."""
     grid = ni.domains.Grid(16)
