@@ -1,7 +1,7 @@
 # Everything needs only Python >= 3.12, make and git; `make demo` and `make test` set up the rest in .venv.
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-slow test-statistical bench lint format types docs clean
+.PHONY: help env demo test test-slow test-statistical wheel newest bench lint format types docs clean
 
 BIN := .venv/bin
 # Extra arguments: make demo ARGS="--size 256", make test ARGS="-k matern -x"
@@ -28,6 +28,22 @@ test-slow: env  ## run the tests that compile much
 
 test-statistical: env  ## run the long statistical tests
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m statistical $(ARGS)
+
+# A fresh environment, outside of the checkout's path: what is missing from the wheel is missing there.
+wheel: env  ## build wheel and sdist in dist, and try the wheel in an environment of its own
+	rm -rf dist build/wheel
+	$(BIN)/python -m build --outdir dist .
+	@test -z "$$(find dist -name '*.whl' -size +10M)" || { echo "The wheel is larger than 10 MB."; exit 1; }
+	$(BIN)/python -m venv build/wheel
+	build/wheel/bin/python -m pip install --quiet --constraint constraints.txt dist/*.whl
+	cd build/wheel && bin/python ../../tools/smoke.py
+
+# Nobody waits for this one: it tells what the next releases of others will break, and `constraints.txt` can stay.
+newest:  ## try the contracts with the newest versions that pyproject.toml allows
+	@python=$$(tools/find-python) && "$$python" -m venv --clear build/newest
+	build/newest/bin/python -m pip install --quiet --upgrade --upgrade-strategy eager --editable '.[dev]'
+	build/newest/bin/python tools/smoke.py
+	build/newest/bin/python -m pytest -n $(WORKERS) --dist loadfile tests/contract tests/test_import.py tests/nn/test_imports.py $(ARGS)
 
 lint: env  ## check style
 	$(BIN)/ruff check .
