@@ -12,13 +12,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding
 from jaxtyping import Array, Bool, PRNGKeyArray
 from numpyro.distributions import biject_to
 from tqdm.auto import tqdm
 
 from numpyro_inverse import _model
 from numpyro_inverse._checks import check_count, check_flag, check_key
-from numpyro_inverse._devices import over_devices
+from numpyro_inverse._devices import over_devices, rows_over
 from numpyro_inverse._model import Trace, data_sites, sample_sites
 from numpyro_inverse.sbi._marked import arguments_of, checked_model, marked_sites, programs_that_count, simulator_in
 from numpyro_inverse.sbi._simulation_store import NotKept, Rows, SimulationStore
@@ -78,6 +79,7 @@ def simulate(
     observed: str | tuple[str, ...] = (),
     latents: Mapping[str, Array] | None = None,
     batch_size: int = 1000,
+    sharding: NamedSharding | None = None,
     store: Any = None,
     client: Any = None,
     progress_bar: bool = True,
@@ -99,7 +101,9 @@ def simulate(
         model_kwargs: its keyword arguments.
         observed: further sites that are data; they need not have any yet.
         latents: values of some latents, rows first, instead of draws from their priors: a proposal.
-        batch_size: simulations that run at once, over all local devices.
+        batch_size: simulations that run at once.
+        sharding: the devices among which they are divided, ``NamedSharding(mesh, PartitionSpec("rows"))``. Default: all
+            local ones. The workers of a ``client`` use theirs.
         store: a directory or Zarr store that receives each finished batch; a run that was cut off goes on from it.
             Extra ``runs``.
         client: a ``dask.distributed.Client`` whose workers run the batches. Extra ``cluster``.
@@ -138,7 +142,7 @@ def simulate(
             told.update(fn.failures - old)
         return rows
 
-    run = program.compiled()
+    run = program.compiled(sharding)
     with _kept(store, program, rng_key, latents, num, batch_size) as kept:
         firsts = range(0, num, batch_size)
         parts: dict[int, Rows] = {first: rows for first in firsts if (rows := kept.load(first)) is not None}
@@ -191,9 +195,9 @@ class Program(NamedTuple):
             "usable": {name: _usable(sites[name], arguments.get(name, ())) for name in self.data},
         }
 
-    def compiled(self) -> Callable[[Array, Mapping[str, Array]], Rows]:
-        """Many rows in one program, over all local devices."""
-        return jax.jit(over_devices(jax.vmap(self.row), "simulations"))
+    def compiled(self, sharding: NamedSharding | None = None) -> Callable[[Array, Mapping[str, Array]], Rows]:
+        """Many rows in one program, over devices."""
+        return jax.jit(over_devices(jax.vmap(self.row), rows_over(HERE, sharding)))
 
 
 def _usable(site: dict[str, Any], arguments: tuple[Array, ...]) -> Bool[Array, "*batch"]:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding
 from jaxtyping import Array, Bool, Float, Int, Key
 from tqdm.auto import tqdm
 
 from numpyro_inverse._checks import check_callable, check_count, check_flag, check_key
+from numpyro_inverse._devices import num_shards, over_devices, rows_over
 from numpyro_inverse.calibration.ranks._posteriors import Call, Draws, Posterior, posterior_of
 from numpyro_inverse.calibration.ranks._problem import Data, Problem, Quantity
 from numpyro_inverse.calibration.ranks._rank import Score, rank_of
@@ -50,6 +52,7 @@ def ranks_of(
     num_datasets: int,
     rng_key: Key[Array, ""],
     batch_size: int | None,
+    sharding: NamedSharding | None,
     store: str | os.PathLike | None,
     progress_bar: bool,
     title: str,
@@ -75,7 +78,9 @@ def ranks_of(
     _check_sites(problem, drawn, needed, title)
     keys = jax.random.split(rng_key, num_datasets)
     study = partial(_study, problem, posterior, quantities, example)
-    batch, many = _compiled(study, posterior, scores, call.num_draws, drawn, num_datasets, batch_size)
+    rows = rows_over(title, sharding)
+    batch = _batch_size(drawn, num_datasets, batch_size, num_shards(rows))
+    many = jax.jit(over_devices(jax.vmap(lambda k: _ranked(study(k), posterior, scores, call.num_draws, k)), rows))
     with contextlib.ExitStack() as stack:
         shelf = None
         if store is not None:
@@ -161,26 +166,11 @@ def _ranked(one: One, posterior: Posterior, scores: Mapping[str, Score], num_dra
     )
 
 
-def _compiled(
-    study: Callable[[Array], One],
-    posterior: Posterior,
-    scores: Mapping[str, Score],
-    num_draws: int,
-    drawn: Mapping[str, Any],
-    num_datasets: int,
-    batch_size: int | None,
-) -> tuple[int, Callable[[Array], Ranks]]:
-    """How many data sets go at a time, and the program that ranks them, over all local devices."""
+def _batch_size(drawn: Mapping[str, Any], num_datasets: int, batch_size: int | None, shards: int) -> int:
+    """How many data sets go at a time: what fits in memory, as many on each device."""
     size = sum(np.prod(v.shape, dtype=int) * v.dtype.itemsize for v in jax.tree.leaves(drawn))
-    devices = jax.local_devices()
     batch = batch_size or int(np.clip(MEMORY // max(size, 1), 1, LARGEST_BATCH))
-    batch = -(-min(batch, num_datasets) // len(devices)) * len(devices)
-    many = jax.vmap(lambda k: _ranked(study(k), posterior, scores, num_draws, k))
-    if len(devices) > 1:
-        mesh = jax.make_mesh((len(devices),), ("datasets",), (jax.sharding.AxisType.Auto,), devices=devices)
-        spec = jax.sharding.PartitionSpec("datasets")
-        many = jax.shard_map(many, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False)
-    return batch, jax.jit(many)
+    return -(-min(batch, num_datasets) // shards) * shards
 
 
 def _check_sites(problem: Problem, shapes: Mapping[str, Any], needed: tuple[str, ...], title: str) -> None:

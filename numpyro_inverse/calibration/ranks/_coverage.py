@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding
 from jaxtyping import Array, Bool, Float, Key
 
 from numpyro_inverse._checks import check_flag, check_fraction
@@ -111,6 +112,7 @@ def coverage(
     num_samples: int | None = None,
     num_steps: int = 2000,
     batch_size: int | None = None,
+    sharding: NamedSharding | None = None,
     store: str | os.PathLike | None = None,
     progress_bar: bool = True,
 ) -> Coverage:
@@ -145,6 +147,7 @@ def coverage(
         num_samples: likewise.
         num_steps: likewise.
         batch_size: likewise.
+        sharding: likewise.
         store: likewise.
         progress_bar: likewise.
 
@@ -176,6 +179,7 @@ def coverage(
         num_datasets=num_datasets,
         rng_key=rng_key,
         batch_size=batch_size,
+        sharding=sharding,
         store=store,
         progress_bar=progress_bar,
         title="coverage",

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from jax.sharding import NamedSharding
 from jaxtyping import Array, Key
 
 from numpyro_inverse._checks import check_flag
@@ -39,6 +40,7 @@ def sbc(
     num_samples: int | None = None,
     num_steps: int = 2000,
     batch_size: int | None = None,
+    sharding: NamedSharding | None = None,
     store: str | os.PathLike | None = None,
     progress_bar: bool = True,
 ) -> RankStudy:
@@ -81,6 +83,8 @@ def sbc(
         num_samples: likewise, before thinning; default 500.
         num_steps: of an ``SVI``.
         batch_size: data sets at a time. Default: what fits in half a gigabyte, at most 256.
+        sharding: the devices among which they are divided, ``NamedSharding(mesh, PartitionSpec("rows"))``. Default: all
+            local ones.
         store: a folder in which finished batches are kept; a study that was interrupted continues from it. It knows
             the study by its arguments and by what model, inference and quantities give for one more data set, which
             costs one more fit to compile.
@@ -120,6 +124,7 @@ def sbc(
         num_datasets=num_datasets,
         rng_key=rng_key,
         batch_size=batch_size,
+        sharding=sharding,
         store=store,
         progress_bar=progress_bar,
         title="simulation-based calibration",

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding
 from jaxtyping import Array, Float, Key
 
 from numpyro_inverse._checks import check_callable, check_count, check_key
@@ -40,6 +41,7 @@ def tarp(
     num_samples: int | None = None,
     num_steps: int = 2000,
     batch_size: int | None = None,
+    sharding: NamedSharding | None = None,
     store: str | os.PathLike | None = None,
     progress_bar: bool = True,
 ) -> RankStudy:
@@ -77,6 +79,7 @@ def tarp(
         num_samples: likewise.
         num_steps: likewise.
         batch_size: likewise.
+        sharding: likewise.
         store: likewise.
         progress_bar: likewise.
 
@@ -135,6 +138,7 @@ def tarp(
         num_datasets=num_datasets,
         rng_key=rng_key,
         batch_size=batch_size,
+        sharding=sharding,
         store=store,
         progress_bar=progress_bar,
         title="TARP",
