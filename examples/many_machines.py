@@ -4,8 +4,8 @@
     srun python examples/many_machines.py --cluster                one process a task of a cluster
 
 The model is a deblurring in one dimension with unknown range and noise. Every process runs its chains from a key of its
-own into a store of its own, so that one that is killed goes on, and waits for the others at a barrier; the first process
-then compares all chains.
+own into a store of its own, so that one that is killed goes on, and waits for the others at a barrier; the first
+process then compares all chains.
 """
 
 # %%

@@ -47,8 +47,8 @@ class NLE(SiteEstimator):
             discrete latent, a ``numpyro.factor``, a subsampling plate: named.
 
     References:
-        Papamakarios, Sterratt & Murray, AISTATS 2019, equation 5; Boelts, Lueckmann, Gao & Macke, eLife 11 (2022)
-        e77220, for laws of numbers and counts together.
+        Papamakarios, Sterratt & Murray, AISTATS 2019, equation 5 and algorithm 1; Boelts, Lueckmann, Gao & Macke,
+        eLife 11 (2022) e77220, for laws of numbers and counts together.
     """
 
     def fit(
@@ -57,15 +57,24 @@ class NLE(SiteEstimator):
         *,
         num_simulations: int = 10_000,
         simulations: Simulations | None = None,
+        observation: Any = None,
+        rounds: int = 1,
         density: Callable[..., Any] | None = None,
         **settings: Any,
     ) -> Self:
-        """Simulates and learns.
+        """Simulates and learns, in one round, or in several near one observation (sequential neural likelihood).
+
+        What is learned is the law given the arguments whatever proposed them, so that after several rounds, too, it
+        holds for other data and priors, where their posteriors reach what was simulated.
 
         Args:
             rng_key: a JAX random key.
-            num_simulations: rows that are drawn from the model's prior.
-            simulations: those that there are, of :func:`simulate`, instead. Latents may come from any proposal.
+            num_simulations: rows in all, the same number in each round; those of the first come from the model's prior.
+            simulations: of the first round, those that there are, of :func:`simulate`. Latents may come from any
+                proposal.
+            observation: y, or data by site, for ``rounds`` beyond one.
+            rounds: of simulation and training. After the first, latents come from the posterior of ``observation``
+                learned so far (:meth:`sample`), and all simulations are learned from.
             density: from ``(size, *, context, data, key)``, and ``kinds`` where there are integers, to a conditional
                 density, such as ``functools.partial(nn.CouplingFlow, layers=8)``. Default:
                 ``nn.MixtureAutoregressive``.
@@ -76,9 +85,10 @@ class NLE(SiteEstimator):
 
         Raises:
             TypeError, ValueError: arguments that make no sense; simulations of another model; fewer than 100 that are
-                usable; what training raises.
+                usable; ``rounds`` without ``observation``; what training raises.
         """
-        return self._fitted(rng_key, num_simulations, simulations, {"density": density}, settings)
+        options = {"density": density}
+        return self._fitted(rng_key, num_simulations, simulations, observation, rounds, options, settings)
 
     def _start(
         self, features: Features, pairs: tuple[np.ndarray, np.ndarray] | None, key: Array, options: dict

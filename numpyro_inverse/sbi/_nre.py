@@ -94,6 +94,8 @@ class NRE(SiteEstimator):
         *,
         num_simulations: int = 10_000,
         simulations: Simulations | None = None,
+        observation: Any = None,
+        rounds: int = 1,
         contrasts: int = 10,
         gamma: float = 1.0,
         balance: float = 0.0,
@@ -101,12 +103,18 @@ class NRE(SiteEstimator):
         depth: int = 2,
         **settings: Any,
     ) -> Self:
-        """Simulates and learns.
+        """Simulates and learns, in one round, or in several near one observation (sequential neural ratios).
+
+        The evidence to which a ratio is relative is that of all simulations: after several rounds it is no longer the
+        prior's.
 
         Args:
             rng_key: a JAX random key.
-            num_simulations: rows that are drawn from the model's prior.
-            simulations: those that there are, of :func:`simulate`, instead.
+            num_simulations: rows in all, the same number in each round; those of the first come from the model's prior.
+            simulations: of the first round, those that there are, of :func:`simulate`.
+            observation: y, or data by site, for ``rounds`` beyond one.
+            rounds: of simulation and training. After the first, latents come from the posterior of ``observation``
+                learned so far (:meth:`sample`), and all simulations are learned from.
             contrasts: arguments of other simulations that each event is compared with.
             gamma: odds that an event's own arguments are among those compared.
             balance: weight of the penalty that makes a ratio conservative; 100 in the paper that proposes it.
@@ -119,16 +127,15 @@ class NRE(SiteEstimator):
 
         Raises:
             TypeError, ValueError: arguments that make no sense; simulations of another model; fewer than 100 that are
-                usable; what training raises.
+                usable; ``rounds`` without ``observation``; what training raises.
         """
         contrast = {
             "contrasts": check_count("NRE", "contrasts", contrasts),
             "gamma": check_positive_number("NRE", "gamma", gamma),
             "balance": check_nonnegative_number("NRE", "balance", balance),
         }
-        return self._fitted(
-            rng_key, num_simulations, simulations, {"width": width, "depth": depth}, settings | {"contrast": contrast}
-        )
+        options, settings = {"width": width, "depth": depth}, settings | {"contrast": contrast}
+        return self._fitted(rng_key, num_simulations, simulations, observation, rounds, options, settings)
 
     def _start(
         self, features: Features, pairs: tuple[np.ndarray, np.ndarray] | None, key: Array, options: dict

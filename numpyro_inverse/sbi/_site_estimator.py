@@ -100,15 +100,39 @@ class SiteEstimator:
         rng_key: PRNGKeyArray,
         num_simulations: int,
         simulations: Simulations | None,
+        observation: Any,
+        rounds: int,
         options: dict,
         settings: dict,
     ) -> Self:
+        """A fitted copy; after the first round latents come from the posterior learned so far."""
         name = type(self).__name__
         check_key(name, "rng_key", rng_key)
-        key_simulate, key_start, key_train = jax.random.split(rng_key, 3)
+        rounds = check_count(name, "rounds", rounds)
+        if rounds > 1 and observation is None:
+            raise ValueError(f"{name}: `rounds` beyond one are for one data set; give it as `observation`.")
+        if observation is not None:
+            self._shaped_data(observation)
+        share = check_count(name, "num_simulations", num_simulations) // rounds
+        key_simulate, *keys = jax.random.split(rng_key, 3)
         if simulations is None:
-            simulations = self.simulate(key_simulate, num_simulations)
+            simulations = self.simulate(key_simulate, share)
         check_instance(name, "simulations", simulations, Simulations, "what `sbi.simulate` returns")
+        fitted = self._learned_from(simulations, keys, options, settings)
+        for i in range(1, rounds):
+            key_propose, key_simulate, *keys = jax.random.split(jax.random.fold_in(rng_key, i), 4)
+            proposed = fitted._proposal(key_propose, observation, share)
+            simulations = simulations.followed_by(self.simulate(key_simulate, share, latents=proposed))
+            fitted = self._learned_from(simulations, keys, options, settings)
+        return fitted
+
+    def _proposal(self, rng_key: Array, y: Any, num: int) -> dict[str, np.ndarray]:
+        """Latents from the posterior learned so far, four populations' draws in turn."""
+        draws = self.sample(rng_key, y, num_samples=-(-num // 4))
+        return {site: np.swapaxes(v, 0, 1).reshape(-1, *v.shape[2:])[:num] for site, v in draws.items()}
+
+    def _learned_from(self, simulations: Simulations, keys: list[Array], options: dict, settings: dict) -> Self:
+        name, (key_start, key_train) = type(self).__name__, keys
         if self.site not in simulations.arguments:
             raise ValueError(f"{name}: `simulations` have no site {self.site!r}; they are of another model.")
         args, values = simulations.pairs(self.site)
@@ -251,6 +275,15 @@ class SiteEstimator:
         Raises:
             ValueError: a shape that is not the site's; numbers that are not finite or outside the declared support.
         """
+        data = self._shaped_data(y)
+        value = data[self.site]
+        if not is_traced(value):
+            events = self._event.vectors(np.asarray(value).reshape((-1, *self._event.shape)))
+            self.learned.region.tell(type(self).__name__, f"`y` of site {self.site!r}", events)
+        return data
+
+    def _shaped_data(self, y: Any) -> dict[str, Array]:
+        """Data by site, whose shape and support are right."""
         name = type(self).__name__
         data = dict(y) if isinstance(y, Mapping) else {self.site: y}
         if self.site not in data:
@@ -264,8 +297,6 @@ class SiteEstimator:
             )
         if not is_traced(value):
             self._event.check(name, self.site, value)
-            events = self._event.vectors(np.asarray(value).reshape((-1, *self._event.shape)))
-            self.learned.region.tell(name, f"`y` of site {self.site!r}", events)
         return data | {self.site: value}
 
 
