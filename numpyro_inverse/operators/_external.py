@@ -216,8 +216,8 @@ def external(
 
     Functions get NumPy arrays in double precision, and are called once a row of a batch. Values that are not finite
     count as failures. At arguments that are not finite, where a sampler has left its path, the functions are not called
-    and the result is NaN. The adjoint is often had from a solver that is on its way back already: let ``vjp`` do its own
-    forward run, or keep the last one in the function's object.
+    and the result is NaN. Where the adjoint needs the forward solution, let ``vjp`` find it again, or keep
+    the last one in the function's object.
 
     Args:
         function: from NumPy arrays to an array of ``shape``.
