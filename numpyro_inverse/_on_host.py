@@ -32,7 +32,18 @@ def on_host(function: Callable[..., Any], outs: Any, *args: Array, vmap_method: 
             for a, d in zip(arrays, double, strict=True)
         ]
         with np.errstate(over="ignore"):  # too large for single precision: infinite, which samplers reject
-            return jax.tree.map(lambda dtype, value: np.asarray(value, dtype), dtypes, function(*values))
+            return jax.tree.map(lambda dtype, value: _packed(np.asarray(value, dtype)), dtypes, function(*values))
 
     sent = [jax.lax.bitcast_convert_type(a, jnp.uint32) if d else a for a, d in zip(args, double, strict=True)]
-    return jax.pure_callback(call, outs, *sent, vmap_method=vmap_method)
+    back = jax.pure_callback(call, jax.tree.map(_wanted, outs), *sent, vmap_method=vmap_method)
+    return jax.tree.map(
+        lambda dtype, v: jax.lax.bitcast_convert_type(v, dtype) if dtype == np.float64 else v, dtypes, back
+    )
+
+
+def _wanted(out: Any) -> Any:
+    return jax.ShapeDtypeStruct((*out.shape, 2), jnp.uint32) if out.dtype == np.float64 else out
+
+
+def _packed(array: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(array[..., None]).view(np.uint32) if array.dtype == np.float64 else array
