@@ -20,6 +20,8 @@ from numpyro_inverse._checks import (
     check_real,
     check_static,
     check_trailing,
+    describe,
+    show,
 )
 from numpyro_inverse.domains import _transforms
 from numpyro_inverse.domains._interpolation import MultilinearInterpolation, TrigonometricInterpolation
@@ -77,6 +79,34 @@ class Grid:
         object.__setattr__(
             self, "boundary", tuple(check_choice("Grid", "boundary", b, _transforms.BOUNDARIES) for b in names)
         )
+
+    @classmethod
+    def from_xarray(cls, array: Any, boundary: str | Sequence[str] = "neumann") -> Grid:
+        """The grid whose cell centers are the coordinates of an ``xarray.DataArray``, one axis a dimension, in order.
+
+        A grid begins at 0 and the coordinates may not: a place has ``place - first + spacing / 2`` on the grid. Give
+        back what was found by ``array.copy(data=field)``, which has the coordinates again.
+
+        Raises:
+            TypeError: ``array`` has no dimensions with coordinates, or they are not numbers.
+            ValueError: coordinates that do not rise in equal steps, to 1e-4 of a step, or are fewer than two.
+        """
+        where = "Grid.from_xarray"
+        if not hasattr(array, "dims") or not hasattr(array, "coords"):
+            raise TypeError(f"{where}: `array` must be an xarray.DataArray; got {describe(array)}.")
+        extent = []
+        for name in array.dims:
+            if name not in array.coords:
+                raise TypeError(f"{where}: dimension {name!r} has no coordinates; assign them, or make a Grid.")
+            x = np.asarray(check_real(where, str(name), array.coords[name].to_numpy()), float)
+            steps = np.diff(x)
+            if len(x) < 2 or not np.all(np.abs(steps - steps.mean()) <= 1e-4 * steps.mean()):
+                raise ValueError(
+                    f"{where}: coordinates {name!r} must rise in equal steps; got {show(x)}. Turn them by "
+                    f"`array.sortby({name!r})`, or interpolate from a Grid by `PointObservation`."
+                )
+            extent.append(float(steps.mean()) * len(x))
+        return cls(array.shape, extent, boundary)
 
     @property
     def ndim(self) -> int:

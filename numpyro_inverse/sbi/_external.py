@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import pickle
 import threading
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import TimeoutError as FutureTimeout
 from math import prod
 from typing import Any, Self
 
@@ -17,9 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from numpyro_inverse._checks import check_callable, check_count, check_positive_number, check_sample_shape
-
-SHOWN = 80  # characters of an exception that tell it from others
+from numpyro_inverse._checks import check_sample_shape
+from numpyro_inverse._on_host import on_host
+from numpyro_inverse._workers import Failure, Workers, check_sendable
 
 
 class External:
@@ -57,27 +54,18 @@ class External:
         processes: int | None = None,
         timeout: float | None = None,
     ):
-        check_callable("External", "function", function)
-        try:
-            pickle.dumps(function)
-        except (pickle.PicklingError, AttributeError, TypeError) as error:
-            raise TypeError(
-                f"External: `function` cannot be sent to another process ({error}); define it in a module, not within "
-                "another function."
-            ) from error
-        self.function = function
+        self.function = check_sendable("External", "function", function)
         self.shape = check_sample_shape("External", "shape", shape)
-        self.processes = check_count("External", "processes", processes or os.cpu_count() or 1)
-        self.timeout = None if timeout is None else check_positive_number("External", "timeout", timeout)
+        self.workers = Workers("External", processes=processes or os.cpu_count() or 1, timeout=timeout)
         self.failures: Counter[str] = Counter()
-        self._pool: Any = None
         self._lock = threading.Lock()  # each device of JAX calls in a thread of its own
 
     def __call__(self, rng_key: PRNGKeyArray, *args: Array) -> Float[Array, "..."]:
         """One simulation, or under ``vmap`` a batch of them at once."""
         out = jax.ShapeDtypeStruct(self.shape, jnp.result_type(float))
         seed = jax.random.bits(rng_key, dtype=jnp.uint32)
-        return jax.pure_callback(self._batch, out, seed, *args, vmap_method="broadcast_all")
+        arrays = [jnp.asarray(arg) for arg in args]
+        return on_host(self._batch, out, seed, *arrays, vmap_method="broadcast_all")
 
     def __enter__(self) -> Self:
         return self
@@ -87,58 +75,23 @@ class External:
 
     def close(self) -> None:
         """End the processes; the next simulation starts others."""
-        if self._pool is not None:
-            self._pool.stop()
-            self._pool.join()
-            self._pool = None
+        self.workers.close()
 
     def __getstate__(self) -> dict[str, Any]:
-        """Processes and counts stay where they are."""
-        return {name: v for name, v in self.__dict__.items() if name != "_lock"} | {
-            "_pool": None,
-            "failures": Counter(),
-        }
+        """Counts stay where they are, as processes do."""
+        return {name: v for name, v in self.__dict__.items() if name != "_lock"} | {"failures": Counter()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__ |= state | {"_lock": threading.Lock()}
 
-    def _batch(self, seeds: Any, *args: Any) -> np.ndarray:
-        seeds = np.asarray(seeds)
-        rows = [np.asarray(arg).reshape((seeds.size, *np.shape(arg)[seeds.ndim :])) for arg in args]
-        pool = self._running()
-        futures = [
-            pool.schedule(self.function, args=(int(seed), *(row[i] for row in rows)), timeout=self.timeout)
-            for i, seed in enumerate(seeds.ravel())
-        ]
-        found = np.full((seeds.size, prod(self.shape)), np.nan, jnp.result_type(float))
-        for i, future in enumerate(futures):
-            value = self._result(future)
-            if value is not None:
-                found[i] = value
+    def _batch(self, seeds: np.ndarray, *args: np.ndarray) -> np.ndarray:
+        rows = [arg.reshape((seeds.size, *arg.shape[seeds.ndim :])) for arg in args]
+        calls = [(int(seed), *(row[i] for row in rows)) for i, seed in enumerate(seeds.ravel())]
+        found = np.full((seeds.size, prod(self.shape)), np.nan)
+        for i, outcome in enumerate(self.workers.run(self.function, calls, [self.shape])):
+            if isinstance(outcome, Failure):
+                with self._lock:
+                    self.failures[outcome.reason] += 1
+            else:
+                found[i] = outcome[0].ravel()
         return found.reshape(seeds.shape + self.shape)
-
-    def _result(self, future: Any) -> np.ndarray | None:
-        """What a process returned, flat; None after counting why there is nothing."""
-        try:
-            value = np.asarray(future.result(), float)
-            if value.shape == self.shape:
-                return value.ravel()
-            reason = f"an array of shape {value.shape} instead of {self.shape}"
-        except FutureTimeout:
-            reason = f"no result within {self.timeout:g} s"
-        except Exception as error:  # the user's program may raise anything, or die
-            reason = f"{type(error).__name__}: {error}".splitlines()[0][:SHOWN]
-        with self._lock:
-            self.failures[reason] += 1
-        return None
-
-    def _running(self) -> Any:
-        with self._lock:
-            if self._pool is None:
-                try:
-                    from pebble import ProcessPool
-                except ImportError as error:
-                    raise ImportError("External: needs Pebble: pip install 'numpyro-inverse[external]'.") from error
-                # A fork of a process in which JAX has started threads may hang.
-                self._pool = ProcessPool(self.processes, context=multiprocessing.get_context("spawn"))
-            return self._pool
