@@ -406,7 +406,6 @@ def test_rounds_go_where_the_posterior_is():
     exact = stats.norm.logpdf(fresh, mean, 0.2).sum(axis=1).mean()
     law = jax.vmap(lambda nle, loc, x: nle.log_prob(x, (loc,)), (None, 0, 0))
     loss = [exact - np.mean(law(nle._learned.surrogate, loc[:, 0], fresh)) for nle in (found, alone)]
-    print(loss)
     assert loss[0] < 0.5 * loss[1]
 
 
