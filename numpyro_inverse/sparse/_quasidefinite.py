@@ -53,9 +53,15 @@ class QuasiDefinitePattern(eqx.Module):
 
     def factor(self, c: Array, k: Array, h: Array) -> QuasiDefinite:
         """The factorization of M; everything that is computed from it is NaN where it does not exist."""
+        values = self._values(c, k, h)
+        blocks = _factor(self.doubled, jax.lax.stop_gradient(values))
+        return QuasiDefinite(self, values, jax.lax.stop_gradient(blocks))
+
+    def _values(self, c: Array, k: Array, h: Array) -> Float[Array, " nnz_doubled"]:
         dtype = jnp.result_type(c, k, h, jnp.float32)
         ends = jnp.asarray([1.0, -1.0], dtype)
-        return QuasiDefinite(self, jnp.concatenate([c.astype(dtype), k.astype(dtype), -h.astype(dtype), ends]))
+        parts = jnp.concatenate([c.astype(dtype), k.astype(dtype), -h.astype(dtype), ends])
+        return parts[self.source]
 
 
 def analyze_quasidefinite(
@@ -117,10 +123,9 @@ class QuasiDefinite(eqx.Module):
     values: Float[Array, " nnz_doubled"]
     blocks: Any
 
-    def __init__(self, pattern: QuasiDefinitePattern, parts: Float[Array, " parts"]):
-        self.pattern = pattern
-        self.values = parts[pattern.source]
-        self.blocks = jax.lax.stop_gradient(_factor(pattern.doubled, jax.lax.stop_gradient(self.values)))
+    def as_function_of(self, c: Array, k: Array, h: Array) -> QuasiDefinite:
+        """The same factorization, differentiated by other expressions of the same numbers."""
+        return QuasiDefinite(self.pattern, self.pattern._values(c, k, h), self.blocks)
 
     def logdet(self) -> Float[Array, ""]:
         r""":math:`\log|\det M|`."""

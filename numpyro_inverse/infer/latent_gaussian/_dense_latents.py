@@ -58,12 +58,23 @@ class DenseLatents(eqx.Module):
         return DenseGaussian(self, model, hyper, offset, root)
 
 
-class DenseGaussian:
+class DenseGaussian(eqx.Module):
     """White noise z and the predictor ``offset + root @ z``."""
 
-    def __init__(self, latents: DenseLatents, model: LatentModel, hyper: Values, offset: Array, root: Array):
-        self.latents, self.model, self.hyper, self.offset, self.root = latents, model, hyper, offset, root
-        self.size = latents.size
+    latents: DenseLatents
+    model: LatentModel
+    hyper: Values
+    offset: Float[Array, " m"]
+    root: Float[Array, "m n"]
+
+    @property
+    def size(self) -> int:
+        """How many numbers."""
+        return self.latents.size
+
+    def fixed(self) -> DenseGaussian:
+        """The same law, not differentiated."""
+        return eqx.tree_at(lambda law: (law.offset, law.root), self, replace_fn=jax.lax.stop_gradient)
 
     def forward(self, r: Float[Array, " n"]) -> Float[Array, " m"]:
         """The predictor's departure."""
@@ -73,7 +84,7 @@ class DenseGaussian:
         """Its transpose."""
         return _dot(self.root.T, v)
 
-    def factor(self, weights: Float[Array, " m"], like: DensePosterior | None = None) -> DensePosterior:
+    def factor(self, weights: Float[Array, " m"]) -> DensePosterior:
         r"""The factorization of :math:`I + A^{\mathsf T} W A`."""
         precision = jnp.eye(self.size, dtype=self.root.dtype) + _dot(self.root.T * weights, self.root)
         return DensePosterior(self, jnp.linalg.cholesky(precision))
@@ -88,11 +99,15 @@ class DenseGaussian:
         return jax.random.normal(key, (self.size,), self.root.dtype)
 
 
-class DensePosterior:
+class DensePosterior(eqx.Module):
     """The Gaussian with a dense precision."""
 
-    def __init__(self, law: DenseGaussian, root: Float[Array, "n n"]):
-        self.law, self.root = law, root
+    law: DenseGaussian
+    root: Float[Array, "n n"]
+
+    def moved(self, weights: Float[Array, " m"]) -> DensePosterior:
+        """The factorization as a function of other weights."""
+        return self.law.factor(weights)
 
     def solve(self, b: Float[Array, " n"]) -> Float[Array, " n"]:
         """The covariance times b."""

@@ -6,17 +6,17 @@ import itertools
 import warnings
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 from numpyro.distributions import biject_to
 from numpyro.infer.util import potential_energy
 from scipy.optimize import minimize
 
 from numpyro_inverse._checks import check_count, check_key, check_positive_number
-from numpyro_inverse._model import Trace, latent_sites, trace_at
+from numpyro_inverse._model import Trace, trace_at
 from numpyro_inverse.infer.latent_gaussian._reading import HERE
 
 if TYPE_CHECKING:
@@ -68,17 +68,13 @@ class _Surface:
 
     def __init__(self, latent: LatentGaussian, limit: int, what: str):
         reading = latent.reading
-        at_mean = {name: biject_to(site["fn"].support).inv(latent.start[name]) for name, site in self._sites(latent)}
-        start, self._unravel = ravel_pytree(at_mean)
+        start = _unconstrained(latent)
         self.latent, self.size, self._dtype = latent, start.size, start.dtype
         names = ", ".join(map(repr, reading.hyper)) or "none"
         if not 1 <= self.size <= limit:
             raise ValueError(
                 f"{HERE}: {what} is for 1 to {limit} hyperparameters; the model has {self.size} ({names}). Use NUTS."
             )
-        self._value_and_grad = jax.jit(
-            lambda latent, x: jax.value_and_grad(lambda x: potential_energy(latent.model, (latent,), {}, self._unravel(x)))(x)
-        )
         found = minimize(self._potential, np.asarray(start, float), jac=True, method="BFGS", options={"gtol": 1e-2})
         self.mode, self.axes = found.x, np.eye(self.size)
         if not found.fun < 1e29:
@@ -97,15 +93,9 @@ class _Surface:
             if self._potential(better)[0] <= self._potential(self.mode)[0]:
                 self.mode = better
 
-    @staticmethod
-    def _sites(latent: LatentGaussian) -> Any:
-        reading = latent.reading
-        trace: Trace = latent_sites(trace_at(reading.model, reading.args, reading.kwargs, latent.start))
-        return [(name, trace[name]) for name in reading.hyper]
-
     def _potential(self, x: np.ndarray) -> tuple[float, np.ndarray]:
-        value, gradient = self._value_and_grad(self.latent, jnp.asarray(x, self._dtype))
-        value, gradient = float(value), np.asarray(gradient, float)
+        found, slopes = _value_and_grad(self.latent, jnp.asarray(x, self._dtype))
+        value, gradient = float(found), np.asarray(slopes, float)
         if not (np.isfinite(value) and np.isfinite(gradient).all()):
             return 1e30, np.zeros_like(x)
         return value, gradient
@@ -121,21 +111,46 @@ class _Surface:
     def at(self, z: np.ndarray) -> tuple[dict[str, Array], np.ndarray]:
         """Constrained hyperparameters at standardized ones, and their log densities."""
         x = jnp.asarray(self.mode + z @ self.axes.T, self._dtype)
-        density = np.asarray(_densities(self.latent, x, self._unravel), float)
-        sites = self._sites(self.latent)
-
-        def constrained(x: Array) -> dict[str, Array]:
-            flat = self._unravel(x)
-            return {name: biject_to(site["fn"].support)(flat[name]) for name, site in sites}
-
-        return jax.vmap(constrained)(x), density
+        density = np.array([-self._potential(np.asarray(point))[0] for point in x])
+        return _constrained(self.latent, x), np.where(density > -1e29, density, -np.inf)
 
 
-def _densities(latent: LatentGaussian, x: Array, unravel: Any) -> Array:
-    def density(latent: LatentGaussian, x: Array) -> Array:
-        return jax.lax.map(lambda v: -potential_energy(latent.model, (latent,), {}, unravel(v)), x)
+def _transforms(latent: LatentGaussian) -> dict[str, Any]:
+    reading = latent.reading
+    trace: Trace = trace_at(reading.model, reading.args, reading.kwargs, latent.start | reading.means(latent.start))
+    return {name: biject_to(trace[name]["fn"].support) for name in reading.hyper}
 
-    return jax.jit(density)(latent, x)
+
+@eqx.filter_jit
+def _unconstrained(latent: LatentGaussian) -> Array:
+    """The first hyperparameters, unconstrained, one site after the other."""
+    found = [jnp.ravel(transform.inv(latent.start[name])) for name, transform in _transforms(latent).items()]
+    return jnp.concatenate([jnp.zeros(0), *found])
+
+
+def _by_site(latent: LatentGaussian, x: Array) -> dict[str, Array]:
+    found, start = {}, 0
+    for name, transform in _transforms(latent).items():
+        shape = transform.inverse_shape(latent.start[name].shape)
+        count = int(np.prod(shape, dtype=int))
+        found[name] = x[start : start + count].reshape(shape)
+        start += count
+    return found
+
+
+def _energy(latent: LatentGaussian, x: Array) -> Array:
+    return potential_energy(latent.model, (latent,), {}, _by_site(latent, x))
+
+
+@eqx.filter_jit
+def _value_and_grad(latent: LatentGaussian, x: Array) -> tuple[Array, Array]:
+    return jax.value_and_grad(lambda x: _energy(latent, x))(x)
+
+
+@eqx.filter_jit
+def _constrained(latent: LatentGaussian, points: Array) -> dict[str, Array]:
+    transforms = _transforms(latent)
+    return jax.vmap(lambda x: {name: transforms[name](v) for name, v in _by_site(latent, x).items()})(points)
 
 
 def grid_points(latent: LatentGaussian, step: float, span: float, drop: float) -> HyperPoints:
@@ -149,7 +164,6 @@ def grid_points(latent: LatentGaussian, step: float, span: float, drop: float) -
     axis = step * np.arange(-count, count + 1)
     z = np.stack(np.meshgrid(*[axis] * surface.size, indexing="ij"), axis=-1).reshape(-1, surface.size)
     values, density = surface.at(z)
-    density = np.where(np.isfinite(density), density, -np.inf)
     weights = np.exp(density - density.max())
     weights /= weights.sum()
     edge = weights[np.abs(z).max(axis=1) > axis[-1] - step / 2].sum()
@@ -177,7 +191,7 @@ def ccd_points(latent: LatentGaussian) -> HyperPoints:
     values, density = surface.at(np.concatenate([np.zeros((1, d)), RADIUS * around]))
     outer = np.exp(d * RADIUS**2 / 2) / (len(around) * RADIUS**2)
     base = np.concatenate([[1 - 1 / RADIUS**2], np.full(len(around), outer)])
-    weights = base * np.exp(np.where(np.isfinite(density), density, -np.inf) - density[0])
+    weights = base * np.exp(density - density[0])
     return _points(values, weights / weights.sum(), density)
 
 

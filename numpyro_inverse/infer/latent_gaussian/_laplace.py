@@ -65,13 +65,15 @@ def slopes(likelihood: LogLikelihood, eta: Float[Array, " m"]) -> tuple[Array, A
     return gradient, -curvature
 
 
-def find_mode(law: Any, likelihood: LogLikelihood) -> Mode:
+def find_mode(law: Any, likelihood: LogLikelihood, guess: Float[Array, " m"]) -> Mode:
     r"""Damped Newton steps on :math:`\ell(o + A r) - \tfrac12 r^{\mathsf T} Q r` (Rasmussen & Williams, algorithm 3.1),
     with the negative part of W left out, so that each goes up. Not differentiated.
+
+    The first step is that from ``guess``, a mode at other hyperparameters, where it leads higher than the prior mean.
     """
     offset = law.offset
     eps = float(jnp.finfo(offset.dtype).eps)
-    last = 1e-9 if eps < 1e-10 else 1e-5  # the step is taken; the next is the square of it
+    last = 1e-6 if eps < 1e-10 else 1e-4  # the step is taken; the next one, in `laplace`, is the square of it
 
     def value(eta: Array, dual: Array) -> Array:
         return likelihood(eta) - 0.5 * jnp.vdot(dual, eta - offset)
@@ -82,17 +84,19 @@ def find_mode(law: Any, likelihood: LogLikelihood) -> Mode:
 
     def step(carry: tuple) -> tuple:
         mode, before, _ = carry
-        gradient, weights = slopes(likelihood, mode.eta)
+        at = jnp.where(mode.steps == 0, guess, mode.eta)
+        gradient, weights = slopes(likelihood, at)
         weights = jnp.maximum(weights, 0)
-        r = law.factor(weights).solve(law.adjoint(weights * (mode.eta - offset) + gradient))
+        r = law.factor(weights).solve(law.adjoint(weights * (at - offset) + gradient))
         eta = offset + law.forward(r)
-        dual = gradient + weights * (mode.eta - eta)
+        dual = gradient + weights * (at - eta)
         change = eta - mode.eta
-        decrement = jnp.vdot(gradient - mode.dual, change)
+        decrement = jnp.where(mode.steps == 0, jnp.inf, jnp.vdot(gradient - mode.dual, change))
         shares = 0.5 ** jnp.arange(HALVINGS, dtype=eta.dtype)
         reached = jax.vmap(lambda s: value(mode.eta + s * change, mode.dual + s * (dual - mode.dual)))(shares)
         slack = 100 * eps * (1 + jnp.abs(before))
-        good = reached >= before + SUFFICIENT * shares * decrement - slack
+        promised = jnp.where(mode.steps == 0, 0, SUFFICIENT * shares * decrement)
+        good = reached >= before + promised - slack
         found, k = jnp.any(good), jnp.argmax(good)
         share = jnp.where(found, shares[k], 0)
         new = Mode(
@@ -102,7 +106,7 @@ def find_mode(law: Any, likelihood: LogLikelihood) -> Mode:
             mode.steps + 1,
             found & (jnp.abs(decrement) <= last) & (share == 1),
         )
-        return new, jnp.where(found, reached[k], before), found
+        return new, jnp.where(found, reached[k], before), found | (mode.steps == 0)
 
     zero = jnp.zeros_like(offset)
     start = Mode(offset, zero, jnp.asarray(jnp.inf, offset.dtype), jnp.asarray(0), jnp.asarray(False))
@@ -127,6 +131,6 @@ def laplace(law: Any, likelihood: LogLikelihood, mode: Mode) -> Laplace:
     dual = gradient + weights * (start - eta)
     at_mode = slopes(likelihood, eta)[1]
     moving = weights + at_mode - jax.lax.stop_gradient(at_mode)  # the same numbers, which move with the mode
-    posterior = law.factor(moving, posterior)
+    posterior = posterior.moved(moving)
     found = likelihood(eta) - 0.5 * jnp.vdot(dual, eta - law.offset) - 0.5 * posterior.log_ratio()
     return Laplace(jnp.where(mode.converged, found, jnp.nan), r, eta, weights, mode, posterior)

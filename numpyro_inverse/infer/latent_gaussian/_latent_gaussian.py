@@ -93,6 +93,7 @@ class LatentGaussian(eqx.Module):
     reading: LatentModel
     latents: SparseLatents | DenseLatents
     start: Values
+    guess: Float[Array, " m"]
 
     def __init__(
         self,
@@ -110,19 +111,19 @@ class LatentGaussian(eqx.Module):
                 isinstance(value, str) or not (isinstance(value, Sequence) and all(isinstance(k, str) for k in value))
             ):
                 raise TypeError(f"{HERE}: `{argument}` must be a sequence of names; got {describe(value)}.")
-        self.reading, hyper = read_model(model, tuple(model_args), model_kwargs or {}, tuple(names), sites)
+        self.reading, hyper, mean = read_model(model, tuple(model_args), model_kwargs or {}, tuple(names), sites)
         others = self.reading.draw_hyper(jax.random.key(1))
         self.latents = sparse_latents(self.reading, hyper, others) or dense_latents(self.reading, hyper)
-        self.start = hyper
-        self.start = self._first_hyper()
+        self.start, self.guess = hyper, mean
+        self.start, self.guess = self._first()
 
-    def _first_hyper(self) -> Values:
-        evaluate = eqx.filter_jit(lambda latent, hyper: _report(latent._laplace(hyper)))
+    def _first(self) -> tuple[Values, Array]:
+        """Hyperparameters from the prior at which there is a mode, and the predictor there."""
         for k in range(ATTEMPTS):
             hyper = self.reading.draw_hyper(jax.random.key(k))
-            value, steps, decrement = (float(x) for x in evaluate(self, hyper))
+            value, steps, decrement, eta = _report(self, hyper)
             if np.isfinite(value):
-                return hyper
+                return hyper, eta
         raise ValueError(
             f"{HERE}: at none of {ATTEMPTS} draws of the hyperparameters {', '.join(map(repr, self.reading.hyper))} from "
             f"their prior was a mode of the latents {', '.join(map(repr, self.reading.latents))} found (the last time "
@@ -143,11 +144,11 @@ class LatentGaussian(eqx.Module):
         return marginal_model
 
     def _laplace(self, hyper: Hyper) -> Laplace:
-        hyper = dict(hyper)
-        fixed = jax.lax.stop_gradient(hyper)
-        like = self.reading.trace(fixed)
-        mode = find_mode(self.latents.at(self.reading, fixed), self.reading.log_likelihood(fixed, like))
-        return laplace(self.latents.at(self.reading, hyper), self.reading.log_likelihood(hyper, like), mode)
+        law = self.latents.at(self.reading, dict(hyper))
+        like = self.reading.trace(hyper)
+        fixed = jax.lax.stop_gradient(dict(hyper))
+        mode = find_mode(law.fixed(), self.reading.log_likelihood(fixed, like), jax.lax.stop_gradient(self.guess))
+        return laplace(law, self.reading.log_likelihood(hyper, like), mode)
 
     def log_marginal(self, hyper: Hyper) -> Float[Array, ""]:
         r""":math:`\log \hat p(y \mid \theta)` at constrained hyperparameters; NaN without a mode. Differentiable once.
@@ -286,8 +287,10 @@ def marginal_model(latent: LatentGaussian) -> None:
     numpyro.factor("log_marginal", value)
 
 
-def _report(found: Laplace) -> tuple[Array, Array, Array]:
-    return found.log_marginal, found.mode.steps, found.mode.decrement
+@eqx.filter_jit
+def _report(latent: LatentGaussian, hyper: Values) -> tuple[Array, Array, Array, Array]:
+    found = latent._laplace(hyper)
+    return found.log_marginal, found.mode.steps, found.mode.decrement, found.eta
 
 
 @eqx.filter_jit

@@ -72,6 +72,11 @@ class LatentModel(eqx.Module):
 
         return trace_at(self.model, self.args, self.kwargs, substitute_fn=choose)
 
+    def means(self, hyper: Mapping[str, Array]) -> Values:
+        """The latents at their prior means."""
+        trace = self.trace(hyper)
+        return {name: trace[name]["value"] for name in self.latents}
+
     def predictor(self, trace: Trace) -> Float[Array, " m"]:
         """The linear predictor in a trace, flat."""
         return jnp.concatenate([jnp.ravel(trace[name]["value"]) for name in self.predictors])
@@ -108,24 +113,22 @@ class LatentModel(eqx.Module):
 
 def read_model(
     model: Callable, args: tuple, kwargs: Mapping[str, Any], predictors: tuple[str, ...], sites: Sequence[str] | None
-) -> tuple[LatentModel, Values]:
-    """The model read, and hyperparameters from the prior; raises as :class:`LatentGaussian` says."""
+) -> tuple[LatentModel, Values, Float[Array, " m"]]:
+    """The model read, hyperparameters from the prior and the predictor at the latents' mean there; raises as :class:`LatentGaussian` says."""
     trace = abstract_trace(model, args, kwargs)
     latent, observed = latent_sites(trace), observed_sites(trace)
     _check_sites(trace, latent, observed, predictors)
     fields = tuple(name for name, site in latent.items() if domain_of(site["fn"]) is not None)
     rest = tuple(name for name in latent if name not in fields)
     whole = LatentModel(model, args, dict(kwargs), predictors, fields, rest, tuple(trace))
-    hyper = whole.draw_hyper(jax.random.key(0))
-    chosen = _chosen(whole, latent, sites, hyper)
+    chosen = _chosen(whole, latent, sites)
     left = tuple(name for name in latent if name not in chosen)
     for name in left:
         if latent[name]["fn"].support.is_discrete:
             raise ValueError(f"{HERE}: hyperparameter {name!r} is discrete; sum it out in the model.")
     found = LatentModel(model, args, dict(kwargs), predictors, chosen, left, tuple(trace))
     hyper = found.draw_hyper(jax.random.key(0))
-    _check_structure(found, hyper)
-    return found, hyper
+    return found, hyper, _check_structure(found, hyper)
 
 
 def _check_sites(trace: Trace, latent: Trace, observed: Trace, predictors: tuple[str, ...]) -> None:
@@ -149,7 +152,7 @@ def _check_sites(trace: Trace, latent: Trace, observed: Trace, predictors: tuple
             raise ValueError(f"{HERE}: {bad} of the data at site {name!r} are not finite; leave them out by a mask.")
 
 
-def _chosen(model: LatentModel, latent: Trace, sites: Sequence[str] | None, hyper: Values) -> tuple[str, ...]:
+def _chosen(model: LatentModel, latent: Trace, sites: Sequence[str] | None) -> tuple[str, ...]:
     """The names of the latents: those given, or the fields and every normal site that acts on the predictor alone."""
     if sites is not None:
         unknown = [name for name in sites if name not in latent]
@@ -166,8 +169,7 @@ def _chosen(model: LatentModel, latent: Trace, sites: Sequence[str] | None, hype
                 "integrated out in `sites`."
             )
         normal = [k for k, s in latent.items() if isinstance(unwrapped(s["fn"]), Normal) and k not in fields]
-        effects = [name for name in normal if _acts_on_predictor_alone(model, latent, name, hyper)]
-        chosen = (*fields, *effects)
+        chosen = (*fields, *_effects(model, latent, normal)) if normal else fields
     for name in chosen:
         _check_latent(name, latent[name])
     return tuple(sorted(chosen, key=lambda name: isinstance(unwrapped(latent[name]["fn"]), Normal)))  # effects last
@@ -184,21 +186,27 @@ def _check_latent(name: str, site: Site) -> None:
         )
 
 
-def _acts_on_predictor_alone(model: LatentModel, latent: Trace, name: str, hyper: Values) -> bool:
-    """Whether the predictor is affine in a site and the rest of the model does not depend on it."""
+def _effects(model: LatentModel, latent: Trace, names: list[str]) -> list[str]:
+    """The sites in which the predictor is affine and on which the rest of the model does not depend."""
 
     @eqx.filter_jit
-    def at(model: LatentModel, hyper: Values, value: Array) -> tuple[Array, Array]:
+    def measure(model: LatentModel) -> list[Array]:
+        hyper = model.draw_hyper(jax.random.key(0))
         here = model.trace(hyper)
-        values = hyper | {name: value}
         fixed = {k: here[k]["value"] for k in model.predictors}
-        rest = {k: s for k, s in sample_sites(model.trace(values, fixed)).items() if k != name}
-        return model.predictor(model.trace(values)), _parameters(rest)
+        found = []
+        for name in names:
+            step = 1 + jax.random.uniform(jax.random.key(1), latent[name]["fn"].shape())
+            moved = [hyper | {name: hyper[name] + s * step} for s in (0, 1, 3)]
+            affine, size = _affine(*(model.predictor(model.trace(values)) for values in moved))
+            laws = [
+                _parameters({k: s for k, s in sample_sites(model.trace(values, fixed)).items() if k != name})
+                for values in moved
+            ]
+            found.append((size > 0) & affine & _same(laws[0], laws[1]) & _same(laws[0], laws[2]))
+        return found
 
-    step = 1 + jax.random.uniform(jax.random.key(1), latent[name]["fn"].shape())
-    (one, rest), (two, other), (three, third) = (at(model, hyper, hyper[name] + s * step) for s in (0, 1, 3))
-    affine, size = _affine(one, two, three)
-    return bool((size > 0) & affine & _same(rest, other) & _same(rest, third))
+    return [name for name, good in zip(names, measure(model), strict=True) if good]
 
 
 def _affine(one: Array, two: Array, three: Array) -> tuple[Array, Array]:
@@ -219,7 +227,7 @@ def _parameters(sites: Trace) -> Array:
     return jnp.concatenate([jnp.zeros(1), *numbers])
 
 
-def _check_structure(model: LatentModel, hyper: Values) -> None:
+def _check_structure(model: LatentModel, hyper: Values) -> Float[Array, " m"]:
     """The predictor is affine in the latents, they enter nothing else, and the data are independent given it."""
 
     @eqx.filter_jit
@@ -237,10 +245,11 @@ def _check_structure(model: LatentModel, hyper: Values) -> None:
         curved = jax.jvp(gradient, (one,), (direction,))[1]
         off = curved - direction * jax.jvp(gradient, (one,), (jnp.ones_like(one),))[1]
         affine, size = _affine(one, two, three)
-        return (jnp.all(jnp.isfinite(three)), affine, size > 0, _same(*known), jnp.all(jnp.isfinite(curved)),
+        return (one, jnp.all(jnp.isfinite(three)), affine, size > 0, _same(*known), jnp.all(jnp.isfinite(curved)),
                 jnp.linalg.norm(off) <= _rounding(one) * jnp.linalg.norm(curved))  # fmt: skip
 
-    finite, affine, moves, same, smooth, diagonal = (bool(x) for x in measure(model, hyper))
+    mean, *checks = measure(model, hyper)
+    finite, affine, moves, same, smooth, diagonal = (bool(x) for x in checks)
     eta, latents = (", ".join(map(repr, names)) for names in (model.predictors, model.latents))
     if not finite:
         raise ValueError(f"{HERE}: the predictor {eta} is not finite at latents drawn at random.")
@@ -265,6 +274,7 @@ def _check_structure(model: LatentModel, hyper: Values) -> None:
             f"{HERE}: the data are not independent given the predictor {eta}: the Hessian of their log density is not "
             "diagonal. Each number of the predictor must have its own data."
         )
+    return mean
 
 
 def _rounding(like: Array) -> float:

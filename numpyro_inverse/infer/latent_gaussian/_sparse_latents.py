@@ -82,17 +82,28 @@ class SparseLatents(eqx.Module):
                 rest = rest.at[place].set(parts.outer)
             else:
                 first, second = first.at[place].set(parts.middle), second.at[place].set(parts.outer)
-        return SparseGaussian(self, first, second, rest, logdet, model, trace)
+        means = {name: trace[name]["value"] for name in model.latents}
+        offset = model.predictor(trace)
+        return SparseGaussian(self, model, hyper, means, offset, first, second, rest, logdet)
 
 
-class SparseGaussian:
+class SparseGaussian(eqx.Module):
     """The law of sparse latents at hyperparameters; departures from their means are flat vectors r."""
 
-    def __init__(self, latents: SparseLatents, c: Array, k: Array, h: Array, logdet: Array, model: Any, trace: Trace):
-        self.latents, self.c, self.k, self.h, self.logdet = latents, c, k, h, logdet
-        self.model, self.trace = model, trace
-        self.offset = model.predictor(trace)
-        self.size = latents.pattern.size
+    latents: SparseLatents
+    model: LatentModel
+    hyper: Values
+    means: Values
+    offset: Float[Array, " m"]
+    c: Float[Array, " nnz"]
+    k: Float[Array, " nnz"]
+    h: Float[Array, " nnz"]
+    logdet: Float[Array, ""]  # of Q, plus that of C
+
+    def fixed(self) -> SparseGaussian:
+        """The same law, not differentiated."""
+        where = lambda law: (law.offset, law.c, law.k, law.h, law.logdet)  # noqa: E731
+        return eqx.tree_at(where, self, replace_fn=jax.lax.stop_gradient)
 
     def forward(self, r: Float[Array, " n"]) -> Float[Array, " m"]:
         """:math:`A r`."""
@@ -102,51 +113,52 @@ class SparseGaussian:
         r""":math:`A^{\mathsf T} v`."""
         return self.latents.adjoint(v)
 
-    def factor(self, weights: Float[Array, " m"], like: SparsePosterior | None = None) -> SparsePosterior:
-        r"""The factorization of :math:`Q + A^{\mathsf T} W A`; that of ``like`` if the numbers are the same."""
-        found = self.latents.pattern.factor(self.c, self.k, self.h + self.latents.products(weights))
-        if like is not None:
-            found = eqx.tree_at(lambda f: f.blocks, found, like.factor.blocks)
-        return SparsePosterior(self, found)
+    def factor(self, weights: Float[Array, " m"]) -> SparsePosterior:
+        r"""The factorization of :math:`Q + A^{\mathsf T} W A`."""
+        return SparsePosterior(self, self.latents.pattern.factor(*self._parts(weights)))
+
+    def _parts(self, weights: Float[Array, " m"]) -> tuple[Array, Array, Array]:
+        return self.c, self.k, self.h + self.latents.products(weights)
 
     def values(self, r: Float[Array, " n"]) -> Values:
         """The latent sites."""
-        mean = {name: self.trace[name]["value"] for name in self.latents.places}
-        flat, unravel = ravel_in_order(mean, self.model.latents)
+        flat, unravel = ravel_in_order(self.means, self.model.latents)
         return unravel(flat + r)
 
     def draw(self, key: Array) -> Float[Array, " n"]:
         """From the prior."""
-        parts = []
+        parts, trace = [], self.model.trace(self.hyper)
         for name, key_ in zip(self.model.latents, jax.random.split(key, len(self.model.latents)), strict=True):
-            site = self.trace[name]
-            parts.append(jnp.ravel(site["fn"].sample(key_) - site["value"]))
+            parts.append(jnp.ravel(trace[name]["fn"].sample(key_) - self.means[name]))
         return jnp.concatenate(parts).astype(self.c.dtype)
 
 
-class SparsePosterior:
+class SparsePosterior(eqx.Module):
     r"""The Gaussian with precision :math:`Q + A^{\mathsf T} W A`."""
 
-    def __init__(self, law: SparseGaussian, factor: QuasiDefinite):
-        self.law, self.factor = law, factor
+    law: SparseGaussian
+    factored: QuasiDefinite
+
+    def moved(self, weights: Float[Array, " m"]) -> SparsePosterior:
+        """The same factorization as a function of weights that have the same numbers."""
+        return SparsePosterior(self.law, self.factored.as_function_of(*self.law._parts(weights)))
 
     def solve(self, b: Float[Array, " n"]) -> Float[Array, " n"]:
         """The covariance times b."""
-        return self.factor.solve(b)
+        return self.factored.solve(b)
 
     def log_ratio(self) -> Float[Array, ""]:
         r""":math:`\log\det (Q + A^{\mathsf T} W A) - \log\det Q`."""
-        return self.factor.logdet() - self.law.logdet
+        return self.factored.logdet() - self.law.logdet
 
     def sds(self, r: Float[Array, " n"]) -> Values:
         """Standard deviations of the latent sites and of the predictors."""
-        latents, law = self.law.latents, self.law
-        inverse = self.factor.selected_inverse()
-        flat = jnp.sqrt(inverse[latents.pattern.diagonal])
-        like = {name: law.trace[name]["value"] for name in latents.places}
-        found = ravel_in_order(like, law.model.latents)[1](flat)
+        latents, model = self.law.latents, self.law.model
+        inverse = self.factored.selected_inverse()
+        found = ravel_in_order(self.law.means, model.latents)[1](jnp.sqrt(inverse[latents.pattern.diagonal]))
         both = jnp.where(latents.pattern.rows == latents.pattern.cols, 1.0, 2.0)
-        return found | law.model.split(law.trace, jnp.sqrt(latents.squares(both * inverse)))
+        trace = model.trace(self.law.hyper)
+        return found | model.split(trace, jnp.sqrt(latents.squares(both * inverse)))
 
 
 def ravel_in_order(values: Values, names: tuple[str, ...]) -> tuple[Array, Callable[[Array], Values]]:
@@ -173,7 +185,7 @@ def sparse_latents(model: LatentModel, hyper: Values, others: Values) -> SparseL
             effects += int(np.prod(trace[name]["fn"].shape(), dtype=int))
         elif getattr(fn, "precision_pattern", None) is None or trace[name]["fn"] is not fn:
             return None
-    if effects > EFFECTS:
+    if effects > EFFECTS or all(isinstance(unwrapped(trace[name]["fn"]), Normal) for name in model.latents):
         return None
     matrix = _matrix(model, hyper)
     probe = np.random.default_rng(0).normal(size=matrix.shape[1])
