@@ -1,11 +1,12 @@
 """Counts over a Gaussian field: ``LatentGaussian`` beside NUTS on the whole model and ``blackjax.laplace_hmc``.
 
-Poisson counts at 150 places of the unit square, with a Matérn field of smoothness 1 on a mesh and an intercept in the log
-rate; range and scale are inferred. One run, in double precision on one thread. Printed are posterior mean and
+Poisson counts at 150 places of the unit square, with a Matérn field of smoothness 1 on a mesh and an intercept in the
+log rate; range and scale are inferred. One run, in double precision on one thread. Printed are posterior mean and
 standard deviation of the hyperparameters, their effective sample sizes and the CPU seconds of sampling (warm-up
 included, compilation apart). The ratios are of seconds per effective draw of the slowest hyperparameter; for a grid and
 a central composite design, of the seconds of the whole integration to those that a chain takes for 400 effective draws.
-Errors of the means are in posterior standard deviations of the long NUTS run, those of the standard deviations relative.
+Errors of the means are in posterior standard deviations of the NUTS run on the whole model, those of the standard
+deviations relative.
 
     python benchmarks/latent_gaussian.py [side of the mesh, default 18]
 """
@@ -85,16 +86,17 @@ def sampled(title, target, arguments, warmup, draws, **settings):
     """NUTS on a model."""
     mcmc = MCMC(NUTS(target, **settings), num_warmup=warmup, num_samples=draws, **CHAIN)
     short = MCMC(NUTS(target, **settings), num_warmup=2, num_samples=2, **CHAIN)
-    for once in range(2):  # the second chain of a run has nothing to compile; its time is that of four transitions
-        start = time.process_time()
-        short.run(jax.random.key(once), *arguments)
-        compile_s = time.process_time() - start
+    start = time.process_time()
+    short.run(jax.random.key(0), *arguments)
+    compile_s = time.process_time() - start  # and four transitions
     start = time.process_time()
     mcmc.run(jax.random.key(1), *arguments, extra_fields=("num_steps",))
     seconds = time.process_time() - start - compile_s
     samples = mcmc.get_samples(group_by_chain=True)
     row = chain_row(title, samples, seconds)
-    row["divergences"] = int(mcmc.get_extra_fields()["diverging"].sum()) if "diverging" in mcmc.get_extra_fields() else 0
+    row["divergences"] = (
+        int(mcmc.get_extra_fields()["diverging"].sum()) if "diverging" in mcmc.get_extra_fields() else 0
+    )
     row["steps"] = float(mcmc.get_extra_fields()["num_steps"].mean())
     return row, mcmc
 
@@ -111,7 +113,7 @@ def points_row(title, points, seconds, evaluations):
 def laplace_hmc(arguments, draws=60):
     """BlackJAX's Laplace HMC, dense and by L-BFGS, with a step size and a metric found by hand."""
     mesh, seen, counts = arguments
-    unconstrain = {name: jnp.log for name in HYPER}
+    unconstrain = dict.fromkeys(HYPER, jnp.log)
     start = {"range": jnp.log(0.4), "scale": jnp.log(0.9)}
     white = ni.whiten(model)
 
@@ -190,9 +192,12 @@ def benchmark(side):
 def table(rows, nodes):
     """Markdown."""
     truth = rows[-1]
-    lines = [__doc__.split("\n")[0], "", f"{nodes} nodes, 150 counts; {platform.processor() or platform.machine()}, one "
+    machine = platform.processor() or platform.machine()
+    lines = [__doc__.split("\n")[0], "", f"{nodes} nodes, 150 counts; {machine}, one "
              f"thread, double precision, jax {jax.__version__}, blackjax {blackjax.__version__}.", ""]  # fmt: skip
-    lines += ["| | range | scale | off by, posterior sd | sd off by | ESS | CPU s | s for 400 effective | times faster |"]
+    lines += [
+        "| | range | scale | off by, posterior sd | sd off by | ESS | CPU s | s for 400 effective | times faster |"
+    ]
     lines += ["|" + "---|" * 9]
     for row in rows:
         cells = [f"{row[k]['mean']:.3f} ± {row[k]['sd']:.3f}" for k in HYPER]

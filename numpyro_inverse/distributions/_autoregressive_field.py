@@ -128,7 +128,7 @@ class AutoregressiveField(ReparametrizedDistribution):
         later = (v[1:] - rho * v[:-1]) / spread
         e = jnp.concatenate([jnp.broadcast_to(v[:1], (1, *jnp.broadcast_shapes(v.shape[1:], later.shape[1:]))), later])
         density = jnp.sum(self.field.log_prob(e + self.field.mean), axis=0)
-        jacobian = (self.num_steps - 1) * prod(self.field.event_shape) * jnp.log1p(-self.correlation**2)
+        jacobian = (self.num_steps - 1) * prod(self.field.event_shape) * jnp.log1p(-(self.correlation**2))
         return density - 0.5 * jacobian
 
     def _along(self, x: Array) -> Array:

@@ -89,7 +89,7 @@ def analyze_quasidefinite(
         first += len(empty)
         half = len(empty) // 2
         doubled.append(np.concatenate([nodes, empty[:half], size + nodes, empty[half:]]))
-    pairs = sp.kron(np.ones((2, 2)), graph)
+    pairs = sp.block_array([[graph, graph], [graph, graph]])  # `kron` would fill a small one
     whole = sp.csr_array(sp.block_diag([pairs, sp.eye_array(first - 2 * size)]))
     whole.data[:] = 1
     whole.sort_indices()

@@ -11,7 +11,6 @@ import numpy as np
 from jax.scipy.linalg import cho_solve, solve_triangular
 from jaxtyping import Array, Float
 
-
 from numpyro_inverse._model import Site, Trace, latent_sites, trace_at
 from numpyro_inverse.infer.exact._gaussian_site import gaussian_site
 from numpyro_inverse.infer.latent_gaussian._reading import HERE, LatentModel, Values
@@ -151,5 +150,3 @@ def dense_latents(model: LatentModel, hyper: Values) -> DenseLatents:
 
 def _dot(a: Array, b: Array) -> Array:
     return jnp.matmul(a, b, precision="highest")
-
-

@@ -84,8 +84,8 @@ class _Surface:
             values, vectors = np.linalg.eigh(hessian)
             if not values[0] > 0:
                 raise ValueError(
-                    f"{HERE}: at the mode of the hyperparameters {names} their density has no negative definite Hessian "
-                    f"(eigenvalues {-values[::-1]}), so that there is no scale for {what}. Give them proper priors."
+                    f"{HERE}: at the mode of the hyperparameters {names} their density has no negative "
+                    f"definite Hessian (eigenvalues {-values[::-1]}), so that there is no scale."
                 )
             self.axes = vectors / np.sqrt(values)
             step = np.linalg.solve(hessian, self._potential(self.mode)[1])
@@ -169,8 +169,8 @@ def grid_points(latent: LatentGaussian, step: float, span: float, drop: float) -
     edge = weights[np.abs(z).max(axis=1) > axis[-1] - step / 2].sum()
     if edge > EDGE:
         warnings.warn(
-            f"{HERE}: {edge:.0%} of the weight is at the edge of the grid of hyperparameters; give a larger `span` than "
-            f"{span:g}.",
+            f"{HERE}: {edge:.0%} of the weight is at the edge of the grid of hyperparameters; give a larger `span` "
+            f"than {span:g}.",
             stacklevel=3,
         )
     kept = density > density.max() - drop

@@ -42,12 +42,13 @@ class LatentGaussian(eqx.Module):
     :math:`\eta = o(\theta) + A (x - \mu)`, each number of which has its own data. With the mode :math:`x^*` of
     :math:`p(x \mid y, \theta)` and :math:`W = -\nabla_\eta^2 \log p(y \mid \eta, \theta)` there,
 
-    .. math:: \log \hat p(y \mid \theta) = \log p(y \mid \eta^*, \theta) - \tfrac12 (x^* - \mu)^{\mathsf T} Q (x^* - \mu)
-        + \tfrac12 \log\det Q - \tfrac12 \log\det (Q + A^{\mathsf T} W A),
+    .. math:: \log \hat p(y \mid \theta) = \log p(y \mid \eta^*, \theta)
+        - \tfrac12 (x^* - \mu)^{\mathsf T} Q (x^* - \mu) + \tfrac12 \log\det Q
+        - \tfrac12 \log\det (Q + A^{\mathsf T} W A),
 
     which is exact for normal data. :attr:`model` is the NumPyro model of :math:`\theta` alone with this density, for
-    NUTS or any other kernel. Its gradient is exact: the mode's derivative is that of a Newton step from it (the implicit
-    function theorem), and that of the determinants comes from inverses on their patterns. Afterwards
+    NUTS or any other kernel. Its gradient is exact: the mode's derivative is that of a Newton step from it (the
+    implicit function theorem), and that of the determinants comes from inverses on their patterns. Afterwards
     :meth:`sample` and :meth:`marginals` give the latents, from
     :math:`N(x^*, (Q + A^{\mathsf T} W A)^{-1})` mixed over :math:`\theta`.
 
@@ -80,8 +81,8 @@ class LatentGaussian(eqx.Module):
     Raises:
         TypeError: ``model`` is not callable, ``predictor`` or ``sites`` no names.
         ValueError: naming the site: a model without latent or observed sites, without a field, or without the
-            predictor; a latent that is not Gaussian, masked or scaled; a predictor that is not affine in the latents or does
-            not depend on them; latents that enter elsewhere too; data that are not finite or not independent given
+            predictor; a latent that is not Gaussian, masked or scaled; a predictor that is not affine in the latents or
+            does not depend on them; latents that enter elsewhere too; data that are not finite or not independent given
             the predictor; a discrete hyperparameter; too many latents without a sparse precision; no approximation at
             any of 10 draws of the hyperparameters from their prior.
 
@@ -125,11 +126,11 @@ class LatentGaussian(eqx.Module):
             if np.isfinite(value):
                 return hyper, eta
         raise ValueError(
-            f"{HERE}: at none of {ATTEMPTS} draws of the hyperparameters {', '.join(map(repr, self.reading.hyper))} from "
-            f"their prior was a mode of the latents {', '.join(map(repr, self.reading.latents))} found (the last time "
-            f"{int(steps)} Newton steps ended with a squared decrement of {decrement:.2g}). The likelihood of "
-            f"{', '.join(map(repr, self._data))} may not be log-concave or not twice differentiable in the predictor; or the "
-            "prior is too wide for this precision (`jax.enable_x64`)."
+            f"{HERE}: at none of {ATTEMPTS} draws of the hyperparameters {', '.join(map(repr, self.reading.hyper))} "
+            f"from their prior was a mode of the latents {', '.join(map(repr, self.reading.latents))} found (the last "
+            f"time {int(steps)} Newton steps ended with a squared decrement of {decrement:.2g}). The likelihood of "
+            f"{', '.join(map(repr, self._data))} may not be log-concave or not twice differentiable in the predictor; "
+            "or the prior is too wide for this precision (`jax.enable_x64`)."
         )
 
     @property
@@ -192,7 +193,9 @@ class LatentGaussian(eqx.Module):
         count = int(np.prod(shape, dtype=int))
         found, fine, concave = _sample_all(self, draws, jax.random.split(key, count))
         self._refuse(~np.asarray(fine), "there is no mode")
-        self._refuse(~np.asarray(concave), "the likelihood is not log-concave at the mode, so that nothing can be drawn")
+        self._refuse(
+            ~np.asarray(concave), "the likelihood is not log-concave at the mode, so that nothing can be drawn"
+        )
         return {name: value.reshape(shape + value.shape[1:]) for name, value in found.items()}
 
     def marginals(self, posterior: MCMC | Hyper | HyperPoints) -> dict[str, Marginal]:
@@ -256,8 +259,8 @@ class LatentGaussian(eqx.Module):
         for name, value in hyper.items():
             if value.shape != shape + self.start[name].shape:
                 raise ValueError(
-                    f"{HERE}: hyperparameter {name!r} must have the shape {self.start[name].shape} after the axes of the "
-                    f"draws, {shape}; got {value.shape}."
+                    f"{HERE}: hyperparameter {name!r} must have the shape {self.start[name].shape} after the axes of "
+                    f"the draws, {shape}; got {value.shape}."
                 )
         return {k: v.reshape(-1, *self.start[k].shape) for k, v in hyper.items()}, shape
 

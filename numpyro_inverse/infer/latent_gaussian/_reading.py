@@ -59,7 +59,7 @@ class LatentModel(eqx.Module):
     names: tuple[str, ...] = eqx.field(static=True)
 
     def trace(self, hyper: Mapping[str, Array], values: Mapping[str, Array] | None = None) -> Trace:
-        """The sites at hyperparameters and at ``values`` of latents or predictors; latents without one at their mean."""
+        """The sites at hyperparameters and at ``values`` of latents or predictors; other latents at their mean."""
         values = dict(values or {})
 
         def choose(site: Site) -> Any:
@@ -114,7 +114,10 @@ class LatentModel(eqx.Module):
 def read_model(
     model: Callable, args: tuple, kwargs: Mapping[str, Any], predictors: tuple[str, ...], sites: Sequence[str] | None
 ) -> tuple[LatentModel, Values, Float[Array, " m"]]:
-    """The model read, hyperparameters from the prior and the predictor at the latents' mean there; raises as :class:`LatentGaussian` says."""
+    """The model read, hyperparameters from the prior and the predictor at the latents' mean there.
+
+    Raises as :class:`LatentGaussian` says.
+    """
     trace = abstract_trace(model, args, kwargs)
     latent, observed = latent_sites(trace), observed_sites(trace)
     _check_sites(trace, latent, observed, predictors)
@@ -165,8 +168,8 @@ def _chosen(model: LatentModel, latent: Trace, sites: Sequence[str] | None) -> t
         fields = model.latents
         if not fields:
             raise ValueError(
-                f"{HERE}: the model has no Gaussian field, such as `Matern(mesh, ...)`; name the latents that are to be "
-                "integrated out in `sites`."
+                f"{HERE}: the model has no Gaussian field, such as `Matern(mesh, ...)`; name the latents that are to "
+                "be integrated out in `sites`."
             )
         normal = [k for k, s in latent.items() if isinstance(unwrapped(s["fn"]), Normal) and k not in fields]
         chosen = (*fields, *_effects(model, latent, normal)) if normal else fields
@@ -255,8 +258,8 @@ def _check_structure(model: LatentModel, hyper: Values) -> Float[Array, " m"]:
         raise ValueError(f"{HERE}: the predictor {eta} is not finite at latents drawn at random.")
     if not affine:
         raise ValueError(
-            f"{HERE}: the predictor {eta} is not affine in the latents {latents}. Leave a site out of them by `sites`, or "
-            "use NUTS."
+            f"{HERE}: the predictor {eta} is not affine in the latents {latents}. Leave a site out of them by `sites`, "
+            "or use NUTS."
         )
     if not moves:
         raise ValueError(f"{HERE}: the predictor {eta} does not depend on the latents {latents}.")
@@ -267,7 +270,7 @@ def _check_structure(model: LatentModel, hyper: Values) -> Float[Array, " m"]:
         )
     if not smooth:
         raise ValueError(
-            f"{HERE}: the log likelihood at the prior mean of the predictor {eta}, or a derivative of it, is not finite."
+            f"{HERE}: the log likelihood at the prior mean of the predictor {eta}, or a derivative, is not finite."
         )
     if not diagonal:
         raise ValueError(

@@ -3,7 +3,6 @@ r"""Latents with sparse precisions: fields on meshes and normal effects, and how
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import equinox as eqx
 import jax
@@ -164,9 +163,7 @@ class SparsePosterior(eqx.Module):
 def ravel_in_order(values: Values, names: tuple[str, ...]) -> tuple[Array, Callable[[Array], Values]]:
     """The numbers of some sites, one site after the other, and back."""
     flat, unravel = ravel_pytree([values[name] for name in names])
-    return flat.astype(jnp.result_type(float)), lambda x: dict(
-        zip(names, unravel(x.astype(flat.dtype)), strict=True)
-    )
+    return flat.astype(jnp.result_type(float)), lambda x: dict(zip(names, unravel(x.astype(flat.dtype)), strict=True))
 
 
 def sparse_latents(model: LatentModel, hyper: Values, others: Values) -> SparseLatents | None:

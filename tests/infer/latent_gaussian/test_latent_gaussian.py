@@ -90,6 +90,14 @@ def _prior(mesh, smoothness, hyper):
     return np.block([[q, np.zeros((len(q), len(effects)))], [np.zeros((len(effects), len(q))), np.diag(effects)]])
 
 
+def _posterior(latent):
+    """Mean and covariance of all latents, dense."""
+    mesh, a = _observation(latent)
+    mean = np.concatenate([np.full(mesh.size, 0.2), [0.3, 0.0]])
+    covariance = np.linalg.inv(_prior(mesh, 1.5, HYPER) + a.T @ a / HYPER["noise"] ** 2)
+    return mean + covariance @ a.T @ (DATA - a @ mean) / HYPER["noise"] ** 2, covariance, a
+
+
 def test_normal_data_are_exact(x64):
     """Density to 1e-8, gradient by finite differences to 1e-7, means and spreads to 1e-8."""
     latent = fitted("regression")
@@ -108,14 +116,19 @@ def test_normal_data_are_exact(x64):
     for name, slope in differences(evidence, HYPER).items():
         np.testing.assert_allclose(slopes[name], slope, rtol=1e-7)
 
-    covariance = np.linalg.inv(_prior(mesh, 1.5, HYPER) + a.T @ a / HYPER["noise"] ** 2)
-    center = mean + covariance @ a.T @ (DATA - a @ mean) / HYPER["noise"] ** 2
+    center, covariance, _ = _posterior(latent)
     found = latent.marginals({k: jnp.full(2, v) for k, v in HYPER.items()})
     joined = [np.concatenate([np.ravel(found[k][i]) for k in ("field", "a", "b")]) for i in (0, 1)]
     np.testing.assert_allclose(joined[0], center, rtol=1e-8)
     np.testing.assert_allclose(joined[1], np.sqrt(np.diag(covariance)), rtol=1e-8)
     np.testing.assert_allclose(found["eta"].sd, np.sqrt(np.diag(a @ covariance @ a.T)), rtol=1e-8)
 
+
+@pytest.mark.statistical
+def test_draws_of_the_latents(x64):
+    """Means and sums of squares of whitened draws (false alarms 1e-5), the predictor, and the export."""
+    latent = fitted("regression")
+    center, covariance, a = _posterior(latent)
     draws = latent.sample(jax.random.key(5), {k: jnp.full((2, 200), v) for k, v in HYPER.items()})
     assert draws["field"].shape == (2, 200, mesh.size)
     joined = np.concatenate([np.reshape(draws[k], (400, -1)) for k in ("field", "a", "b")], axis=1)
@@ -222,6 +235,7 @@ def normal_cell(y):
     numpyro.sample("y", dist.Normal(numpyro.deterministic("eta", u), 0.5).to_event(1), obs=y)
 
 
+@pytest.mark.statistical
 def test_weighted_hyperparameters_against_quadrature(x64):
     """A grid has the moments of one standard deviation by quadrature to 1 %, a design to 5 %."""
     y = jnp.asarray(DATA[:8])
@@ -290,7 +304,11 @@ def _bad(kind, y=None):
 Y = jnp.array([0.3, -0.2, 1.0, 0.4])
 REFUSED = {
     "no data": ("good", {"model_args": ()}, "no observed site"),
-    "predictor": ("good", {"predictor": "mu"}, r"`predictor` 'mu' is no deterministic site of the model \(there: 'eta'\)"),
+    "predictor": (
+        "good",
+        {"predictor": "mu"},
+        r"`predictor` 'mu' is no deterministic site of the model \(there: 'eta'\)",
+    ),
     "unknown": ("good", {"sites": ["w"]}, "`sites` has 'w'; latent are 'u', 's'"),
     "not Gaussian": ("good", {"sites": ["s"]}, "latent site 's' is Uniform, not Gaussian"),
     "not finite": ("good", {"model_args": (Y.at[0].set(jnp.nan),)}, "1 of the data at site 'y' are not finite"),
@@ -300,7 +318,7 @@ REFUSED = {
     "apart": ("apart", {}, "the predictor 'eta' does not depend on the latents 'u'"),
     "elsewhere": ("elsewhere", {}, "they must enter through the predictor 'eta' alone"),
     "coupled": ("coupled", {}, "not independent given the predictor 'eta'"),
-    "infinite": ("infinite", {}, "or a derivative of it, is not finite"),
+    "infinite": ("infinite", {}, "or a derivative, is not finite"),
     "kinked": ("kinked", {}, "was a mode of the latents 'u' found"),
 }
 
