@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 from numpyro.distributions import Distribution, Normal, constraints
 from numpyro.distributions.util import validate_sample
@@ -74,7 +75,7 @@ class AutoregressiveField(ReparametrizedDistribution):
         check_field(name, "field", field)
         self.field, self.num_steps = field, check_count(name, "num_steps", num_steps)
         correlation = check_finite(name, "correlation", correlation)
-        if not is_traced(correlation) and not bool(jnp.all(jnp.abs(jnp.asarray(correlation)) < 1)):
+        if not is_traced(correlation) and not np.all(np.abs(np.asarray(correlation)) < 1):
             raise ValueError(f"{name}: `correlation` must be between -1 and 1; got {show(correlation)}.")
         rho = jnp.asarray(correlation, jnp.result_type(float, correlation))
         rho = jnp.where(jnp.abs(rho) < 1, rho, jnp.nan) if is_traced(correlation) else rho

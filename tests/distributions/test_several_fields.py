@@ -8,6 +8,7 @@ import numpyro.distributions as dist
 import pytest
 
 import numpyro_inverse as ni
+from numpyro_inverse._model import trace_at
 from numpyro_inverse.distributions import AutoregressiveField, Coregionalized, Matern, SpectralField
 from numpyro_inverse.domains import Grid, Mesh
 from numpyro_inverse.domains._stacked import Stacked
@@ -120,18 +121,22 @@ def _grid_field():
 def test_batches_and_shapes():
     """A batch of parameters gives what each gives by itself."""
     field = _grid_field()
-    rho = jnp.array([0.2, 0.7])
-    many = AutoregressiveField(field, rho, 3)
-    u = many.sample(jax.random.key(0), (4,))
-    assert u.shape == (4, 2, 3, 5)
-    one = [AutoregressiveField(field, r, 3).log_prob(u[:, k]) for k, r in enumerate(rho)]
-    np.testing.assert_allclose(many.log_prob(u), np.stack(one, axis=1), rtol=1e-5)
-    mixing = jnp.stack([jnp.eye(2), 2 * jnp.eye(2)])
-    both = Coregionalized([field, field], mixing)
-    u = both.sample(jax.random.key(0), (4,))
-    assert u.shape == (4, 2, 2, 5)
-    one = [Coregionalized([field, field], m).log_prob(u[:, k]) for k, m in enumerate(mixing)]
-    np.testing.assert_allclose(both.log_prob(u), np.stack(one, axis=1), rtol=1e-5)
+
+    @jax.jit
+    def densities(rho, mixing):
+        found = []
+        for make, parameter in (
+            (lambda r: AutoregressiveField(field, r, 3), rho),
+            (lambda m: Coregionalized([field, field], m), mixing),
+        ):
+            u = make(parameter).sample(jax.random.key(0), (4,))
+            found.append((u, make(parameter).log_prob(u), [make(x).log_prob(u[:, k]) for k, x in enumerate(parameter)]))
+        return found
+
+    (u, many, one), (v, both, each) = densities(jnp.array([0.2, 0.7]), jnp.stack([jnp.eye(2), 2 * jnp.eye(2)]))
+    assert (u.shape, v.shape) == ((4, 2, 3, 5), (4, 2, 2, 5))
+    np.testing.assert_allclose(many, np.stack(one, axis=1), rtol=1e-5)
+    np.testing.assert_allclose(both, np.stack(each, axis=1), rtol=1e-5)
     assert np.isnan(jax.jit(lambda r: AutoregressiveField(field, r, 3).log_prob(jnp.zeros((3, 5))))(1.5))
 
 
@@ -142,7 +147,7 @@ def _model(y=None):
 
 
 def test_in_whitening_and_export():
-    trace = ni._model.trace_at(ni.whiten(_model))
+    trace = trace_at(ni.whiten(_model))
     assert trace["u_latent"]["value"].shape == (3, 5)
     draws = {name: np.asarray(trace[name]["value"])[None, None] for name in ("u", "w", "u_latent", "w_latent")}
     tree = ni.to_arviz(draws, ni.whiten(_model), model_kwargs={"y": jnp.zeros(5)}, log_likelihood=False)
