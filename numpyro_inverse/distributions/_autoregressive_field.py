@@ -123,11 +123,11 @@ class AutoregressiveField(ReparametrizedDistribution):
         """
         name = "AutoregressiveField.log_prob"
         value = jnp.asarray(check_trailing(name, "value", check_real(name, "value", value), self.event_shape))
+        check_broadcast(name, value=value.shape[: -self.event_dim], batch=self.batch_shape)
+        value = jnp.broadcast_to(value, jnp.broadcast_shapes(value.shape, self.batch_shape + self.event_shape))
         v = jnp.moveaxis(value, -1 - self.field.event_dim, 0) - self.field.mean
         rho = self._along(self.correlation)
-        spread = jnp.sqrt(1 - rho**2)
-        later = (v[1:] - rho * v[:-1]) / spread
-        e = jnp.concatenate([jnp.broadcast_to(v[:1], (1, *jnp.broadcast_shapes(v.shape[1:], later.shape[1:]))), later])
+        e = jnp.concatenate([v[:1], (v[1:] - rho * v[:-1]) / jnp.sqrt(1 - rho**2)])
         density = jnp.sum(self.field.log_prob(e + self.field.mean), axis=0)
         jacobian = (self.num_steps - 1) * prod(self.field.event_shape) * jnp.log1p(-(self.correlation**2))
         return density - 0.5 * jacobian
