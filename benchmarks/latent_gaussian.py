@@ -1,6 +1,6 @@
 """Counts over a Gaussian field: ``LatentGaussian`` beside NUTS on the whole model and ``blackjax.laplace_hmc``.
 
-Poisson counts at 150 places of the unit square, with a Matérn field of smoothness 1 on a mesh and an intercept in the
+Poisson counts at 80 places of the unit square, with a Matérn field of smoothness 1 on a mesh and an intercept in the
 log rate; range and scale are inferred. One run, in double precision on one thread. Printed are posterior mean and
 standard deviation of the hyperparameters, their effective sample sizes and the CPU seconds of sampling (warm-up
 included, compilation apart). The ratios are of seconds per effective draw of the slowest hyperparameter; for a grid and
@@ -8,7 +8,7 @@ a central composite design, of the seconds of the whole integration to those tha
 Errors of the means are in posterior standard deviations of the NUTS run on the whole model, those of the standard
 deviations relative.
 
-    python benchmarks/latent_gaussian.py [side of the mesh, default 18]
+    python benchmarks/latent_gaussian.py [side of the mesh, default 12]
 """
 
 import json
@@ -54,7 +54,7 @@ def model(mesh, seen, counts=None):
 
 
 def problem(side):
-    """A mesh with a margin, the interpolation to 150 places, and counts there."""
+    """A mesh with a margin, the interpolation to 80 places, and counts there."""
     rng = np.random.default_rng(0)
     axis = np.linspace(-0.3, 1.3, side)
     points = np.stack(np.meshgrid(axis, axis, indexing="ij"), axis=-1).reshape(-1, 2)
@@ -64,7 +64,7 @@ def problem(side):
     corners = points[triangles]
     areas = np.abs(np.linalg.det(corners[:, 1:] - corners[:, :1]))
     mesh = Mesh(points, triangles[areas > 1e-9])
-    places = rng.uniform(0, 1, (150, 2))
+    places = rng.uniform(0, 1, (80, 2))
     seen = mesh.interpolation(places)
     field = Matern(mesh, range=0.4, scale=0.9, smoothness=1.0).sample(jax.random.key(1))
     counts = rng.poisson(np.exp(0.7 + np.asarray(seen(field))))
@@ -110,7 +110,7 @@ def points_row(title, points, seconds, evaluations):
     return row
 
 
-def laplace_hmc(arguments, draws=60):
+def laplace_hmc(arguments, draws=40):
     """BlackJAX's Laplace HMC, dense and by L-BFGS, with a step size and a metric found by hand."""
     mesh, seen, counts = arguments
     unconstrain = dict.fromkeys(HYPER, jnp.log)
@@ -177,14 +177,14 @@ def benchmark(side):
         start = time.process_time()
         found = points()
         add(points_row(f"LatentGaussian, {title}", found, time.process_time() - start, len(found.weights)))
-    row, mcmc = sampled("LatentGaussian, NUTS", latent.model, (latent,), 100, 250)
+    row, mcmc = sampled("LatentGaussian, NUTS", latent.model, (latent,), 75, 200)
     add(row)
     latent.sample(jax.random.key(0), mcmc)
     start = time.process_time()
     jax.block_until_ready(latent.sample(jax.random.key(1), mcmc))
-    print(json.dumps({"sample_ms_per_draw": 1e3 * (time.process_time() - start) / 500}), flush=True)
+    print(json.dumps({"sample_ms_per_draw": 1e3 * (time.process_time() - start) / 400}), flush=True)
     add(laplace_hmc(arguments))
-    row, _ = sampled("NUTS, whole model", ni.whiten(model), arguments, 300, 1000)
+    row, _ = sampled("NUTS, whole model", ni.whiten(model), arguments, 250, 750)
     add(row)
     return rows, arguments[0].size
 
@@ -193,7 +193,7 @@ def table(rows, nodes):
     """Markdown."""
     truth = rows[-1]
     machine = platform.processor() or platform.machine()
-    lines = [__doc__.split("\n")[0], "", f"{nodes} nodes, 150 counts; {machine}, one "
+    lines = [__doc__.split("\n")[0], "", f"{nodes} nodes, 80 counts; {machine}, one "
              f"thread, double precision, jax {jax.__version__}, blackjax {blackjax.__version__}.", ""]  # fmt: skip
     lines += [
         "| | range | scale | off by, posterior sd | sd off by | ESS | CPU s | s for 400 effective | times faster |"
@@ -214,7 +214,7 @@ def table(rows, nodes):
 
 if __name__ == "__main__":
     with jax.enable_x64(True):
-        rows, nodes = benchmark(int(sys.argv[1]) if len(sys.argv) > 1 else 18)
+        rows, nodes = benchmark(int(sys.argv[1]) if len(sys.argv) > 1 else 12)
         found = table(rows, nodes)
     (HERE / "results").mkdir(exist_ok=True)
     (HERE / "results" / "latent_gaussian.json").write_text(json.dumps({"nodes": nodes, "rows": rows}, indent=1) + "\n")

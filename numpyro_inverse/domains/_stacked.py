@@ -86,6 +86,9 @@ class CopyByCopy(LinearOperator):
     each: LinearOperator
     count: int = eqx.field(static=True)
 
+    def __init__(self, each: LinearOperator, count: int):
+        self.each, self.count = each, count
+
     @property
     def in_shape(self) -> tuple[int, ...]:  # type: ignore[override]
         return (self.count, *self.each.in_shape)

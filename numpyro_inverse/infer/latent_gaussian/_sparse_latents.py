@@ -3,6 +3,7 @@ r"""Latents with sparse precisions: fields on meshes and normal effects, and how
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -274,7 +275,8 @@ def _count(trace: Trace, name: str) -> int:
 
 def _graph(model: LatentModel, trace: Trace) -> tuple[sp.csr_array, dict[str, int], np.ndarray | None]:
     """What the prior couples, where each latent starts, and the places of the fields' nodes."""
-    starts, start, parts, points = {}, 0, [], []
+    starts, start, parts = {}, 0, []
+    points: list[Any] = []
     for name in model.latents:
         fn, count = unwrapped(trace[name]["fn"]), _count(trace, name)
         starts[name] = start
