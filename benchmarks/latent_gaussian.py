@@ -169,7 +169,7 @@ def benchmark(side):
         start = time.process_time()
         jax.block_until_ready(gradient(latent, {"range": 0.4 + 0.01 * k, "scale": 0.9}))
         each.append(time.process_time() - start)
-    steps = int(latent._laplace(hyper).mode.steps)
+    steps = int(eqx.filter_jit(lambda latent, h: latent._laplace(h).mode.steps)(latent, hyper))
     print(json.dumps({"gradient_ms": 1e3 * min(each), "compile_s": compile_s, "newton_steps": steps}), flush=True)
 
     for title, points in (("grid", latent.integrate_grid), ("ccd", latent.integrate_ccd)):
