@@ -1,6 +1,8 @@
 """Priors and likelihoods as NumPyro distributions."""
 
+from numpyro_inverse.distributions._autoregressive_field import AutoregressiveField as AutoregressiveField
 from numpyro_inverse.distributions._complex_normal import ComplexNormal as ComplexNormal
+from numpyro_inverse.distributions._coregionalized import Coregionalized as Coregionalized
 from numpyro_inverse.distributions._energy import Energy as Energy
 from numpyro_inverse.distributions._flow import BijectionTransform as BijectionTransform
 from numpyro_inverse.distributions._flow import Flow as Flow

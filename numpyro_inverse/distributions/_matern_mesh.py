@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 from math import factorial, lgamma, log, pi
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -38,10 +38,26 @@ from numpyro_inverse.distributions._mass_functions import (
 from numpyro_inverse.distributions._reparametrized import ReparametrizedDistribution
 from numpyro_inverse.distributions._spectral_field import BIAS
 from numpyro_inverse.domains import Mesh
-from numpyro_inverse.sparse import Cholesky
+from numpyro_inverse.sparse import Cholesky, Pattern
 
 ORDERS = (1, 2, 3, 4)
 DENSE_LIMIT = 4096
+
+
+class PrecisionFactors(NamedTuple):
+    """A precision :math:`K C^{-1} K`, or :math:`K` where there is no :math:`C`, by values on a pattern.
+
+    Attributes:
+        outer: :math:`K`, positive definite.
+        middle: :math:`C`, positive definite, or None.
+        logdet: log determinant of the precision.
+        middle_logdet: that of :math:`C`, or 0.
+    """
+
+    outer: Float[Array, " nnz"]
+    middle: Float[Array, " nnz"] | None
+    logdet: Float[Array, ""]
+    middle_logdet: float
 
 
 class MaternMesh(ReparametrizedDistribution):
@@ -210,6 +226,20 @@ class MaternMesh(ReparametrizedDistribution):
         constant = (self.order - 1) * self.domain.geometry.mass_logdet
         of_k = self.order * self._factor(range).logdet() - constant
         return of_k + self.domain.size * self._log_unit_precision(range)
+
+    @property
+    def precision_pattern(self) -> Pattern | None:
+        r"""Where :meth:`precision_factors` have entries; None if :math:`\alpha > 2`, and for a batch of fields."""
+        return None if self.order > 2 or self.batch_shape else self.domain.pattern
+
+    def precision_factors(self) -> PrecisionFactors:
+        r"""The precision of one field by sparse matrices on ``precision_pattern``."""
+        mesh, n = self.domain, self.domain.size
+        log_precision = self._log_unit_precision(self.range) - 2 * jnp.log(self.scale)
+        logdet = self._unit_logdet(self.range) - 2 * n * jnp.log(self.scale)
+        outer = jnp.exp(log_precision / self.order) * self._values(self.range)
+        middle = None if self.order == 1 else mesh.mass.astype(outer.dtype)
+        return PrecisionFactors(outer, middle, logdet, 0.0 if middle is None else mesh.geometry.mass_logdet)
 
     @property
     def mean(self):

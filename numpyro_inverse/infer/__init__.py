@@ -33,6 +33,9 @@ from numpyro_inverse.infer.kernels import TemperedSGLD as TemperedSGLD
 from numpyro_inverse.infer.kernels import lipschitz_constant as lipschitz_constant
 from numpyro_inverse.infer.kernels import report_failures as report_failures
 from numpyro_inverse.infer.kernels import suggest_step_size as suggest_step_size
+from numpyro_inverse.infer.latent_gaussian import HyperPoints as HyperPoints
+from numpyro_inverse.infer.latent_gaussian import LatentGaussian as LatentGaussian
+from numpyro_inverse.infer.latent_gaussian import Marginal as Marginal
 from numpyro_inverse.infer.surrogates import Surrogate as Surrogate
 from numpyro_inverse.infer.surrogates import SurrogateFit as SurrogateFit
 from numpyro_inverse.infer.surrogates import emulate as emulate

@@ -12,7 +12,15 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 
-from numpyro_inverse.distributions import ComplexNormal, Flow, Matern, SobolevSequence, SpectralField
+from numpyro_inverse.distributions import (
+    AutoregressiveField,
+    ComplexNormal,
+    Coregionalized,
+    Flow,
+    Matern,
+    SobolevSequence,
+    SpectralField,
+)
 from numpyro_inverse.domains import Grid
 from numpyro_inverse.nn import AutoregressiveFlow, CouplingFlow
 from tests.domains.meshes import interval
@@ -73,6 +81,21 @@ def _complex_normal(real, imag, scale):
     return ComplexNormal(loc, jnp.asarray(scale)[..., None]).to_event(1)
 
 
+def _smooth(scale):
+    grid = Grid(3)
+    return SpectralField(grid, jnp.asarray(scale)[..., None] ** 2 / (1 + grid.eigenvalues))
+
+
+def _in_time(scale, correlation):
+    return AutoregressiveField(_smooth(scale), correlation, 2)
+
+
+def _correlated(scale, slope):
+    slope = jnp.asarray(slope)
+    mixing = jnp.stack([jnp.stack([1 + 0 * slope, 0 * slope], -1), jnp.stack([slope, 0.7 + 0 * slope], -1)], -2)
+    return Coregionalized([_smooth(scale), _smooth(1.0)], mixing)
+
+
 def _matern_mesh(mean, **parameters):
     mesh = _mesh(jax.config.jax_enable_x64)
     return Matern(mesh, smoothness=0.5, mean=_mean(mean, 1), boundary="robin", **parameters)
@@ -94,6 +117,8 @@ DISTRIBUTIONS = {
     "Matern, mesh": (_matern_mesh, {"range": 0.6, "scale": 1.2, "mean": 0.5}),
     "SpectralField, Sobolev": (_sobolev, {"order": 1.5, "mean": 0.3}),
     "SpectralField, first-order GMRF": (_gmrf, {"precision": 30.0}),
+    "AutoregressiveField": (_in_time, {"scale": 1.2, "correlation": 0.6}),
+    "Coregionalized": (_correlated, {"scale": 1.2, "slope": -0.4}),
     "Flow, affine couplings": (_flow(partial(CouplingFlow, 4, layers=2, width=4, bins=0)), SCALE),
     "Flow, autoregressive": (_flow(partial(AutoregressiveFlow, 3, layers=2, width=4)), SCALE),
     "ComplexNormal": (_complex_normal, {"real": 0.4, "imag": -1.1, "scale": 0.8}),

@@ -1,0 +1,199 @@
+"""Hyperparameters as a few weighted points: on a grid, or of a central composite design."""
+
+from __future__ import annotations
+
+import itertools
+import warnings
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+from numpyro.distributions import biject_to
+from numpyro.infer.util import potential_energy
+from scipy.optimize import minimize
+
+from numpyro_inverse._checks import check_count, check_key, check_positive_number
+from numpyro_inverse._model import Trace, trace_at
+from numpyro_inverse.infer.latent_gaussian._reading import HERE
+
+if TYPE_CHECKING:
+    from numpyro_inverse.infer.latent_gaussian._latent_gaussian import LatentGaussian
+
+GRID_LIMIT, CCD_LIMIT = 3, 6
+RADIUS = 1.1  # of the design, times the square root of the dimension
+EDGE = 0.02  # of the weight, at the edge of the grid
+
+
+class HyperPoints(NamedTuple):
+    """Weighted hyperparameters.
+
+    Attributes:
+        values: constrained values by site, with a leading axis of points.
+        weights: one for each point, of sum 1.
+        log_density: unnormalized, of the unconstrained values.
+    """
+
+    values: dict[str, Float[Array, "points ..."]]
+    weights: Float[Array, " points"]
+    log_density: Float[Array, " points"]
+
+    def mean(self) -> dict[str, Array]:
+        """Posterior means."""
+        return {name: jnp.tensordot(self.weights, x, 1) for name, x in self.values.items()}
+
+    def sd(self) -> dict[str, Array]:
+        """Posterior standard deviations."""
+        mean = self.mean()
+        return {
+            name: jnp.sqrt(jnp.tensordot(self.weights, (x - mean[name]) ** 2, 1)) for name, x in self.values.items()
+        }
+
+    def resample(self, key: Array, count: int) -> dict[str, Float[Array, "count ..."]]:
+        """Points drawn by their weights.
+
+        Raises:
+            TypeError, ValueError: ``key`` is no random key, or ``count`` no positive integer.
+        """
+        check_key("HyperPoints.resample", "key", key)
+        count = check_count("HyperPoints.resample", "count", count)
+        chosen = jax.random.choice(key, len(self.weights), (count,), p=self.weights)
+        return {name: x[chosen] for name, x in self.values.items()}
+
+
+class _Surface:
+    """The log density of unconstrained hyperparameters, flat, with its mode and the axes of its Hessian there."""
+
+    def __init__(self, latent: LatentGaussian, limit: int, what: str):
+        reading = latent.reading
+        start = _unconstrained(latent)
+        self.latent, self.size, self._dtype = latent, start.size, start.dtype
+        names = ", ".join(map(repr, reading.hyper)) or "none"
+        if not 1 <= self.size <= limit:
+            raise ValueError(
+                f"{HERE}: {what} is for 1 to {limit} hyperparameters; the model has {self.size} ({names}). Use NUTS."
+            )
+        found = minimize(self._potential, np.asarray(start, float), jac=True, method="BFGS", options={"gtol": 1e-2})
+        self.mode, self.axes = found.x, np.eye(self.size)
+        if not found.fun < 1e29:
+            raise ValueError(f"{HERE}: the density of the hyperparameters {names} has no mode that could be found.")
+        for _ in range(2):  # a Newton step, and the Hessian where it leads
+            hessian = self._hessian()
+            values, vectors = np.linalg.eigh(hessian)
+            if not values[0] > 0:
+                raise ValueError(
+                    f"{HERE}: at the mode of the hyperparameters {names} their density has no negative "
+                    f"definite Hessian (eigenvalues {-values[::-1]}), so that there is no scale."
+                )
+            self.axes = vectors / np.sqrt(values)
+            step = np.linalg.solve(hessian, self._potential(self.mode)[1])
+            better = self.mode - step
+            if self._potential(better)[0] <= self._potential(self.mode)[0]:
+                self.mode = better
+
+    def _potential(self, x: np.ndarray) -> tuple[float, np.ndarray]:
+        found, slopes = _value_and_grad(self.latent, jnp.asarray(x, self._dtype))
+        value, gradient = float(found), np.asarray(slopes, float)
+        if not (np.isfinite(value) and np.isfinite(gradient).all()):
+            return 1e30, np.zeros_like(x)
+        return value, gradient
+
+    def _hessian(self) -> np.ndarray:
+        """Central differences of the gradient."""
+        h = 30 * float(jnp.finfo(self._dtype).eps) ** 0.5
+        columns = []
+        for e in np.eye(self.size):
+            columns.append((self._potential(self.mode + h * e)[1] - self._potential(self.mode - h * e)[1]) / (2 * h))
+        return (np.stack(columns) + np.stack(columns).T) / 2
+
+    def at(self, z: np.ndarray) -> tuple[dict[str, Array], np.ndarray]:
+        """Constrained hyperparameters at standardized ones, and their log densities."""
+        x = jnp.asarray(self.mode + z @ self.axes.T, self._dtype)
+        density = np.array([-self._potential(np.asarray(point))[0] for point in x])
+        return _constrained(self.latent, x), np.where(density > -1e29, density, -np.inf)
+
+
+def _transforms(latent: LatentGaussian) -> dict[str, Any]:
+    reading = latent.reading
+    trace: Trace = trace_at(reading.model, reading.args, reading.kwargs, latent.start | reading.means(latent.start))
+    return {name: biject_to(trace[name]["fn"].support) for name in reading.hyper}
+
+
+@eqx.filter_jit
+def _unconstrained(latent: LatentGaussian) -> Array:
+    """The first hyperparameters, unconstrained, one site after the other."""
+    found = [jnp.ravel(transform.inv(latent.start[name])) for name, transform in _transforms(latent).items()]
+    return jnp.concatenate([jnp.zeros(0), *found])
+
+
+def _by_site(latent: LatentGaussian, x: Array) -> dict[str, Array]:
+    found, start = {}, 0
+    for name, transform in _transforms(latent).items():
+        shape = transform.inverse_shape(latent.start[name].shape)
+        count = int(np.prod(shape, dtype=int))
+        found[name] = x[start : start + count].reshape(shape)
+        start += count
+    return found
+
+
+def _energy(latent: LatentGaussian, x: Array) -> Array:
+    return potential_energy(latent.model, (latent,), {}, _by_site(latent, x))
+
+
+@eqx.filter_jit
+def _value_and_grad(latent: LatentGaussian, x: Array) -> tuple[Array, Array]:
+    return jax.value_and_grad(lambda x: _energy(latent, x))(x)
+
+
+@eqx.filter_jit
+def _constrained(latent: LatentGaussian, points: Array) -> dict[str, Array]:
+    transforms = _transforms(latent)
+    return jax.vmap(lambda x: {name: transforms[name](v) for name, v in _by_site(latent, x).items()})(points)
+
+
+def grid_points(latent: LatentGaussian, step: float, span: float, drop: float) -> HyperPoints:
+    """See :meth:`LatentGaussian.integrate_grid`."""
+    step, span, drop = (
+        check_positive_number(f"{HERE}.integrate_grid", name, value)
+        for name, value in (("step", step), ("span", span), ("drop", drop))
+    )
+    surface = _Surface(latent, GRID_LIMIT, "a grid")
+    count = int(np.floor(span / step + 1e-9))
+    axis = step * np.arange(-count, count + 1)
+    z = np.stack(np.meshgrid(*[axis] * surface.size, indexing="ij"), axis=-1).reshape(-1, surface.size)
+    values, density = surface.at(z)
+    weights = np.exp(density - density.max())
+    weights /= weights.sum()
+    edge = weights[np.abs(z).max(axis=1) > axis[-1] - step / 2].sum()
+    if edge > EDGE:
+        warnings.warn(
+            f"{HERE}: {edge:.0%} of the weight is at the edge of the grid of hyperparameters; give a larger `span` "
+            f"than {span:g}.",
+            stacklevel=3,
+        )
+    kept = density > density.max() - drop
+    return _points({name: x[kept] for name, x in values.items()}, weights[kept], density[kept])
+
+
+def ccd_points(latent: LatentGaussian) -> HyperPoints:
+    r"""See :meth:`LatentGaussian.integrate_ccd`.
+
+    With n points on the sphere of radius :math:`f \sqrt d` and a weight w of each, times the density relative to the
+    center's, a normal law has :math:`w_0 + n w e^{-d f^2 / 2} = 1` and
+    :math:`n w e^{-d f^2 / 2} d f^2 = d`.
+    """
+    surface = _Surface(latent, CCD_LIMIT, "a design")
+    d = surface.size
+    corners = np.array(list(itertools.product((-1.0, 1.0), repeat=d)))
+    around = corners if d == 1 else np.concatenate([corners, np.sqrt(d) * np.eye(d), -np.sqrt(d) * np.eye(d)])
+    values, density = surface.at(np.concatenate([np.zeros((1, d)), RADIUS * around]))
+    outer = np.exp(d * RADIUS**2 / 2) / (len(around) * RADIUS**2)
+    base = np.concatenate([[1 - 1 / RADIUS**2], np.full(len(around), outer)])
+    weights = base * np.exp(density - density[0])
+    return _points(values, weights / weights.sum(), density)
+
+
+def _points(values: dict[str, Array], weights: np.ndarray, density: np.ndarray) -> HyperPoints:
+    return HyperPoints(values, jnp.asarray(weights / weights.sum()), jnp.asarray(density))

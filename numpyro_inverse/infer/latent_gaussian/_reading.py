@@ -1,0 +1,284 @@
+"""A NumPyro model read as: hyperparameters, Gaussian latents, a linear predictor, data given it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float
+from numpyro import handlers
+from numpyro.distributions import Normal
+
+from numpyro_inverse._model import (
+    Site,
+    Trace,
+    abstract_trace,
+    check_complex_data,
+    latent_sites,
+    log_probs,
+    not_finite,
+    observed_sites,
+    sample_sites,
+    subsampling_plates,
+    trace_at,
+)
+from numpyro_inverse.distributions._reparametrized import domain_of, unwrapped
+from numpyro_inverse.infer.exact._gaussian_site import describe, is_gaussian, is_masked
+from numpyro_inverse.infer.exact._requirements import improper_at_rest
+
+HERE = "LatentGaussian"
+ROUNDING = 0.75  # power of machine epsilon that is granted to the rounding of a forward map
+
+Values = dict[str, Array]
+
+
+class LatentModel(eqx.Module):
+    r"""Hyperparameters :math:`\theta`, latents x that are Gaussian given them, a predictor :math:`\eta` that is affine
+    in x, and data whose density depends on x through :math:`\eta` alone.
+
+    Attributes:
+        model: the model.
+        args: its arguments.
+        kwargs: its keyword arguments.
+        predictors: names of the deterministic sites that are :math:`\eta`, one after the other.
+        latents: names of the latent sites x.
+        hyper: names of the others.
+        names: of all sites.
+    """
+
+    model: Callable = eqx.field(static=True)
+    args: tuple
+    kwargs: dict[str, Any]
+    predictors: tuple[str, ...] = eqx.field(static=True)
+    latents: tuple[str, ...] = eqx.field(static=True)
+    hyper: tuple[str, ...] = eqx.field(static=True)
+    names: tuple[str, ...] = eqx.field(static=True)
+
+    def trace(self, hyper: Mapping[str, Array], values: Mapping[str, Array] | None = None) -> Trace:
+        """The sites at hyperparameters and at ``values`` of latents or predictors; other latents at their mean."""
+        values = dict(values or {})
+
+        def choose(site: Site) -> Any:
+            name = site["name"]
+            if name in values:
+                return values[name]
+            if site["type"] != "sample" or site["is_observed"]:
+                return None
+            return hyper[name] if name in hyper else jnp.broadcast_to(site["fn"].mean, site["fn"].shape())
+
+        return trace_at(self.model, self.args, self.kwargs, substitute_fn=choose)
+
+    def means(self, hyper: Mapping[str, Array]) -> Values:
+        """The latents at their prior means."""
+        trace = self.trace(hyper)
+        return {name: trace[name]["value"] for name in self.latents}
+
+    def predictor(self, trace: Trace) -> Float[Array, " m"]:
+        """The linear predictor in a trace, flat."""
+        return jnp.concatenate([jnp.ravel(trace[name]["value"]) for name in self.predictors])
+
+    def split(self, trace: Trace, eta: Float[Array, " m"]) -> Values:
+        """A flat predictor as the values of its sites."""
+        like = {name: trace[name]["value"] for name in self.predictors}
+        found, start = {}, 0
+        for name, value in like.items():
+            count = jnp.size(value)
+            found[name] = eta[start : start + count].reshape(jnp.shape(value))
+            start += count
+        return found
+
+    def log_likelihood(self, hyper: Mapping[str, Array], like: Trace) -> Callable[[Float[Array, " m"]], Array]:
+        r""":math:`\log p(y \mid \eta, \theta)` as a function of :math:`\eta`; ``like`` is a trace, for shapes."""
+
+        def of_predictor(eta: Array) -> Array:
+            trace = self.trace(hyper, self.split(like, eta))
+            return sum(log_probs(observed_sites(trace)).values(), jnp.zeros((), eta.dtype))
+
+        return of_predictor
+
+    @eqx.filter_jit
+    def draw_hyper(self, key: Array) -> Values:
+        """Hyperparameters from their prior."""
+        at_mean = handlers.substitute(improper_at_rest(self.model), substitute_fn=self._mean)
+        trace = trace_at(at_mean, self.args, self.kwargs, rng_key=key)
+        return {name: trace[name]["value"] for name in self.hyper}
+
+    def _mean(self, site: Site) -> Any:
+        return site["fn"].mean if site["type"] == "sample" and site["name"] in self.latents else None
+
+
+def read_model(
+    model: Callable, args: tuple, kwargs: Mapping[str, Any], predictors: tuple[str, ...], sites: Sequence[str] | None
+) -> tuple[LatentModel, Values, Float[Array, " m"]]:
+    """The model read, hyperparameters from the prior and the predictor at the latents' mean there.
+
+    Raises as :class:`LatentGaussian` says.
+    """
+    trace = abstract_trace(model, args, kwargs)
+    latent, observed = latent_sites(trace), observed_sites(trace)
+    _check_sites(trace, latent, observed, predictors)
+    fields = tuple(name for name, site in latent.items() if domain_of(site["fn"]) is not None)
+    rest = tuple(name for name in latent if name not in fields)
+    whole = LatentModel(model, args, dict(kwargs), predictors, fields, rest, tuple(trace))
+    chosen = _chosen(whole, latent, sites)
+    left = tuple(name for name in latent if name not in chosen)
+    for name in left:
+        if latent[name]["fn"].support.is_discrete:
+            raise ValueError(f"{HERE}: hyperparameter {name!r} is discrete; sum it out in the model.")
+    found = LatentModel(model, args, dict(kwargs), predictors, chosen, left, tuple(trace))
+    hyper = found.draw_hyper(jax.random.key(0))
+    return found, hyper, _check_structure(found, hyper)
+
+
+def _check_sites(trace: Trace, latent: Trace, observed: Trace, predictors: tuple[str, ...]) -> None:
+    if not latent:
+        raise ValueError(f"{HERE}: the model has no latent site.")
+    if not observed:
+        raise ValueError(f"{HERE}: the model has no observed site; call it with the data (`obs=...`).")
+    known = [name for name, site in trace.items() if site["type"] == "deterministic"]
+    for name in predictors:
+        if name not in known:
+            there = ", ".join(map(repr, known)) or "none"
+            raise ValueError(
+                f"{HERE}: `predictor` {name!r} is no deterministic site of the model (there: {there}). Name the linear "
+                f'predictor in the model: `eta = numpyro.deterministic("{name}", a + seen(field))`.'
+            )
+    if plates := subsampling_plates(trace):
+        raise ValueError(f"{HERE}: plate {plates[0]!r} draws batches of the data, of which there is no mode.")
+    check_complex_data(HERE, observed)
+    for name, site in observed.items():
+        if bad := not_finite(site):
+            raise ValueError(f"{HERE}: {bad} of the data at site {name!r} are not finite; leave them out by a mask.")
+
+
+def _chosen(model: LatentModel, latent: Trace, sites: Sequence[str] | None) -> tuple[str, ...]:
+    """The names of the latents: those given, or the fields and every normal site that acts on the predictor alone."""
+    if sites is not None:
+        unknown = [name for name in sites if name not in latent]
+        if unknown or not sites:
+            there = ", ".join(map(repr, latent))
+            what = f"has {unknown[0]!r}" if unknown else "is empty"
+            raise ValueError(f"{HERE}: `sites` {what}; latent are {there}.")
+        chosen = tuple(name for name in latent if name in sites)
+    else:
+        fields = model.latents
+        if not fields:
+            raise ValueError(
+                f"{HERE}: the model has no Gaussian field, such as `Matern(mesh, ...)`; name the latents that are to "
+                "be integrated out in `sites`."
+            )
+        normal = [k for k, s in latent.items() if isinstance(unwrapped(s["fn"]), Normal) and k not in fields]
+        chosen = (*fields, *_effects(model, latent, normal)) if normal else fields
+    for name in chosen:
+        _check_latent(name, latent[name])
+    return tuple(sorted(chosen, key=lambda name: isinstance(unwrapped(latent[name]["fn"]), Normal)))  # effects last
+
+
+def _check_latent(name: str, site: Site) -> None:
+    fn = site["fn"]
+    if is_masked(fn) or site["scale"] is not None:
+        raise ValueError(f"{HERE}: the log density of latent site {name!r} is masked or scaled.")
+    base = getattr(unwrapped(fn), "base_dist", None) if domain_of(fn) is not None else fn
+    if base is None or not is_gaussian(base):
+        raise ValueError(
+            f"{HERE}: latent site {name!r} is {describe(fn)}, not Gaussian. Leave it out of `sites`, or use NUTS."
+        )
+
+
+def _effects(model: LatentModel, latent: Trace, names: list[str]) -> list[str]:
+    """The sites in which the predictor is affine and on which the rest of the model does not depend."""
+
+    @eqx.filter_jit
+    def measure(model: LatentModel) -> list[Array]:
+        hyper = model.draw_hyper(jax.random.key(0))
+        here = model.trace(hyper)
+        fixed = {k: here[k]["value"] for k in model.predictors}
+        found = []
+        for name in names:
+            step = 1 + jax.random.uniform(jax.random.key(1), latent[name]["fn"].shape())
+            moved = [hyper | {name: hyper[name] + s * step} for s in (0, 1, 3)]
+            affine, size = _affine(*(model.predictor(model.trace(values)) for values in moved))
+            laws = [
+                _parameters({k: s for k, s in sample_sites(model.trace(values, fixed)).items() if k != name})
+                for values in moved
+            ]
+            found.append((size > 0) & affine & _same(laws[0], laws[1]) & _same(laws[0], laws[2]))
+        return found
+
+    return [name for name, good in zip(names, measure(model), strict=True) if good]
+
+
+def _affine(one: Array, two: Array, three: Array) -> tuple[Array, Array]:
+    """Whether values at 0, 1 and 3 steps lie on a line, and the length of a step."""
+    size = jnp.linalg.norm(two - one)
+    bend = jnp.linalg.norm((three - one) - 3 * (two - one))
+    return bend <= _rounding(one) * (size + jnp.linalg.norm(one)), size
+
+
+def _same(one: Array, two: Array) -> Array:
+    return jnp.all((jnp.abs(one - two) <= _rounding(one) * (1 + jnp.abs(one))) | (jnp.isnan(one) & jnp.isnan(two)))
+
+
+def _parameters(sites: Trace) -> Array:
+    """All numbers that the laws of some sites are made of."""
+    leaves = [jnp.ravel(leaf) for site in sites.values() for leaf in jax.tree.leaves(site["fn"])]
+    numbers = [leaf.astype(float) for leaf in leaves if not jnp.issubdtype(leaf.dtype, jnp.complexfloating)]
+    return jnp.concatenate([jnp.zeros(1), *numbers])
+
+
+def _check_structure(model: LatentModel, hyper: Values) -> Float[Array, " m"]:
+    """The predictor is affine in the latents, they enter nothing else, and the data are independent given it."""
+
+    @eqx.filter_jit
+    def measure(model: LatentModel, hyper: Values) -> Any:
+        trace = model.trace(hyper)
+        flat, unravel = ravel_pytree({name: trace[name]["value"] for name in model.latents})
+        key, other = jax.random.split(jax.random.key(2))
+        step = jax.random.normal(key, flat.shape, flat.dtype)
+        one, two, three = (model.predictor(model.trace(hyper, unravel(flat + s * step))) for s in (0, 1, 3))
+        fixed = model.split(trace, one)
+        rest = [model.trace(hyper, unravel(flat + s * step) | fixed) for s in (0, 1)]
+        known = [_parameters({k: s for k, s in sample_sites(t).items() if k not in model.latents}) for t in rest]
+        gradient = jax.grad(model.log_likelihood(hyper, trace))
+        direction = jax.random.normal(other, one.shape, one.dtype)
+        curved = jax.jvp(gradient, (one,), (direction,))[1]
+        off = curved - direction * jax.jvp(gradient, (one,), (jnp.ones_like(one),))[1]
+        affine, size = _affine(one, two, three)
+        return (one, jnp.all(jnp.isfinite(three)), affine, size > 0, _same(*known), jnp.all(jnp.isfinite(curved)),
+                jnp.linalg.norm(off) <= _rounding(one) * jnp.linalg.norm(curved))  # fmt: skip
+
+    mean, *checks = measure(model, hyper)
+    finite, affine, moves, same, smooth, diagonal = (bool(x) for x in checks)
+    eta, latents = (", ".join(map(repr, names)) for names in (model.predictors, model.latents))
+    if not finite:
+        raise ValueError(f"{HERE}: the predictor {eta} is not finite at latents drawn at random.")
+    if not affine:
+        raise ValueError(
+            f"{HERE}: the predictor {eta} is not affine in the latents {latents}. Leave a site out of them by `sites`, "
+            "or use NUTS."
+        )
+    if not moves:
+        raise ValueError(f"{HERE}: the predictor {eta} does not depend on the latents {latents}.")
+    if not same:
+        raise ValueError(
+            f"{HERE}: at a fixed predictor the laws of other sites change with the latents {latents}: they must enter "
+            f"through the predictor {eta} alone."
+        )
+    if not smooth:
+        raise ValueError(
+            f"{HERE}: the log likelihood at the prior mean of the predictor {eta}, or a derivative, is not finite."
+        )
+    if not diagonal:
+        raise ValueError(
+            f"{HERE}: the data are not independent given the predictor {eta}: the Hessian of their log density is not "
+            "diagonal. Each number of the predictor must have its own data."
+        )
+    return mean
+
+
+def _rounding(like: Array) -> float:
+    return float(jnp.finfo(like.dtype).eps) ** ROUNDING

@@ -1,0 +1,352 @@
+"""Latent Gaussian models against dense algebra, quadrature and finite differences; what is refused."""
+
+from functools import cache, partial
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+from numpyro.infer import MCMC, NUTS
+from scipy.integrate import quad
+from scipy.special import gammaln
+
+import numpyro_inverse as ni
+from numpyro_inverse.distributions import Matern, SpectralField
+from numpyro_inverse.domains import Grid
+from numpyro_inverse.infer import LatentGaussian
+from tests.distributions.mesh_reference import precision
+from tests.domains.meshes import interval
+
+HYPER = {"range": 0.5, "scale": 1.2, "noise": 0.4}
+PLACES = np.random.default_rng(0).uniform(0.05, 0.95, 15)
+COVARIATE = np.random.default_rng(1).normal(size=15)
+DATA = np.random.default_rng(2).normal(size=15) + 0.5
+COUNTS = np.random.default_rng(3).poisson(3.0, size=15)
+
+
+def _hyper(smoothness):
+    range_ = numpyro.sample("range", dist.LogNormal(-0.7, 0.3))
+    scale = numpyro.sample("scale", dist.LogNormal(0.0, 0.3))
+    return {"range": range_, "scale": scale, "smoothness": smoothness}
+
+
+def regression(mesh, seen, x, y=None):
+    """Normal data over a trend and a field."""
+    law = _hyper(1.5)
+    noise = numpyro.sample("noise", dist.LogNormal(-1.0, 0.3))
+    a = numpyro.sample("a", dist.Normal(0.3, 2.0))
+    b = numpyro.sample("b", dist.Normal(jnp.array([0.0]), 1.5).to_event(1))
+    field = numpyro.sample("field", Matern(mesh, mean=0.2, **law))
+    eta = numpyro.deterministic("eta", a + b[0] * x + seen(field))
+    numpyro.sample("y", dist.Normal(eta, noise).to_event(1), obs=y)
+
+
+def counts(mesh, seen, y=None):
+    """Counts over a line, with a dispersion."""
+    law = _hyper(0.5)
+    noise = numpyro.sample("noise", dist.LogNormal(0.0, 0.3))
+    a = numpyro.sample("a", dist.Normal(0.0, 2.0))
+    eta = numpyro.deterministic("eta", a + seen(numpyro.sample("field", Matern(mesh, **law))))
+    numpyro.sample("y", dist.NegativeBinomial2(jnp.exp(eta), 1 / noise).to_event(1), obs=y)
+
+
+@cache
+def fitted(which):
+    """Made once, in double precision."""
+    mesh = interval(8)
+    seen = mesh.interpolation(PLACES)
+    if which == "regression":
+        return LatentGaussian(regression, "eta", model_args=(mesh, seen, jnp.asarray(COVARIATE), jnp.asarray(DATA)))
+    return LatentGaussian(counts, "eta", model_args=(mesh, seen, jnp.asarray(COUNTS)))
+
+
+@eqx.filter_jit
+def value_and_grad(latent, hyper):
+    return jax.value_and_grad(latent.log_marginal)(hyper)
+
+
+def differences(function, hyper, step=1e-4):
+    """Fourth-order central differences."""
+    slopes = {}
+    for name in hyper:
+        far, near, below, further = (function(hyper | {name: hyper[name] + k * step}) for k in (2, 1, -1, -2))
+        slopes[name] = (8 * (near - below) - (far - further)) / (12 * step)
+    return slopes
+
+
+def _observation(latent):
+    """A dense, with a column of ones for an intercept and one for a covariate."""
+    mesh, seen = latent.reading.args[:2]
+    columns = [np.asarray(seen.as_matrix()), np.ones((15, 1)), COVARIATE[:, None]]
+    return mesh, np.concatenate(columns if "b" in latent.reading.latents else columns[:2], axis=1)
+
+
+def _prior(mesh, smoothness, hyper):
+    q = precision(mesh, smoothness, hyper["range"], hyper["scale"])
+    effects = [2.0**-2, 1.5**-2] if smoothness == 1.5 else [2.0**-2]
+    return np.block([[q, np.zeros((len(q), len(effects)))], [np.zeros((len(effects), len(q))), np.diag(effects)]])
+
+
+def _posterior(latent):
+    """Mean and covariance of all latents, dense."""
+    mesh, a = _observation(latent)
+    mean = np.concatenate([np.full(mesh.size, 0.2), [0.3, 0.0]])
+    covariance = np.linalg.inv(_prior(mesh, 1.5, HYPER) + a.T @ a / HYPER["noise"] ** 2)
+    return mean + covariance @ a.T @ (DATA - a @ mean) / HYPER["noise"] ** 2, covariance, a
+
+
+def test_normal_data_are_exact(x64):
+    """Density to 1e-8, gradient by finite differences to 1e-7, means and spreads to 1e-8."""
+    latent = fitted("regression")
+    assert type(latent.latents).__name__ == "SparseLatents"
+    assert (latent.reading.latents, latent.reading.hyper) == (("field", "a", "b"), ("range", "scale", "noise"))
+    mesh, a = _observation(latent)
+    mean = np.concatenate([np.full(mesh.size, 0.2), [0.3, 0.0]])
+
+    def evidence(hyper):
+        s = a @ np.linalg.solve(_prior(mesh, 1.5, hyper), a.T) + hyper["noise"] ** 2 * np.eye(15)
+        r = DATA - a @ mean
+        return -0.5 * (r @ np.linalg.solve(s, r) + np.linalg.slogdet(s)[1] + 15 * np.log(2 * np.pi))
+
+    value, slopes = value_and_grad(latent, HYPER)
+    np.testing.assert_allclose(value, evidence(HYPER), rtol=1e-8)
+    for name, slope in differences(evidence, HYPER).items():
+        np.testing.assert_allclose(slopes[name], slope, rtol=1e-7)
+
+    center, covariance, _ = _posterior(latent)
+    found = latent.marginals({k: jnp.full(2, v) for k, v in HYPER.items()})
+    joined = [np.concatenate([np.ravel(found[k][i]) for k in ("field", "a", "b")]) for i in (0, 1)]
+    np.testing.assert_allclose(joined[0], center, rtol=1e-8)
+    np.testing.assert_allclose(joined[1], np.sqrt(np.diag(covariance)), rtol=1e-8)
+    np.testing.assert_allclose(found["eta"].sd, np.sqrt(np.diag(a @ covariance @ a.T)), rtol=1e-8)
+
+
+@pytest.mark.statistical
+def test_draws_of_the_latents(x64):
+    """Means and sums of squares of whitened draws (false alarms 1e-5), the predictor, and the export."""
+    latent = fitted("regression")
+    center, covariance, a = _posterior(latent)
+    draws = latent.sample(jax.random.key(5), {k: jnp.full((2, 200), v) for k, v in HYPER.items()})
+    assert draws["field"].shape == (2, 200, mesh.size)
+    joined = np.concatenate([np.reshape(draws[k], (400, -1)) for k in ("field", "a", "b")], axis=1)
+    white = (joined - center) @ np.linalg.cholesky(np.linalg.inv(covariance))
+    n = white.shape[1]  # means of 400 are normal, sums of squares chi-squared of 400 n; false alarms 1e-5
+    assert np.sqrt(400) * np.abs(white.mean(0)).max() < 5.4
+    assert abs(np.sum(white**2) / (400 * n) - 1) < 4.5 * np.sqrt(2 / (400 * n))
+    np.testing.assert_allclose(np.reshape(draws["eta"], (400, -1)), joined @ a.T, rtol=1e-8)
+    options = {"model_args": latent.reading.args, "posterior_predictive": False, "log_likelihood": False}
+    assert ni.to_arviz(draws, regression, **options)["posterior"]["field"].dims == ("chain", "draw", "node")
+
+
+def _independent(latent, hyper, log_likelihood, a, q, mean):
+    """The Laplace approximation by plain Newton steps on dense matrices, derivatives of the likelihood by JAX."""
+    gradient = jax.grad(lambda eta: jnp.sum(log_likelihood(eta, hyper)))
+    x = mean
+    for _ in range(30):
+        eta = jnp.asarray(a @ x)
+        g, w = np.asarray(gradient(eta)), -np.asarray(jax.jvp(gradient, (eta,), (jnp.ones_like(eta),))[1])
+        h = q + a.T @ (w[:, None] * a)
+        x = x + np.linalg.solve(h, a.T @ g - q @ (x - mean))
+    value = float(jnp.sum(log_likelihood(jnp.asarray(a @ x), hyper))) - 0.5 * (x - mean) @ q @ (x - mean)
+    return value + 0.5 * (np.linalg.slogdet(q)[1] - np.linalg.slogdet(h)[1])
+
+
+def test_counts_against_an_independent_laplace_approximation(x64):
+    """The mode, the determinant and their derivatives, third ones of the likelihood among them."""
+    latent = fitted("counts")
+    mesh, a = _observation(latent)
+
+    def log_likelihood(eta, hyper):
+        return dist.NegativeBinomial2(jnp.exp(eta), 1 / hyper["noise"]).log_prob(jnp.asarray(COUNTS))
+
+    def reference(hyper):
+        return _independent(latent, hyper, log_likelihood, a, _prior(mesh, 0.5, hyper), np.zeros(mesh.size + 1))
+
+    value, slopes = value_and_grad(latent, HYPER)
+    np.testing.assert_allclose(value, reference(HYPER), rtol=1e-9)
+    for name, slope in differences(reference, HYPER, 1e-3).items():
+        np.testing.assert_allclose(slopes[name], slope, rtol=1e-6)
+
+
+FAMILIES = {
+    "poisson": (lambda eta: dist.Poisson(jnp.exp(eta)), COUNTS),
+    "binomial": (lambda eta: dist.BinomialLogits(eta, total_count=12), np.minimum(COUNTS, 12)),
+    "bernoulli": (lambda eta: dist.BernoulliLogits(eta), (COUNTS > 3).astype(int)),
+}
+
+
+def on_a_grid(family, scale, y):
+    """A field on a grid, whose amplitude is a factor of the predictor."""
+    grid = Grid(6)
+    amplitude = numpyro.sample("amplitude", dist.LogNormal(0.0, scale))
+    a = numpyro.sample("a", dist.Normal(0.5, 1.0))
+    field = numpyro.sample("field", SpectralField(grid, 1 / (1 + grid.eigenvalues)))
+    eta = numpyro.deterministic("eta", a + amplitude * field)
+    numpyro.sample("y", FAMILIES[family][0](eta).to_event(1), obs=y)
+
+
+@pytest.mark.parametrize(
+    "family", ["poisson", *(pytest.param(k, marks=pytest.mark.statistical) for k in ("binomial", "bernoulli"))]
+)
+def test_fields_of_any_kind_by_dense_algebra(family, x64):
+    y = jnp.asarray(FAMILIES[family][1][:6])
+    latent = LatentGaussian(partial(on_a_grid, family), "eta", model_args=(0.5, y))
+    assert type(latent.latents).__name__ == "DenseLatents"
+    grid = Grid(6)
+    prior = np.asarray(SpectralField(grid, 1 / (1 + grid.eigenvalues)).covariance_matrix).reshape(6, 6)
+    q = np.block([[np.linalg.inv(prior), np.zeros((6, 1))], [np.zeros((1, 6)), np.ones((1, 1))]])
+
+    def reference(hyper):
+        a = np.concatenate([hyper["amplitude"] * np.eye(6), np.ones((6, 1))], axis=1)
+        mean = np.concatenate([np.zeros(6), [0.5]])
+        return _independent(latent, hyper, lambda eta, _: FAMILIES[family][0](eta).log_prob(y), a, q, mean)
+
+    hyper = {"amplitude": 0.8}
+    value, slopes = value_and_grad(latent, hyper)
+    np.testing.assert_allclose(value, reference(hyper), rtol=1e-9)
+    np.testing.assert_allclose(slopes["amplitude"], differences(reference, hyper, 1e-3)["amplitude"], rtol=1e-6)
+
+
+def one_cell(y):
+    u = numpyro.sample("u", dist.Normal(1.0, 0.8))
+    numpyro.sample("y", dist.Poisson(jnp.exp(numpyro.deterministic("eta", u))), obs=y)
+
+
+def test_one_poisson_cell_by_quadrature(x64):
+    """The next term of the expansion in the inverse counts is 1 / (12 y) at most, here by its constant."""
+    latent = LatentGaussian(one_cell, "eta", sites=["u"], model_args=(jnp.asarray(40),))
+
+    def integrand(u):
+        return np.exp(40 * u - np.exp(u) - gammaln(41) - 0.5 * ((u - 1) / 0.8) ** 2) / (0.8 * np.sqrt(2 * np.pi))
+
+    exact = np.log(quad(integrand, -4, 8, points=[3.0, 3.6], epsabs=0, epsrel=1e-12, limit=200)[0])
+    assert 1e-5 < abs(value_and_grad(latent, {})[0] - exact) < 1 / (12 * 40)
+    found = latent.marginals({})["u"]
+    np.testing.assert_allclose(40 - np.exp(found.mean) - (found.mean - 1) / 0.64, 0, atol=1e-9)
+    np.testing.assert_allclose(found.sd**-2, np.exp(found.mean) + 1 / 0.64, rtol=1e-9)
+
+
+def normal_cell(y):
+    scale = numpyro.sample("scale", dist.LogNormal(0.0, 0.5))
+    u = numpyro.sample("u", dist.Normal(jnp.zeros(8), scale).to_event(1))
+    numpyro.sample("y", dist.Normal(numpyro.deterministic("eta", u), 0.5).to_event(1), obs=y)
+
+
+@pytest.mark.statistical
+def test_weighted_hyperparameters_against_quadrature(x64):
+    """A grid has the moments of one standard deviation by quadrature to 1 %, a design to 5 %."""
+    y = jnp.asarray(DATA[:8])
+    latent = LatentGaussian(normal_cell, "eta", sites=["u"], model_args=(y,))
+
+    def density(s):
+        v = s**2 + 0.25
+        return np.exp(-0.5 * (np.sum(DATA[:8] ** 2) / v + 8 * np.log(v)) - 0.5 * (np.log(s) / 0.5) ** 2) / s
+
+    zero, one, two = (quad(lambda s, k=k: s**k * density(s), 0, 30, limit=200)[0] for k in (0, 1, 2))
+    mean, sd = one / zero, np.sqrt(two / zero - (one / zero) ** 2)
+    grid, design = latent.integrate_grid(step=0.5), latent.integrate_ccd()
+    np.testing.assert_allclose([grid.mean()["scale"], grid.sd()["scale"]], [mean, sd], rtol=0.01)
+    np.testing.assert_allclose([design.mean()["scale"], design.sd()["scale"]], [mean, sd], rtol=0.05)
+    assert set(np.asarray(grid.resample(jax.random.key(0), 5)["scale"])) <= set(np.asarray(grid.values["scale"]))
+    found = latent.marginals(grid)["u"]
+    share = grid.values["scale"][:, None] ** 2 / (grid.values["scale"][:, None] ** 2 + 0.25)
+    np.testing.assert_allclose(found.mean, grid.weights @ (share * y), rtol=1e-7)
+    with pytest.warns(UserWarning, match="at the edge of the grid"):
+        latent.integrate_grid(span=1.0)
+
+
+@pytest.mark.statistical
+def test_chains_in_single_precision():
+    """NUTS on the marginal; its densities are those in double precision."""
+    mesh = interval(8)
+    arguments = (mesh, mesh.interpolation(PLACES), jnp.asarray(COUNTS))
+    latent = LatentGaussian(counts, "eta", model_args=arguments)
+    mcmc = MCMC(NUTS(latent.model, max_tree_depth=2), num_warmup=3, num_samples=2, progress_bar=False)
+    mcmc.run(jax.random.key(0), latent, extra_fields=("potential_energy",))
+    draws, energy = mcmc.get_samples(), mcmc.get_extra_fields()["potential_energy"]
+    assert set(draws) == {"range", "scale", "noise"}
+    with jax.enable_x64(True):
+        exact, prior = fitted("counts"), {"range": (-0.7, 0.3), "scale": (0.0, 0.3), "noise": (0.0, 0.3)}
+        for k in range(2):
+            hyper = {name: jnp.asarray(x[k], float) for name, x in draws.items()}
+            expected = value_and_grad(exact, hyper)[0]
+            expected += sum(dist.Normal(*prior[k]).log_prob(jnp.log(x)) for k, x in hyper.items())
+            np.testing.assert_allclose(-energy[k], expected, rtol=1e-5)
+
+
+# What is refused.
+
+
+def _bad(kind, y=None):
+    grid = Grid(4)
+    u = numpyro.sample("u", SpectralField(grid, 1 / (1 + grid.eigenvalues)))
+    s = numpyro.sample("s", dist.Uniform(0.5, 1.0))
+    k = numpyro.sample("k", dist.Bernoulli(0.5)) if kind == "discrete" else 0.0
+    if kind == "masked":
+        u = u + numpyro.sample("v", dist.Normal(0.0, 1.0).expand([4]).mask(jnp.arange(4) > 1).to_event(1))
+    eta = jnp.exp(u) if kind == "curved" else (s + 0 * u if kind == "apart" else u + k)
+    eta = numpyro.deterministic("eta", eta)
+    if kind == "elsewhere":
+        numpyro.factor("more", jnp.sum(u) ** 3)
+    if kind == "coupled":
+        numpyro.sample("y", dist.MultivariateNormal(eta, 0.5 + 0.5 * jnp.eye(4)), obs=y)
+    elif kind == "kinked":
+        numpyro.sample("y", dist.Laplace(eta, s).to_event(1), obs=y)
+    elif kind == "infinite":
+        numpyro.sample("y", dist.Gamma(jnp.sqrt(eta - 10), 1.0).to_event(1), obs=jnp.abs(y))
+    else:
+        numpyro.sample("y", dist.Normal(eta, s).to_event(1), obs=y)
+
+
+Y = jnp.array([0.3, -0.2, 1.0, 0.4])
+REFUSED = {
+    "no data": ("good", {"model_args": ()}, "no observed site"),
+    "predictor": (
+        "good",
+        {"predictor": "mu"},
+        r"`predictor` 'mu' is no deterministic site of the model \(there: 'eta'\)",
+    ),
+    "unknown": ("good", {"sites": ["w"]}, "`sites` has 'w'; latent are 'u', 's'"),
+    "not Gaussian": ("good", {"sites": ["s"]}, "latent site 's' is Uniform, not Gaussian"),
+    "not finite": ("good", {"model_args": (Y.at[0].set(jnp.nan),)}, "1 of the data at site 'y' are not finite"),
+    "masked": ("masked", {"sites": ["u", "v"]}, "latent site 'v' is masked or scaled"),
+    "discrete": ("discrete", {}, "hyperparameter 'k' is discrete"),
+    "curved": ("curved", {}, "the predictor 'eta' is not affine in the latents 'u'"),
+    "apart": ("apart", {}, "the predictor 'eta' does not depend on the latents 'u'"),
+    "elsewhere": ("elsewhere", {}, "they must enter through the predictor 'eta' alone"),
+    "coupled": ("coupled", {}, "not independent given the predictor 'eta'"),
+    "infinite": ("infinite", {}, "or a derivative, is not finite"),
+    "kinked": ("kinked", {}, "was a mode of the latents 'u' found"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_models_that_are_refused(name):
+    kind, change, match = REFUSED[name]
+    arguments = {"predictor": "eta", "model_args": (Y,)} | change
+    with pytest.raises(ValueError, match=match):
+        LatentGaussian(partial(_bad, kind), **arguments)
+
+
+def no_field(y):
+    a = numpyro.sample("a", dist.Normal(0.0, 1.0))
+    numpyro.sample("y", dist.Normal(numpyro.deterministic("eta", a), 1.0), obs=y)
+
+
+def test_other_bad_arguments():
+    with pytest.raises(TypeError, match="`model` must be a NumPyro model"):
+        LatentGaussian(3, "eta")
+    with pytest.raises(TypeError, match="`predictor` must be a sequence of names"):
+        LatentGaussian(no_field, 3)
+    with pytest.raises(TypeError, match="`sites` must be a sequence of names"):
+        LatentGaussian(no_field, "eta", sites="a")
+    with pytest.raises(ValueError, match="the model has no Gaussian field"):
+        LatentGaussian(no_field, "eta", model_args=(1.0,))
+    latent = LatentGaussian(no_field, "eta", sites=["a"], model_args=(jnp.asarray(1.0),))
+    with pytest.raises(ValueError, match="a grid is for 1 to 3 hyperparameters; the model has 0"):
+        latent.integrate_grid()
+    with pytest.raises(TypeError, match="hyperparameters must be a dictionary"):
+        latent.log_marginal(3)
