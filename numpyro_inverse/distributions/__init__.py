@@ -11,6 +11,7 @@ from numpyro_inverse.distributions._pc_priors import PCRange as PCRange
 from numpyro_inverse.distributions._pc_priors import PCScale as PCScale
 from numpyro_inverse.distributions._pushforward import Pushforward as Pushforward
 from numpyro_inverse.distributions._reparametrized import ReparametrizedDistribution as ReparametrizedDistribution
+from numpyro_inverse.distributions._restrict_noise import restrict_noise as restrict_noise
 from numpyro_inverse.distributions._simulator import Simulator as Simulator
 from numpyro_inverse.distributions._sobolev_sequence import SobolevSequence as SobolevSequence
 from numpyro_inverse.distributions._spectral_field import SpectralField as SpectralField

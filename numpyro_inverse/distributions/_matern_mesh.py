@@ -38,7 +38,9 @@ from numpyro_inverse.distributions._mass_functions import (
 from numpyro_inverse.distributions._reparametrized import ReparametrizedDistribution
 from numpyro_inverse.distributions._spectral_field import BIAS
 from numpyro_inverse.domains import Mesh
-from numpyro_inverse.sparse import Cholesky
+from numpyro_inverse.domains._prolongation import prolongation
+from numpyro_inverse.operators._linear_operator import LinearOperator
+from numpyro_inverse.sparse import Cholesky, Pattern
 
 ORDERS = (1, 2, 3, 4)
 DENSE_LIMIT = 4096
@@ -140,6 +142,60 @@ class MaternMesh(ReparametrizedDistribution):
         for _ in [None] * ((self.order - 1) // 2):
             u = factor.solve(mass_product(self.domain, u))
         return jnp.exp(-0.5 * self._log_unit_precision(range)) * u
+
+    def ritz_projection(self, coarse: Mesh) -> RitzProjection:
+        r"""The map of a value on this mesh to the function on a coarser one that is nearest in the norm of the
+        equation, :math:`u_H = K_H^{-1} R K_h u_h`, with the transpose :math:`R` of interpolation to the finer nodes.
+
+        At :math:`\alpha` 1 and 2 it takes this law to the law of the field on the coarser mesh, exactly
+        (:math:`\alpha = 2`: :math:`a(u_H, v) = \mathcal W(v) = a(u_h, v)` for every coarse v).
+
+        Raises:
+            TypeError: ``coarse`` is no mesh.
+            ValueError: this mesh does not refine ``coarse``; the law has a batch shape.
+        """
+        name = "Matern.ritz_projection"
+        if self.batch_shape:
+            raise ValueError(f"{name}: the projection is for one law; this one has batch shape {self.batch_shape}.")
+        there = self._on(coarse)
+        interpolation = prolongation(name, coarse, self.domain)
+        factor = _factor(coarse.pattern, there._values(there.range))
+        return RitzProjection(factor, interpolation, self.domain, self._values(self.range))
+
+    def restrict_noise(self, coarse: MaternMesh, z: Float[Array, "*batch n"]) -> Float[Array, "*batch m"]:
+        """The same white noise seen by a coarser mesh; see :func:`~numpyro_inverse.distributions.restrict_noise`.
+
+        Raises:
+            TypeError: ``coarse`` is no field on a mesh.
+            ValueError: its mesh is not refined by this one, or it is of another smoothness.
+        """
+        name = "Matern.restrict_noise"
+        check_instance(name, "coarse", coarse, type(self), f"a {type(self).__name__}")
+        if coarse.smoothness != self.smoothness:
+            raise ValueError(f"{name}: `coarse` has smoothness {coarse.smoothness}, this field {self.smoothness}.")
+        down = prolongation(name, coarse.domain, self.domain).T
+        if self.order % 2 == 0:
+            restrict = jnp.vectorize(
+                lambda z: mass_inverse_root(coarse.domain, down(mass_root(self.domain, z))), signature="(n)->(m)"
+            )
+            return restrict(z)
+
+        def by_factors(fine, there, z):
+            return coarse._factor(there).inverse_lower(down(self._factor(fine).lower(z)))
+
+        return jnp.vectorize(by_factors, signature="(),(),(n)->(m)")(self.range, coarse.range, z)
+
+    def _on(self, mesh: Mesh) -> MaternMesh:
+        """The law of mean zero on another mesh."""
+        robin = self.robin_coefficient > 0
+        return MaternMesh(
+            mesh,
+            range=self.range,
+            scale=self.scale,
+            smoothness=self.smoothness,
+            boundary="robin" if robin else "neumann",
+            robin_coefficient=self.robin_coefficient if robin else None,
+        )
 
     def _kappa(self, range: Array) -> Array:
         return np.sqrt(8 * self.smoothness) / range
@@ -251,6 +307,34 @@ class MaternMesh(ReparametrizedDistribution):
             return jnp.matmul(root.T, root, precision="highest")
 
         return self.scale[..., None, None] ** 2 * jnp.vectorize(dense, signature="()->(n,n)")(self.range)
+
+
+@jax.jit
+def _factor(pattern: Pattern, values: Array) -> Cholesky:
+    return pattern.factor(values)
+
+
+class RitzProjection(LinearOperator):
+    r""":math:`u \mapsto K_H^{-1} R K_h u`; made by ``MaternMesh.ritz_projection``."""
+
+    factor: Cholesky
+    interpolation: LinearOperator
+    fine: Mesh
+    values: Float[Array, " nnz"]
+
+    def __init__(self, factor: Cholesky, interpolation: LinearOperator, fine: Mesh, values: Float[Array, " nnz"]):
+        self.factor, self.interpolation, self.fine, self.values = factor, interpolation, fine, values
+
+    @property
+    def in_shape(self) -> tuple[int, ...]:  # type: ignore[override]
+        return self.interpolation.out_shape
+
+    @property
+    def out_shape(self) -> tuple[int, ...]:  # type: ignore[override]
+        return self.interpolation.in_shape
+
+    def mv(self, x):
+        return self.factor.solve(self.interpolation.T(symmetric_product(self.fine, self.values, x)))
 
 
 def check_order(smoothness: Any, d: int) -> tuple[float, int]:

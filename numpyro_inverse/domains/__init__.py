@@ -4,3 +4,5 @@ from numpyro_inverse.domains._domain import Domain as Domain
 from numpyro_inverse.domains._eigenbasis import Eigenbasis as Eigenbasis
 from numpyro_inverse.domains._grid import Grid as Grid
 from numpyro_inverse.domains._mesh import Mesh as Mesh
+from numpyro_inverse.domains._projections import l2_projection as l2_projection
+from numpyro_inverse.domains._projections import point_values as point_values
