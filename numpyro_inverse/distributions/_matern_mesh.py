@@ -94,7 +94,7 @@ class MaternMesh(ReparametrizedDistribution):
     arg_constraints = {"range": constraints.positive, "scale": constraints.positive}  # noqa: RUF012
     support = constraints.real_vector
     reparametrized_params = ["range", "scale"]  # noqa: RUF012
-    pytree_data_fields = ("domain", "range", "scale", "_mean")
+    pytree_data_fields: tuple[str, ...] = ("domain", "range", "scale", "_mean")
     pytree_aux_fields = ("smoothness", "order", "robin_coefficient")
 
     def __init__(

@@ -116,8 +116,8 @@ def test_where_nothing_varies_it_is_the_stationary_field(x64):
 
 
 def test_directions():
-    """In the middle of a square the covariance is Matérn's at a distance that the tensor turns and stretches: within 6 %
-    of the variance at edges of a fifth of the shortest range (of second order: 4 % at an eighth for single places)."""
+    """In the middle of a square the covariance is Matérn's at a distance that the tensor turns and stretches: within
+    6 % of the variance at edges of a fifth of the shortest range."""
     mesh = square(23, low=-1.0, high=1.0)
     angle = 0.5
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
