@@ -24,6 +24,7 @@ from numpyro_inverse.nn import FunctionVAE, fit_function_vae, pad_fields, pretra
 SEED = 0
 SIDES, FIELDS, TESTED = (12, 16, 20), 2000, 500
 SETTINGS = {"learning_rate": 3e-3, "max_epochs": 24, "batch_size": 64, "gradient_norm": 100.0}
+ROUNDS = 3
 NAME = "permeability_vae"
 
 
@@ -94,11 +95,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", default=str(Path(pretrained.__file__).parent / f"{NAME}.safetensors"))
     arguments = parser.parse_args()
-    made, first, second, mixed, tested, *drawn = jax.random.split(jax.random.key(SEED), 5 + len(SIDES))
+    made, trained, mixed, tested, *drawn = jax.random.split(jax.random.key(SEED), 4 + len(SIDES))
     grids = [Grid((n, n)) for n in SIDES]
     data = pad_fields([(g, draw(g, k, FIELDS)) for g, k in zip(grids, drawn, strict=True)], key=mixed)
-    fit = fit_function_vae(pretrained.permeability_vae(made), data, key=first, **SETTINGS)
-    fit = fit_function_vae(rescaled(fit.module, data), data, key=second, **SETTINGS)
+    fit = fit_function_vae(pretrained.permeability_vae(made), data, key=trained, **SETTINGS)
+    for i in range(1, ROUNDS):
+        again = jax.random.fold_in(trained, i)
+        fit = fit_function_vae(rescaled(fit.module, data), data, key=again, **SETTINGS)
     print(f"{fit.stopped}; held-out losses {fit.held_out_loss}")
     found = scores(fit.module, tested)
     save(
@@ -109,7 +112,7 @@ def main() -> None:
         latent_size=fit.module.latent_size,
         settings=SETTINGS,
         sides=list(SIDES),
-        epochs=[SETTINGS["max_epochs"], len(fit.held_out_loss)],
+        rounds=ROUNDS,
         training_fields_sha256=hashlib.sha256(b"".join(a.tobytes() for a in data)).hexdigest(),
         scale=float(fit.module.scale),
         **found,

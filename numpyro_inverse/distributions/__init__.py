@@ -5,6 +5,7 @@ from numpyro_inverse.distributions._complex_normal import ComplexNormal as Compl
 from numpyro_inverse.distributions._energy import Energy as Energy
 from numpyro_inverse.distributions._flow import BijectionTransform as BijectionTransform
 from numpyro_inverse.distributions._flow import Flow as Flow
+from numpyro_inverse.distributions._fractional_matern import FractionalMatern as FractionalMatern
 from numpyro_inverse.distributions._function_space_generator import (
     FunctionSpaceGenerator as FunctionSpaceGenerator,
 )

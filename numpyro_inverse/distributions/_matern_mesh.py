@@ -111,7 +111,7 @@ class MaternMesh(ReparametrizedDistribution):
     ):
         name = "Matern"
         self.domain = check_instance(name, "domain", domain, Mesh, "a Mesh or a Grid")
-        self.smoothness, self.order = check_order(smoothness, domain.manifold_dim)
+        self.smoothness, self.order = self._order(smoothness, domain.manifold_dim)
         self.robin_coefficient = _robin(boundary, robin_coefficient, self.smoothness)
         range, scale = check_positive(name, "range", range), check_positive(name, "scale", scale)
         mean = check_finite(name, "mean", mean)
@@ -174,7 +174,7 @@ class MaternMesh(ReparametrizedDistribution):
         if coarse.smoothness != self.smoothness:
             raise ValueError(f"{name}: `coarse` has smoothness {coarse.smoothness}, this field {self.smoothness}.")
         down = prolongation(name, coarse.domain, self.domain).T
-        if self.order % 2 == 0:
+        if self.order % 2 != 1:
             restrict = jnp.vectorize(
                 lambda z: mass_inverse_root(coarse._noise, down(mass_root(self._noise, z))), signature="(n)->(m)"
             )
@@ -198,7 +198,11 @@ class MaternMesh(ReparametrizedDistribution):
             robin_coefficient=self.robin_coefficient if robin else None,
         )
 
-    # What a field with other coefficients in its equation says otherwise.
+    # What a field with another equation says otherwise.
+
+    @staticmethod
+    def _order(smoothness: Any, d: int) -> tuple[float, Any]:
+        return check_order(smoothness, d)
 
     _one = "()"  # shape of the range of one law
 
