@@ -89,6 +89,12 @@ def test_coupled_fields_on_grids(boundary):
     noise = restrict_noise(fine, coarse, z)
     found = coarse.from_base(noise) - fine.from_base(z)[:, 1::3]
     assert np.sqrt(np.mean(found**2)) < 0.06
+    # One mode after the other: those that are kept have the same shape on both grids.
+    kept = restrict_noise(fine, coarse, jnp.eye(24))
+    shared = np.flatnonzero(np.any(kept, axis=1))
+    a, b = fine.from_base(jnp.eye(24))[shared, 1::3], coarse.from_base(kept[shared])
+    alike = np.sum(a * b, axis=1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
+    np.testing.assert_allclose(alike, np.ones(8), rtol=1e-12)
     padded = [Matern(Grid(n), range=0.3, scale=1.0, smoothness=2.0, padding=1.0) for n in (16, 8)]
     assert restrict_noise(*padded, jnp.zeros(32)).shape == (16,)
 
