@@ -15,7 +15,7 @@ import numpyro_inverse
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 # Imported under an argument of the user's, who has it then.
-OPTIONAL = {"cloudpickle", "distributed", "flowjax", "matplotlib", "msgspec", "pebble", "zarr"}
+OPTIONAL = {"baryrat", "cloudpickle", "distributed", "flowjax", "matplotlib", "msgspec", "pebble", "zarr"}
 
 
 def names(requirements: list[str]) -> set[str]:

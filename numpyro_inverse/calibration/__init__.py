@@ -11,6 +11,8 @@ from numpyro_inverse.calibration.priors import EffectiveDimension as EffectiveDi
 from numpyro_inverse.calibration.priors import LatentShift as LatentShift
 from numpyro_inverse.calibration.priors import ManifoldDistance as ManifoldDistance
 from numpyro_inverse.calibration.priors import PriorPredictiveCheck as PriorPredictiveCheck
+from numpyro_inverse.calibration.priors import ProjectiveConsistency as ProjectiveConsistency
+from numpyro_inverse.calibration.priors import check_projective_consistency as check_projective_consistency
 from numpyro_inverse.calibration.priors import effective_dimension as effective_dimension
 from numpyro_inverse.calibration.priors import latent_shift as latent_shift
 from numpyro_inverse.calibration.priors import manifold_distance as manifold_distance

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 from numpyro.distributions import constraints
 
 from numpyro_inverse._checks import check_broadcast, check_instance, check_positive, is_traced, show
+from numpyro_inverse.distributions._fractional_matern import FractionalMatern, is_fractional
 from numpyro_inverse.distributions._matern_images import added_variance
 from numpyro_inverse.distributions._matern_mesh import MaternMesh
 from numpyro_inverse.distributions._matern_spectrum import matern_variances
@@ -48,7 +49,7 @@ class Matern(SpectralField):
 
     Args:
         domain: the grid the field lives on; on a :class:`~numpyro_inverse.domains.Mesh` the result is a
-            :class:`MaternMesh`, with the arguments described there.
+            :class:`MaternMesh` or a :class:`FractionalMatern`, with the arguments described there.
         range: :math:`\rho > 0` in length units; correlation is 0.10 to 0.14 at that distance. A tuple gives one range
             per axis (geometric anisotropy); each may be an array of the batch shape.
         scale: marginal standard deviation :math:`\sigma > 0` away from the boundary.
@@ -75,9 +76,10 @@ class Matern(SpectralField):
     pytree_data_fields = ("range", "scale", "smoothness")
 
     def __new__(cls, domain: Any = None, *args: Any, **kwargs: Any) -> Any:
-        """A field on a mesh is a :class:`MaternMesh`, of other arguments."""
+        """A field on a mesh is a :class:`MaternMesh` or a :class:`FractionalMatern`, of other arguments."""
         if cls is Matern and isinstance(domain, Mesh):
-            return MaternMesh(domain, *args, **kwargs)
+            fractional = is_fractional(kwargs.get("smoothness"), domain.manifold_dim)
+            return (FractionalMatern if fractional else MaternMesh)(domain, *args, **kwargs)
         return super().__new__(cls)
 
     def __init__(

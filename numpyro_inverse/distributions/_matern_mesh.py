@@ -38,6 +38,8 @@ from numpyro_inverse.distributions._mass_functions import (
 from numpyro_inverse.distributions._reparametrized import ReparametrizedDistribution
 from numpyro_inverse.distributions._spectral_field import BIAS
 from numpyro_inverse.domains import Mesh
+from numpyro_inverse.domains._prolongation import prolongation
+from numpyro_inverse.operators._linear_operator import LinearOperator
 from numpyro_inverse.sparse import Cholesky, Pattern
 
 ORDERS = (1, 2, 3, 4)
@@ -108,7 +110,7 @@ class MaternMesh(ReparametrizedDistribution):
     arg_constraints = {"range": constraints.positive, "scale": constraints.positive}  # noqa: RUF012
     support = constraints.real_vector
     reparametrized_params = ["range", "scale"]  # noqa: RUF012
-    pytree_data_fields = ("domain", "range", "scale", "_mean")
+    pytree_data_fields: tuple[str, ...] = ("domain", "range", "scale", "_mean")
     pytree_aux_fields = ("smoothness", "order", "robin_coefficient")
 
     def __init__(
@@ -125,7 +127,7 @@ class MaternMesh(ReparametrizedDistribution):
     ):
         name = "Matern"
         self.domain = check_instance(name, "domain", domain, Mesh, "a Mesh or a Grid")
-        self.smoothness, self.order = check_order(smoothness, domain.manifold_dim)
+        self.smoothness, self.order = self._order(smoothness, domain.manifold_dim)
         self.robin_coefficient = _robin(boundary, robin_coefficient, self.smoothness)
         range, scale = check_positive(name, "range", range), check_positive(name, "scale", scale)
         mean = check_finite(name, "mean", mean)
@@ -147,15 +149,99 @@ class MaternMesh(ReparametrizedDistribution):
         r"""The field driven by white noise: :math:`\tau^{-1} (K^{-1} C)^{\alpha/2 - 1} K^{-1} C^{1/2} z` for an even
         :math:`\alpha`, :math:`\tau^{-1} (K^{-1} C)^{(\alpha - 1)/2} L^{-\mathsf T} z` with :math:`K = L L^{\mathsf T}`
         for an odd one."""
-        unit = jnp.vectorize(self._unit_field, signature="(),(n)->(n)")(self.range, z)
-        return self._mean + self.scale[..., None] * unit
+        unit = jnp.vectorize(self._unit_field, signature=f"{self._one},(n)->(n)")(self.range, z)
+        return self._mean + self._scale_at_nodes * unit
 
     def _unit_field(self, range: Array, z: Array) -> Array:
         factor = self._factor(range)
-        u = factor.inverse_upper(z) if self.order % 2 else factor.solve(mass_root(self.domain, z))
+        u = factor.inverse_upper(z) if self.order % 2 else factor.solve(mass_root(self._noise, z))
         for _ in [None] * ((self.order - 1) // 2):
             u = factor.solve(mass_product(self.domain, u))
         return jnp.exp(-0.5 * self._log_unit_precision(range)) * u
+
+    def ritz_projection(self, coarse: Mesh) -> RitzProjection:
+        r"""The map of a value on this mesh to the function on a coarser one that is nearest in the norm of the
+        equation, :math:`u_H = K_H^{-1} R K_h u_h`, with the transpose :math:`R` of interpolation to the finer nodes.
+
+        At :math:`\alpha` 1 and 2 it takes this law to the law of the field on the coarser mesh, exactly
+        (:math:`\alpha = 2`: :math:`a(u_H, v) = \mathcal W(v) = a(u_h, v)` for every coarse v).
+
+        Raises:
+            TypeError: ``coarse`` is no mesh.
+            ValueError: this mesh does not refine ``coarse``; the law has a batch shape.
+        """
+        name = "Matern.ritz_projection"
+        if self.batch_shape:
+            raise ValueError(f"{name}: the projection is for one law; this one has batch shape {self.batch_shape}.")
+        there = self._on(coarse)
+        interpolation = prolongation(name, coarse, self.domain)
+        factor = _factor(coarse.pattern, there._values(there.range))
+        return RitzProjection(factor, interpolation, self.domain, self._values(self.range))
+
+    def restrict_noise(self, coarse: MaternMesh, z: Float[Array, "*batch n"]) -> Float[Array, "*batch m"]:
+        """The same white noise seen by a coarser mesh; see :func:`~numpyro_inverse.distributions.restrict_noise`.
+
+        Raises:
+            TypeError: ``coarse`` is no field on a mesh.
+            ValueError: its mesh is not refined by this one, or it is of another smoothness.
+        """
+        name = "Matern.restrict_noise"
+        check_instance(name, "coarse", coarse, type(self), f"a {type(self).__name__}")
+        if coarse.smoothness != self.smoothness:
+            raise ValueError(f"{name}: `coarse` has smoothness {coarse.smoothness}, this field {self.smoothness}.")
+        down = prolongation(name, coarse.domain, self.domain).T
+        if self.order % 2 != 1:
+            restrict = jnp.vectorize(
+                lambda z: mass_inverse_root(coarse._noise, down(mass_root(self._noise, z))), signature="(n)->(m)"
+            )
+            return restrict(z)
+
+        def by_factors(fine, there, z):
+            return coarse._factor(there).inverse_lower(down(self._factor(fine).lower(z)))
+
+        signature = f"{self._one},{self._one.replace('n', 'm')},(n)->(m)"
+        return jnp.vectorize(by_factors, signature=signature)(self.range, coarse.range, z)
+
+    def _on(self, mesh: Mesh) -> MaternMesh:
+        """The law of mean zero on another mesh."""
+        robin = self.robin_coefficient > 0
+        return MaternMesh(
+            mesh,
+            range=self.range,
+            scale=self.scale,
+            smoothness=self.smoothness,
+            boundary="robin" if robin else "neumann",
+            robin_coefficient=self.robin_coefficient if robin else None,
+        )
+
+    # What a field with another equation says otherwise.
+
+    @staticmethod
+    def _order(smoothness: Any, d: int) -> tuple[float, Any]:
+        return check_order(smoothness, d)
+
+    _one = "()"  # shape of the range of one law
+
+    @property
+    def _scale_at_nodes(self) -> Array:
+        return self.scale[..., None]
+
+    @property
+    def _noise(self) -> Any:
+        """The mass matrix of the white noise, for the functions of :mod:`_mass_functions`."""
+        return self.domain
+
+    @property
+    def _noise_logdet(self) -> float:
+        return self.domain.geometry.mass_logdet
+
+    @property
+    def _stiffness(self) -> Array:
+        return self.domain.stiffness
+
+    def _log_scale_total(self) -> Array:
+        """Sum over the nodes."""
+        return self.domain.size * jnp.log(self.scale)
 
     def _kappa(self, range: Array) -> Array:
         return np.sqrt(8 * self.smoothness) / range
@@ -163,7 +249,7 @@ class MaternMesh(ReparametrizedDistribution):
     def _values(self, range: Array) -> Array:
         """:math:`K` on the mesh's pattern."""
         mesh, kappa = self.domain, self._kappa(range)
-        values = kappa**2 * mesh.mass + mesh.stiffness
+        values = kappa**2 * mesh.mass + self._stiffness
         return values if self.robin_coefficient == 0 else values + self.robin_coefficient * kappa * mesh.boundary_mass
 
     def _factor(self, range: Array) -> Cholesky:
@@ -190,9 +276,9 @@ class MaternMesh(ReparametrizedDistribution):
         name = "Matern.log_prob"
         value = jnp.asarray(check_trailing(name, "value", check_real(name, "value", value), self.event_shape))
         check_broadcast(name, value=value.shape[:-1], batch=self.batch_shape)
-        residual = (value - self._mean) / self.scale[..., None]
-        quadratic = jnp.vectorize(self._unit_quadratic, signature="(),(n)->()")(self.range, residual)
-        logdet = jnp.vectorize(self._unit_logdet)(self.range)
+        residual = (value - self._mean) / self._scale_at_nodes
+        quadratic = jnp.vectorize(self._unit_quadratic, signature=f"{self._one},(n)->()")(self.range, residual)
+        logdet = jnp.vectorize(self._unit_logdet, signature=f"{self._one}->()")(self.range)
         n, hidden = self.domain.size, self._hidden_by_rounding(residual.dtype)
         if not is_traced(hidden) and np.any(hidden):
             raise ValueError(
@@ -201,7 +287,7 @@ class MaternMesh(ReparametrizedDistribution):
                 "precision. Use `whiten(model)`, which needs none, double precision (`jax.enable_x64`), a coarser mesh "
                 "or less smoothness."
             )
-        density = 0.5 * (logdet - quadratic - n * np.log(2 * np.pi)) - n * jnp.log(self.scale)
+        density = 0.5 * (logdet - quadratic - n * np.log(2 * np.pi)) - self._log_scale_total()
         return jnp.where(hidden, jnp.nan, density)
 
     def _hidden_by_rounding(self, dtype: Any) -> Array:
@@ -209,23 +295,28 @@ class MaternMesh(ReparametrizedDistribution):
         :math:`\tfrac12 e^2 \operatorname{tr} Q`, and :math:`s^{\mathsf T} Q s` with random signs s estimates the
         trace."""
         signs = jnp.asarray(np.random.default_rng(0).choice([-1.0, 1.0], self.domain.size), dtype)
-        trace = jnp.vectorize(lambda range: self._unit_quadratic(range, signs))(jax.lax.stop_gradient(self.range))
-        offset = jax.lax.stop_gradient(jnp.mean((self.mean / self.scale[..., None]) ** 2, axis=-1))
+        trace = jnp.vectorize(lambda range: self._unit_quadratic(range, signs), signature=f"{self._one}->()")(
+            jax.lax.stop_gradient(self.range)
+        )
+        offset = jax.lax.stop_gradient(jnp.mean((self.mean / self._scale_at_nodes) ** 2, axis=-1))
         added = 0.5 * jnp.finfo(dtype).eps ** 2 * (1 + offset) * trace
         return added > BIAS * np.sqrt(self.domain.size / 2)
 
     def _unit_quadratic(self, range: Array, residual: Array) -> Array:
+        return jnp.exp(self._log_unit_precision(range)) * self._squares(range, residual)
+
+    def _squares(self, range: Array, residual: Array) -> Array:
         mesh, values, v = self.domain, self._values(range), residual
         for _ in [None] * ((self.order - 1) // 2):
             v = mass_inverse(mesh, symmetric_product(mesh, values, v))
         last = symmetric_product(mesh, values, v)
-        squares = v @ last if self.order % 2 else jnp.sum(mass_inverse_root(mesh, last) ** 2)
-        return jnp.exp(self._log_unit_precision(range)) * squares
+        return v @ last if self.order % 2 else jnp.sum(mass_inverse_root(self._noise, last) ** 2)
 
     def _unit_logdet(self, range: Array) -> Array:
-        constant = (self.order - 1) * self.domain.geometry.mass_logdet
-        of_k = self.order * self._factor(range).logdet() - constant
-        return of_k + self.domain.size * self._log_unit_precision(range)
+        return self._logdet(range) + self.domain.size * self._log_unit_precision(range)
+
+    def _logdet(self, range: Array) -> Array:
+        return self.order * self._factor(range).logdet() - (self.order - 1) * self._noise_logdet
 
     @property
     def precision_pattern(self) -> Pattern | None:
@@ -234,12 +325,12 @@ class MaternMesh(ReparametrizedDistribution):
 
     def precision_factors(self) -> PrecisionFactors:
         r"""The precision of one field by sparse matrices on ``precision_pattern``."""
-        mesh, n = self.domain, self.domain.size
+        n = self.domain.size
         log_precision = self._log_unit_precision(self.range) - 2 * jnp.log(self.scale)
         logdet = self._unit_logdet(self.range) - 2 * n * jnp.log(self.scale)
         outer = jnp.exp(log_precision / self.order) * self._values(self.range)
-        middle = None if self.order == 1 else mesh.mass.astype(outer.dtype)
-        return PrecisionFactors(outer, middle, logdet, 0.0 if middle is None else mesh.geometry.mass_logdet)
+        middle = None if self.order == 1 else self._noise.mass.astype(outer.dtype)
+        return PrecisionFactors(outer, middle, logdet, 0.0 if middle is None else self._noise_logdet)
 
     @property
     def mean(self):
@@ -253,11 +344,12 @@ class MaternMesh(ReparametrizedDistribution):
         .. math:: \operatorname{diag} Q_\alpha^{-1} = \frac{(-1)^{\alpha - 1}}{(\alpha - 1)! \, \tau^2}
             \frac{d^{\alpha - 1}}{d s^{\alpha - 1}} \operatorname{diag} (K + s C)^{-1} \Big|_{s = 0} .
         """
-        return self.scale[..., None] ** 2 * jnp.vectorize(self._unit_variance, signature="()->(n)")(self.range)
+        unit = jnp.vectorize(self._unit_variance, signature=f"{self._one}->(n)")(self.range)
+        return self._scale_at_nodes**2 * unit
 
     def _unit_variance(self, range: Array) -> Array:
         def diagonal(s):
-            return self.domain.pattern.factor(self._values(range) + s * self.domain.mass).inverse_diagonal()
+            return self.domain.pattern.factor(self._values(range) + s * self._noise.mass).inverse_diagonal()
 
         for _ in [None] * (self.order - 1):
             diagonal = _derivative(diagonal)
@@ -280,7 +372,36 @@ class MaternMesh(ReparametrizedDistribution):
             root = jax.vmap(lambda z: self._unit_field(range, z))(jnp.eye(n, dtype=self.range.dtype))
             return jnp.matmul(root.T, root, precision="highest")
 
-        return self.scale[..., None, None] ** 2 * jnp.vectorize(dense, signature="()->(n,n)")(self.range)
+        unit = jnp.vectorize(dense, signature=f"{self._one}->(n,n)")(self.range)
+        return self._scale_at_nodes[..., None] * self._scale_at_nodes[..., None, :] * unit
+
+
+@jax.jit
+def _factor(pattern: Pattern, values: Array) -> Cholesky:
+    return pattern.factor(values)
+
+
+class RitzProjection(LinearOperator):
+    r""":math:`u \mapsto K_H^{-1} R K_h u`; made by ``MaternMesh.ritz_projection``."""
+
+    factor: Cholesky
+    interpolation: LinearOperator
+    fine: Mesh
+    values: Float[Array, " nnz"]
+
+    def __init__(self, factor: Cholesky, interpolation: LinearOperator, fine: Mesh, values: Float[Array, " nnz"]):
+        self.factor, self.interpolation, self.fine, self.values = factor, interpolation, fine, values
+
+    @property
+    def in_shape(self) -> tuple[int, ...]:  # type: ignore[override]
+        return self.interpolation.out_shape
+
+    @property
+    def out_shape(self) -> tuple[int, ...]:  # type: ignore[override]
+        return self.interpolation.in_shape
+
+    def mv(self, x):
+        return self.factor.solve(self.interpolation.T(symmetric_product(self.fine, self.values, x)))
 
 
 def check_order(smoothness: Any, d: int) -> tuple[float, int]:

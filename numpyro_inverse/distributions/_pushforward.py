@@ -60,7 +60,7 @@ class Pushforward(ReparametrizedDistribution):
     """
 
     arg_constraints: dict = {}  # noqa: RUF012
-    pytree_data_fields = ("_arrays", "_base", "_residual")
+    pytree_data_fields: tuple[str, ...] = ("_arrays", "_base", "_residual")
     pytree_aux_fields = ("_rest",)
 
     def __init__(

@@ -21,7 +21,7 @@ from numpyro_inverse._checks import (
 )
 from numpyro_inverse.distributions._reparametrized import ReparametrizedDistribution
 from numpyro_inverse.domains import Grid
-from numpyro_inverse.domains._transforms import basis_at, variance_synthesis
+from numpyro_inverse.domains._transforms import basis_at, shared_modes, variance_synthesis
 
 DENSE_LIMIT = 4096
 BIAS = 0.1  # of the scale by rounding, in standard deviations of its posterior
@@ -138,6 +138,29 @@ class SpectralField(ReparametrizedDistribution):
     def from_coefficients(self, w: Float[Array, "*batch_and_shape"]) -> Float[Array, "*batch_and_window"]:
         """The field with coefficients ``w`` in the grid's orthonormal basis."""
         return self._mean + self._crop(self.domain.inverse_transform(w))
+
+    def restrict_noise(
+        self, coarse: SpectralField, z: Float[Array, "*batch_and_shape"]
+    ) -> Float[Array, "*batch_and_coarse_shape"]:
+        """The coefficients of the modes that a coarser grid has, too; see
+        :func:`~numpyro_inverse.distributions.restrict_noise`.
+
+        Raises:
+            TypeError: ``coarse`` is no field on a grid.
+            ValueError: its grid is no coarser one of the same box and boundary.
+        """
+        name = f"{type(self).__name__}.restrict_noise"
+        check_instance(name, "coarse", coarse, SpectralField, "a field on a grid")
+        here, there = self.domain, coarse.domain
+        same = here.boundary == there.boundary and np.allclose(here.extent, there.extent, rtol=1e-5, atol=0)
+        if not same or any(n < m for n, m in zip(here.shape, there.shape, strict=True)):
+            raise ValueError(
+                f"{name}: the grid of `coarse`, with its padding, must be a coarser one of the same box and boundary; "
+                f"got {there} for {here}."
+            )
+        for axis, (boundary, n, m) in enumerate(zip(here.boundary, here.shape, there.shape, strict=True)):
+            z = jnp.take(z, shared_modes(boundary, n, m), axis=axis - here.ndim)
+        return z
 
     def _crop(self, x: Array) -> Array:
         if self.window.shape == self.domain.shape:

@@ -12,6 +12,8 @@ from scipy.sparse.linalg import eigsh
 
 from numpyro_inverse._checks import check_count, check_instance
 from numpyro_inverse.domains._mesh import Mesh
+from numpyro_inverse.operators._linear_operator import LinearOperator
+from numpyro_inverse.operators._matrix import Matrix
 
 DENSE = 1500  # nodes up to which all eigenvectors are computed
 
@@ -56,6 +58,19 @@ class Eigenbasis(eqx.Module):
         with jax.ensure_compile_time_eval():
             self.eigenvalues = jnp.asarray(np.maximum(values, 0.0))
             self.modes = jnp.asarray(vectors)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """``(num_modes,)``: of the coefficients of a function."""
+        return (self.num_modes,)
+
+    def interpolation(self, points: Float[Array, "m d"]) -> LinearOperator:
+        """From the coefficients of a function to its values at scattered points.
+
+        Raises:
+            TypeError, ValueError: as :meth:`Mesh.interpolation`.
+        """
+        return self.mesh.interpolation(points) @ Matrix(self.modes)
 
     @property
     def num_modes(self) -> int:

@@ -22,7 +22,22 @@ def mass_matrix(points: Float[np.ndarray, "n d"], simplices: Int[np.ndarray, "e 
     :math:`(1 + \delta_{ij}) / (k (k + 1))`. Of the facets of a mesh it is the matrix of a Robin boundary condition."""
     k = simplices.shape[1]
     local = (1 + np.eye(k)) / (k * (k + 1))
-    return _assemble(len(points), simplices, volumes(points, simplices)[:, None, None] * local)
+    return assemble(len(points), simplices, volumes(points, simplices)[:, None, None] * local)
+
+
+def weighted_mass(
+    points: Float[np.ndarray, "n d"], simplices: Int[np.ndarray, "e k"], weight: Float[np.ndarray, " e"]
+) -> sp.csr_array:
+    """The mass matrix with a weight in each simplex."""
+    k = simplices.shape[1]
+    local = (1 + np.eye(k)) / (k * (k + 1))
+    return assemble(len(points), simplices, (weight * volumes(points, simplices))[:, None, None] * local)
+
+
+def gradients(points: Float[np.ndarray, "n d"], simplices: Int[np.ndarray, "e k"]) -> Float[np.ndarray, "e k d"]:
+    """Of the hat functions of the corners of each simplex, which fill the space."""
+    inverse = np.linalg.inv(points[simplices[:, 1:]] - points[simplices[:, :1]]).swapaxes(1, 2)
+    return np.concatenate([-inverse.sum(axis=1, keepdims=True), inverse], axis=1)
 
 
 def lumped_mass(points: Float[np.ndarray, "n d"], simplices: Int[np.ndarray, "e k"]) -> Float[np.ndarray, " n"]:
@@ -42,10 +57,11 @@ def stiffness_matrix(points: Float[np.ndarray, "n d"], simplices: Int[np.ndarray
     local[:, 1:, 1:] = inner
     local[:, 0, 1:] = local[:, 1:, 0] = -inner.sum(axis=1)
     local[:, 0, 0] = inner.sum(axis=(1, 2))
-    return _assemble(len(points), simplices, volumes(points, simplices)[:, None, None] * local)
+    return assemble(len(points), simplices, volumes(points, simplices)[:, None, None] * local)
 
 
-def _assemble(n: int, simplices: np.ndarray, local: np.ndarray) -> sp.csr_array:
+def assemble(n: int, simplices: np.ndarray, local: np.ndarray) -> sp.csr_array:
+    """The symmetric matrix of local ones, ``(e, k, k)``."""
     k = simplices.shape[1]
     rows, columns = np.repeat(simplices, k, axis=1).ravel(), np.tile(simplices, (1, k)).ravel()
     matrix = sp.csr_array(sp.coo_array((local.ravel(), (rows, columns)), shape=(n, n)))

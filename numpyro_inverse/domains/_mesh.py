@@ -18,6 +18,7 @@ from scipy.sparse.linalg import splu
 from numpyro_inverse._checks import check_real, check_static
 from numpyro_inverse.domains._barycentric import SLACK, BarycentricInterpolation, locate
 from numpyro_inverse.domains._finite_elements import lumped_mass, mass_matrix, padded_rows, stiffness_matrix
+from numpyro_inverse.domains._refined import refined
 from numpyro_inverse.domains._simplices import check_mesh, facets, longest_edges
 from numpyro_inverse.sparse import Pattern, analyze
 
@@ -168,6 +169,13 @@ class Mesh(eqx.Module):
         from numpyro_inverse.domains._mesh_formats import of_meshio
 
         return cls(*of_meshio(mesh))
+
+    def refined(self) -> Mesh:
+        r"""The mesh with each simplex cut into :math:`2^d` at the middles of its edges; the old nodes come first.
+
+        Every field on this mesh is one on the refinement. A surface keeps its flat triangles.
+        """
+        return Mesh(*refined(self.points, self.simplices))
 
     def __hash__(self) -> int:
         return hash(self.geometry)

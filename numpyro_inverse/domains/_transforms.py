@@ -32,6 +32,14 @@ def mode_numbers(boundary: str, n: int) -> np.ndarray:
     return 2 * ((np.arange(n) + 1) // 2)  # 0, cos 1, sin 1, cos 2, sin 2, ...
 
 
+def shared_modes(boundary: str, fine: int, coarse: int) -> np.ndarray:
+    """Where the modes of a coarser grid stand among those of a finer one."""
+    places = np.arange(coarse)
+    if boundary == "periodic" and coarse % 2 == 0 and fine > coarse:  # its last mode is a sine, after the cosine
+        places[-1] = coarse
+    return places
+
+
 def basis_at(boundary: str, n: int, t: np.ndarray) -> np.ndarray:
     """The ``n`` basis functions at positions ``t`` in [0, 1], scaled to be orthonormal on the cell centers.
 

@@ -14,11 +14,13 @@ from numpyro_inverse.nn._equivariant import Canonicalized, ReynoldsAverage
 from numpyro_inverse.nn._equivariant_convolutions import P4MConvolution, P4MLifting, circular_convolution, p4m_pool
 from numpyro_inverse.nn._fit_density import fit_density
 from numpyro_inverse.nn._fit_flow import fit_flow
+from numpyro_inverse.nn._fit_function_vae import fit_function_vae, pad_fields
 from numpyro_inverse.nn._fit_gan import fit_gan
 from numpyro_inverse.nn._fit_module import fit_module
 from numpyro_inverse.nn._fit_vae import fit_vae
 from numpyro_inverse.nn._flow_density import flow_log_prob
 from numpyro_inverse.nn._flow_matching import FlowMatching
+from numpyro_inverse.nn._function_vae import FunctionVAE
 from numpyro_inverse.nn._mixture_autoregressive import MixtureAutoregressive
 from numpyro_inverse.nn._multiscale_flow import MultiscaleFlow
 from numpyro_inverse.nn._persistence import load, load_metadata, save
@@ -38,6 +40,7 @@ __all__ = [
     "DeepSet",
     "Fit",
     "FlowMatching",
+    "FunctionVAE",
     "MixtureAutoregressive",
     "MultiscaleFlow",
     "P4MConvolution",
@@ -53,6 +56,7 @@ __all__ = [
     "energy_score",
     "fit_density",
     "fit_flow",
+    "fit_function_vae",
     "fit_gan",
     "fit_module",
     "fit_vae",
@@ -61,6 +65,7 @@ __all__ = [
     "load_metadata",
     "load_pretrained",
     "p4m_pool",
+    "pad_fields",
     "save",
     "train",
 ]

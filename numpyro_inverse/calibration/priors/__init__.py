@@ -8,3 +8,7 @@ from numpyro_inverse.calibration.priors._manifold_distance import ManifoldDistan
 from numpyro_inverse.calibration.priors._manifold_distance import manifold_distance as manifold_distance
 from numpyro_inverse.calibration.priors._prior_predictive import PriorPredictiveCheck as PriorPredictiveCheck
 from numpyro_inverse.calibration.priors._prior_predictive import prior_predictive_check as prior_predictive_check
+from numpyro_inverse.calibration.priors._projective_consistency import ProjectiveConsistency as ProjectiveConsistency
+from numpyro_inverse.calibration.priors._projective_consistency import (
+    check_projective_consistency as check_projective_consistency,
+)

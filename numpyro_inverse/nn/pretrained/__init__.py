@@ -7,12 +7,15 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PRNGKeyArray
 
 from numpyro_inverse.denoisers._firmly_nonexpansive import FirmlyNonexpansiveDenoiser
 from numpyro_inverse.denoisers._gradient_step import ConvolutionalNetwork, GradientStepDenoiser
+from numpyro_inverse.domains import Grid
 from numpyro_inverse.nn._coupling_flow import CouplingFlow
+from numpyro_inverse.nn._function_vae import FunctionVAE
 from numpyro_inverse.nn._multiscale_flow import MultiscaleFlow
 from numpyro_inverse.nn._persistence import load, load_metadata
 from numpyro_inverse.nn._vae import VAE
@@ -46,12 +49,24 @@ def firmly_nonexpansive_denoiser(key: PRNGKeyArray) -> FirmlyNonexpansiveDenoise
     return FirmlyNonexpansiveDenoiser(4, 64, 8, key=key)
 
 
-MADE = (fashion_mnist_flow, fashion_mnist_vae, patch_flow, gradient_step_denoiser, firmly_nonexpansive_denoiser)
+def permeability_vae(key: PRNGKeyArray) -> FunctionVAE:
+    """The autoencoder of permeability fields before training."""
+    return FunctionVAE(Grid((12, 12)), 24, width=96, link=jnp.tanh, key=key)
+
+
+MADE = (
+    fashion_mnist_flow,
+    fashion_mnist_vae,
+    patch_flow,
+    gradient_step_denoiser,
+    firmly_nonexpansive_denoiser,
+    permeability_vae,
+)
 BLANK = {made.__name__: made for made in MADE}
 
 
 def load_pretrained(name: str) -> Any:
-    """A trained module.
+    r"""A trained module.
 
     ================================  ================================================================================
     ``fashion_mnist_flow``            :class:`~numpyro_inverse.nn.MultiscaleFlow` of 28 x 28 images with values in
@@ -62,6 +77,8 @@ def load_pretrained(name: str) -> Any:
     ``gradient_step_denoiser``        :class:`~numpyro_inverse.denoisers.GradientStepDenoiser` of gray photographs of
                                       any size with values in [0, 1], for noise of 0.01 to 0.2
     ``firmly_nonexpansive_denoiser``  :class:`~numpyro_inverse.denoisers.FirmlyNonexpansiveDenoiser` of the same
+    ``permeability_vae``              :class:`~numpyro_inverse.nn.FunctionVAE` of log permeabilities on the unit square:
+                                      two facies with soft edges, :math:`\tanh(2 g)` of a Matérn field g of range 0.6
     ================================  ================================================================================
 
     Args:

@@ -14,8 +14,8 @@ from scipy.integrate import quad
 from scipy.special import gammaln
 
 import numpyro_inverse as ni
-from numpyro_inverse.distributions import Matern, SpectralField
-from numpyro_inverse.domains import Grid
+from numpyro_inverse.distributions import BarrierMatern, Matern, NonstationaryMatern, SpectralField
+from numpyro_inverse.domains import Barrier, ElementMatrices, Grid
 from numpyro_inverse.infer import LatentGaussian
 from tests.distributions.mesh_reference import precision
 from tests.domains.meshes import interval
@@ -350,3 +350,38 @@ def test_other_bad_arguments():
         latent.integrate_grid()
     with pytest.raises(TypeError, match="hyperparameters must be a dictionary"):
         latent.log_marginal(3)
+
+
+def _laws():
+    mesh = interval(8)
+    inside = np.arange(7) > 4
+    ranges = np.linspace(0.3, 0.6, mesh.size)
+    return {
+        "barrier": (True, lambda scale: BarrierMatern(Barrier(mesh, inside), range=0.5, scale=scale)),
+        "nonstationary": (
+            False,
+            lambda scale: NonstationaryMatern(ElementMatrices(mesh), range=ranges, scale=scale, smoothness=1.5),
+        ),
+        "fractional": (False, lambda scale: Matern(mesh, range=0.5, scale=scale, smoothness=1.0)),
+    }
+
+
+@pytest.mark.parametrize("name", ["barrier", "nonstationary", "fractional"])
+def test_other_fields_on_meshes(x64, name):
+    """Those with another equation give their own law: by sparse factors where it has them, else dense. Exact to 1e-8,
+    by the covariance of the field as a map of white noise.
+    """
+    sparse, law = _laws()[name]
+    seen = interval(8).interpolation(PLACES)
+
+    def model(y):
+        field = numpyro.sample("field", law(numpyro.sample("scale", dist.LogNormal(0.0, 0.3))))
+        eta = numpyro.deterministic("eta", seen(field))
+        numpyro.sample("y", dist.Normal(eta, 0.4).to_event(1), obs=y)
+
+    latent = LatentGaussian(model, "eta", model_args=(jnp.asarray(DATA),))
+    assert (type(latent.latents).__name__ == "SparseLatents") == sparse
+    field = law(1.2)
+    root = np.asarray(seen.as_matrix()) @ np.asarray(jax.jacobian(field.from_base)(jnp.zeros(field.base_dist.shape())))
+    reference = dist.MultivariateNormal(jnp.zeros(15), jnp.asarray(root @ root.T + 0.4**2 * np.eye(15)))
+    np.testing.assert_allclose(latent.log_marginal({"scale": 1.2}), reference.log_prob(DATA), rtol=1e-8)
