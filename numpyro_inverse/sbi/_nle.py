@@ -74,7 +74,7 @@ class NLE(SiteEstimator):
                 proposal.
             observation: y, or data by site, for ``rounds`` beyond one.
             rounds: of simulation and training. After the first, latents come from the posterior of ``observation``
-                learned so far (:meth:`sample`), and all simulations are learned from.
+                learned so far (as ``sample`` draws it), and all simulations are learned from.
             density: from ``(size, *, context, data, key)``, and ``kinds`` where there are integers, to a conditional
                 density, such as ``functools.partial(nn.CouplingFlow, layers=8)``. Default:
                 ``nn.MixtureAutoregressive``.

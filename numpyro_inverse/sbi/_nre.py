@@ -114,7 +114,7 @@ class NRE(SiteEstimator):
             simulations: of the first round, those that there are, of :func:`simulate`.
             observation: y, or data by site, for ``rounds`` beyond one.
             rounds: of simulation and training. After the first, latents come from the posterior of ``observation``
-                learned so far (:meth:`sample`), and all simulations are learned from.
+                learned so far (as ``sample`` draws it), and all simulations are learned from.
             contrasts: arguments of other simulations that each event is compared with.
             gamma: odds that an event's own arguments are among those compared.
             balance: weight of the penalty that makes a ratio conservative; 100 in the paper that proposes it.
