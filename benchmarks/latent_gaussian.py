@@ -90,14 +90,12 @@ def sampled(title, target, arguments, warmup, draws, **settings):
     short.run(jax.random.key(0), *arguments)
     compile_s = time.process_time() - start  # and four transitions
     start = time.process_time()
-    mcmc.run(jax.random.key(1), *arguments, extra_fields=("num_steps",))
+    mcmc.run(jax.random.key(1), *arguments, extra_fields=("num_steps", "diverging"))
     seconds = time.process_time() - start - compile_s
     samples = mcmc.get_samples(group_by_chain=True)
     row = chain_row(title, samples, seconds)
-    row["divergences"] = (
-        int(mcmc.get_extra_fields()["diverging"].sum()) if "diverging" in mcmc.get_extra_fields() else 0
-    )
-    row["steps"] = float(mcmc.get_extra_fields()["num_steps"].mean())
+    fields = mcmc.get_extra_fields()
+    row["divergences"], row["steps"] = int(fields["diverging"].sum()), float(fields["num_steps"].mean())
     return row, mcmc
 
 
@@ -112,8 +110,6 @@ def points_row(title, points, seconds, evaluations):
 
 def laplace_hmc(arguments, draws=40):
     """BlackJAX's Laplace HMC, dense and by L-BFGS, with a step size and a metric found by hand."""
-    mesh, seen, counts = arguments
-    unconstrain = dict.fromkeys(HYPER, jnp.log)
     start = {"range": jnp.log(0.4), "scale": jnp.log(0.9)}
     white = ni.whiten(model)
 
@@ -122,7 +118,7 @@ def laplace_hmc(arguments, draws=40):
         jacobian = sum(phi.values())
         return log_density(white, arguments, {}, values)[0] + jacobian
 
-    theta = {"field_latent": jnp.zeros(mesh.size), "intercept": jnp.zeros(())}
+    theta = {"field_latent": jnp.zeros(arguments[0].size), "intercept": jnp.zeros(())}
     sampler = blackjax.laplace_hmc(
         log_joint, theta, step_size=0.9, inverse_mass_matrix=jnp.array([0.1, 0.03]), num_integration_steps=3, maxiter=60
     )
@@ -135,7 +131,6 @@ def laplace_hmc(arguments, draws=40):
 
         return jax.lax.scan(step, sampler.init(start), jax.random.split(key, draws))[1]
 
-    del unconstrain, seen, counts
     start_time = time.process_time()
     compiled = run.lower(jax.random.key(0)).compile()
     compile_s = time.process_time() - start_time
