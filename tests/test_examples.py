@@ -17,6 +17,7 @@ SMALL = {
     "electron_tomography": ["--draws", "20", "--coarser", "4"],
     "inverse_reinforcement_learning": ["--draws", "5"],
     "learned_prior": ["--draws", "3"],
+    "many_machines": ["--quick"],
     "meuse": ["--draws", "4"],
     "phase_retrieval": ["--draws", "5", "--size", "16"],
     "photograph": ["--draws", "3", "--size", "16"],
