@@ -15,6 +15,7 @@ SMALL = {
     "control": ["--draws", "5"],
     "data_assimilation": ["--draws", "4"],
     "electron_tomography": ["--draws", "20", "--coarser", "4"],
+    "hare_lynx": ["--simulations", "400", "--epochs", "2", "--draws", "4"],
     "inverse_reinforcement_learning": ["--draws", "5"],
     "learned_prior": ["--draws", "3"],
     "many_machines": ["--quick"],
