@@ -265,6 +265,7 @@ def test_variance_of_a_long_line():
     np.testing.assert_allclose(variance[jnp.array([0, 50_000, 99_999])], [2, 1, 2], rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("shape", "padding"), [((12,), 0.0), ((6, 5), 0.0), ((4, 3, 5), 0.0), ((5, 4), 1.0)], ids=str)
 def test_units_shift_the_density_by_their_logarithm(shape, padding):
     """In single precision: heights of 1e-9 on lengths of 1e-6, of 1e-12, cells of 1e-14, and large ones. A unit of the

@@ -235,6 +235,7 @@ def test_whitened_and_exported_as_on_a_grid(key):
 # Single precision.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("smoothness", "hidden"), [(2.5, False), (3.5, True)])
 def test_a_density_that_rounding_hides_is_refused(smoothness, hidden):
     """The density of a draw, rounded to single precision, moves by less than the limit or by more, and is refused."""

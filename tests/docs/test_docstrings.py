@@ -61,7 +61,7 @@ test_images = np.asarray(flow.sample(key, (24,)))
 
 # From a cold cache, four seconds or more each.
 SLOW = {"ExactGibbs", "MixtureAutoregressive", "NLE", "NPE", "NRE", "SplitGibbs", "compare", "fit_vae"}
-SLOW |= {"nuts_settings", "suggest_step_size", "to_arviz"}
+SLOW |= {"ContextEmbedding", "ExactGaussian", "fit_coordinates", "nuts_settings", "suggest_step_size", "to_arviz"}
 
 
 def examples():

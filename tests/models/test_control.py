@@ -55,6 +55,7 @@ def test_the_published_maximum(heating):
     np.testing.assert_allclose(-found.fun, heating_choice.PUBLISHED_LOG_LIKELIHOOD, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_posterior_of_what_people_value(heating):
     costs, choice, found = heating
     probability = softmax(costs @ found.x, axis=-1)

@@ -28,6 +28,7 @@ def test_burgers_reference(x64):
     np.testing.assert_allclose(burgers.exact(np.array([[1.0, 0.4], [-1.0, 0.8]]), burgers.VISCOSITY), 0, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_system_of_ordinary_equations(x64):
     """Four rates from both populations: within 5 standard deviations of the truth, and 1 % of one of the minimum of the
     misfit by diffrax, which the penalized estimate has up to what the residual is allowed."""

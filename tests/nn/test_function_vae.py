@@ -56,6 +56,7 @@ def test_bounds_of_a_function_on_two_grids_are_the_same(vae):
     assert not np.isclose(bounds[0], bounds[2], rtol=1e-2)
 
 
+@pytest.mark.slow
 def test_a_fit_at_mixed_resolutions(vae):
     """Two numbers and noise-free functions of them: the latent finds them, and reconstructs on a grid never seen."""
     amplitudes = np.random.default_rng(4).normal(size=(400, 2)) @ np.array([[0.5, 1.0, 0.0], [0.0, 0.3, 1.0]])

@@ -34,6 +34,7 @@ def components(rows):
     return top, top * (values[-LATENT:] - noise) @ top.T + noise * np.eye(SIZE)
 
 
+@pytest.mark.slow
 def test_linear_autoencoder_is_probabilistic_pca(key):
     """The bound of a linear autoencoder is tight at its optimum (Lucas et al., NeurIPS 2019, theorem 1).
 

@@ -144,6 +144,7 @@ def assert_close(found, wanted):
         np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["logdet, solve and product", "inverse"])
 def test_derivatives_against_dense_algebra(plane, name):
     """Gradients, and Hessians in a direction both ways round."""
@@ -185,6 +186,7 @@ def square():
     return pattern, pattern.values(a), jnp.asarray(np.random.default_rng(3).normal(size=12), jnp.float32)
 
 
+@pytest.mark.slow
 def test_single_precision(square):
     """To float32's 1e-7 times condition numbers below 200."""
     pattern, values, b = square

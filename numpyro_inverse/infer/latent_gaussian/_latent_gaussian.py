@@ -52,6 +52,7 @@ class LatentGaussian(eqx.Module):
     :meth:`sample` and :meth:`marginals` give the latents, from
     :math:`N(x^*, (Q + A^{\mathsf T} W A)^{-1})` mixed over :math:`\theta`.
 
+    >>> # not run: some seconds of compiling; the documentation's page of latent Gaussian models runs it
     >>> latent = LatentGaussian(model, "eta", model_args=(mesh, seen, counts))  # doctest: +SKIP
     >>> mcmc.run(key, latent)  # with MCMC(NUTS(latent.model), ...)  # doctest: +SKIP
     >>> draws = latent.sample(key, mcmc)  # doctest: +SKIP

@@ -322,6 +322,7 @@ def test_conditioned_hyperparameters_are_constants(x64, key):
 # --- NumPyro's MCMC
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Some donated buffers were not usable")  # NumPyro, with chain_method=jax.vmap
 @pytest.mark.parametrize(
     ("chain_method", "way"),

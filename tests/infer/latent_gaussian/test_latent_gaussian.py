@@ -154,6 +154,7 @@ def _independent(latent, hyper, log_likelihood, a, q, mean):
     return value + 0.5 * (np.linalg.slogdet(q)[1] - np.linalg.slogdet(h)[1])
 
 
+@pytest.mark.slow
 def test_counts_against_an_independent_laplace_approximation(x64):
     """The mode, the determinant and their derivatives, third ones of the likelihood among them."""
     latent = fitted("counts")
@@ -366,6 +367,7 @@ def _laws():
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["barrier", "nonstationary", "fractional"])
 def test_other_fields_on_meshes(x64, name):
     """Those with another equation give their own law: by sparse factors where it has them, else dense. Exact to 1e-8,
