@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 
 from numpyro_inverse._model import Site, Trace, latent_sites, trace_at
 from numpyro_inverse.infer.exact._gaussian_site import gaussian_site
-from numpyro_inverse.infer.latent_gaussian._reading import HERE, LatentModel, Values
+from numpyro_inverse.infer.latent_gaussian._reading import HERE, LatentModel, Values, _affine
 from numpyro_inverse.infer.whitening import LATENT, whiten
 
 LIMIT = 2048
@@ -145,7 +145,19 @@ def dense_latents(model: LatentModel, hyper: Values) -> DenseLatents:
             f"up to {LIMIT}. Sparse are `Matern` fields on a mesh with a smoothness of up to 2 - d / 2, whose scale is "
             "an argument of `Matern`."
         )
+    if not _is_affine(found, model, hyper):
+        raise ValueError(
+            f"{HERE}: the latents {', '.join(map(repr, model.latents))} are not jointly Gaussian: the law of one "
+            "depends on another in more than its mean. Leave the other one out of them by `sites`."
+        )
     return found
+
+
+@eqx.filter_jit
+def _is_affine(latents: DenseLatents, model: LatentModel, hyper: Values) -> Array:
+    """Whether the predictor is affine in the white noise, on a line in a direction drawn at random."""
+    step = jax.random.normal(jax.random.key(3), (latents.size,), jnp.result_type(float))
+    return _affine(*(model.predictor(latents.trace(model, hyper, s * step)) for s in (0.0, 1.0, 3.0)))[0]
 
 
 def _dot(a: Array, b: Array) -> Array:

@@ -75,6 +75,11 @@ class _Surface:
             raise ValueError(
                 f"{HERE}: {what} is for 1 to {limit} hyperparameters; the model has {self.size} ({names}). Use NUTS."
             )
+        if moving := _moving_supports(latent):
+            raise ValueError(
+                f"{HERE}: {what} needs hyperparameters with fixed supports; that of {moving[0]!r} depends on another. "
+                "Use NUTS."
+            )
         found = minimize(self._potential, np.asarray(start, float), jac=True, method="BFGS", options={"gtol": 1e-2})
         self.mode, self.axes = found.x, np.eye(self.size)
         if not found.fun < 1e29:
@@ -113,6 +118,15 @@ class _Surface:
         x = jnp.asarray(self.mode + z @ self.axes.T, self._dtype)
         density = np.array([-self._potential(np.asarray(point))[0] for point in x])
         return _constrained(self.latent, x), np.where(density > -1e29, density, -np.inf)
+
+
+def _moving_supports(latent: LatentGaussian) -> list[str]:
+    """Hyperparameters whose supports are different at two draws."""
+    reading = latent.reading
+    draws = [reading.draw_hyper(jax.random.key(k)) for k in (11, 12)]
+    traces = [trace_at(reading.model, reading.args, reading.kwargs, draw | reading.means(draw)) for draw in draws]
+    ends = [{name: jax.tree.leaves(trace[name]["fn"].support) for name in reading.hyper} for trace in traces]
+    return [k for k in reading.hyper if not all(map(np.array_equal, *(end[k] for end in ends)))]
 
 
 def _transforms(latent: LatentGaussian) -> dict[str, Any]:

@@ -92,9 +92,14 @@ class LatentModel(eqx.Module):
         return found
 
     def log_likelihood(self, hyper: Mapping[str, Array], like: Trace) -> Callable[[Float[Array, " m"]], Array]:
-        r""":math:`\log p(y \mid \eta, \theta)` as a function of :math:`\eta`; ``like`` is a trace, for shapes."""
+        r""":math:`\log p(y \mid \eta, \theta)` as a function of :math:`\eta`; ``like`` is a trace, for shapes.
+
+        At :math:`\eta = 0`, where one begins, the gradient of NumPyro's laws of logits is wrong (:math:`y - 1` or
+        :math:`y` for :math:`y - 1/2`: they are written with a kink there), so zeros are moved by a rounding.
+        """
 
         def of_predictor(eta: Array) -> Array:
+            eta = eta + jnp.where(eta == 0, jnp.finfo(eta.dtype).eps, 0)
             trace = self.trace(hyper, self.split(like, eta))
             return sum(log_probs(observed_sites(trace)).values(), jnp.zeros((), eta.dtype))
 
@@ -224,9 +229,11 @@ def _same(one: Array, two: Array) -> Array:
 
 
 def _parameters(sites: Trace) -> Array:
-    """All numbers that the laws of some sites are made of."""
-    leaves = [jnp.ravel(leaf) for site in sites.values() for leaf in jax.tree.leaves(site["fn"])]
-    numbers = [leaf.astype(float) for leaf in leaves if not jnp.issubdtype(leaf.dtype, jnp.complexfloating)]
+    """All numbers that the laws of some sites are made of, and their data."""
+    trees = [(site["fn"], site["value"] if site["is_observed"] else ()) for site in sites.values()]
+    leaves = [jnp.ravel(leaf) for leaf in jax.tree.leaves(trees)]
+    split = [(leaf.real, leaf.imag) if jnp.iscomplexobj(leaf) else (leaf,) for leaf in leaves]
+    numbers = [part.astype(float) for parts in split for part in parts]
     return jnp.concatenate([jnp.zeros(1), *numbers])
 
 

@@ -186,7 +186,8 @@ def sparse_latents(model: LatentModel, hyper: Values, others: Values) -> SparseL
     if effects > EFFECTS or all(isinstance(unwrapped(trace[name]["fn"]), Normal) for name in model.latents):
         return None
     matrix = _matrix(model, hyper)
-    probe = np.random.default_rng(0).normal(size=matrix.shape[1])
+    lengths = np.sqrt(np.asarray(matrix.multiply(matrix).sum(axis=0)).ravel())
+    probe = np.random.default_rng(0).normal(size=matrix.shape[1]) / np.where(lengths > 0, lengths, 1)  # all count alike
 
     @eqx.filter_jit
     def moved(model: LatentModel, others: Values, probe: Array) -> tuple[Array, Array]:

@@ -11,6 +11,7 @@ import numpyro.distributions as dist
 import pytest
 from numpyro.infer import MCMC, NUTS
 from scipy.integrate import quad
+from scipy.optimize import brentq
 from scipy.special import gammaln
 
 import numpyro_inverse as ni
@@ -288,8 +289,13 @@ def _bad(kind, y=None):
     k = numpyro.sample("k", dist.Bernoulli(0.5)) if kind == "discrete" else 0.0
     if kind == "masked":
         u = u + numpyro.sample("v", dist.Normal(0.0, 1.0).expand([4]).mask(jnp.arange(4) > 1).to_event(1))
+    if kind == "scaled":
+        v = numpyro.sample("v", dist.Normal(0.0, 1.0))
+        u = u + numpyro.sample("w", dist.Normal(0.0, jnp.exp(v)).expand([4]).to_event(1))
     eta = jnp.exp(u) if kind == "curved" else (s + 0 * u if kind == "apart" else u + k)
     eta = numpyro.deterministic("eta", eta)
+    if kind == "shifted":
+        y = y - u
     if kind == "elsewhere":
         numpyro.factor("more", jnp.sum(u) ** 3)
     if kind == "coupled":
@@ -318,6 +324,8 @@ REFUSED = {
     "curved": ("curved", {}, "the predictor 'eta' is not affine in the latents 'u'"),
     "apart": ("apart", {}, "the predictor 'eta' does not depend on the latents 'u'"),
     "elsewhere": ("elsewhere", {}, "they must enter through the predictor 'eta' alone"),
+    "shifted data": ("shifted", {}, "they must enter through the predictor 'eta' alone"),
+    "scaled": ("scaled", {"sites": ["u", "v", "w"]}, "the law of one depends on another in more than its mean"),
     "coupled": ("coupled", {}, "not independent given the predictor 'eta'"),
     "infinite": ("infinite", {}, "or a derivative, is not finite"),
     "kinked": ("kinked", {}, "was a mode of the latents 'u' found"),
@@ -387,3 +395,40 @@ def test_other_fields_on_meshes(x64, name):
     root = np.asarray(seen.as_matrix()) @ np.asarray(jax.jacobian(field.from_base)(jnp.zeros(field.base_dist.shape())))
     reference = dist.MultivariateNormal(jnp.zeros(15), jnp.asarray(root @ root.T + 0.4**2 * np.eye(15)))
     np.testing.assert_allclose(latent.log_marginal({"scale": 1.2}), reference.log_prob(DATA), rtol=1e-8)
+
+
+def _cells(y, law):
+    """Four independent cells of variance 400, each seen by itself."""
+    u = numpyro.sample("u", SpectralField(Grid(4), jnp.full(4, 100.0)))
+    eta = numpyro.deterministic("eta", u)
+    numpyro.sample("y", law(eta).to_event(1), obs=y)
+
+
+def test_a_law_of_logits_at_zero(x64):
+    """Newton's method begins at a predictor of zero, where NumPyro's gradient is y for y - n / 2: of another sign.
+
+    The mode by bisection of 9 - 10 / (1 + exp(-u)) = u / 400 in each cell; one success is nine failures.
+    """
+    y, law = jnp.array([1.0, 9.0, 9.0, 1.0]), lambda eta: dist.Binomial(10, logits=eta)
+    latent = LatentGaussian(_cells, "eta", model_args=(y, law))
+    likelihood = latent.reading.log_likelihood({}, latent.reading.trace({}))
+    np.testing.assert_allclose(jax.grad(likelihood)(jnp.zeros(4)), y - 5, rtol=1e-9)
+    mode = brentq(lambda u: 9 - 10 / (1 + np.exp(-u)) - u / 400, 0, 30, xtol=1e-13)
+    weight = 10 * np.exp(-mode) / (1 + np.exp(-mode)) ** 2
+    like = np.log(10) + 9 * mode - 10 * np.log1p(np.exp(mode))
+    value = 4 * (like - mode**2 / 800 - 0.5 * np.log1p(400 * weight))
+    np.testing.assert_allclose(latent.log_marginal({}), value, rtol=1e-9)
+
+
+def test_a_support_that_moves():
+    """A grid is one in unconstrained numbers, which are not those of a support that depends on another site."""
+
+    def model(y):
+        a = numpyro.sample("a", dist.Uniform(0.5, 2.0))
+        s = numpyro.sample("s", dist.Uniform(0.0, a))
+        eta = numpyro.deterministic("eta", numpyro.sample("u", SpectralField(Grid(4), jnp.full(4, 2.0))))
+        numpyro.sample("y", dist.Normal(eta, s).to_event(1), obs=y)
+
+    latent = LatentGaussian(model, "eta", model_args=(Y,))
+    with pytest.raises(ValueError, match="a grid needs hyperparameters with fixed supports; that of 's' depends"):
+        latent.integrate_grid()
