@@ -93,10 +93,9 @@ class Workers:
         try:
             value = future.result()
             arrays = tuple(np.asarray(v, float) for v in ((value,) if len(shapes) == 1 else value))
-        except FutureTimeout as error:
-            limit = "" if self.timeout is None else f" within {self.timeout:g} s"
-            return Failure(f"no result{limit}", error)
         except Exception as error:  # the user's program may raise anything, or die
+            if isinstance(error, FutureTimeout) and self.timeout is not None:  # else it is the program's own
+                return Failure(f"no result within {self.timeout:g} s", error)
             return Failure(f"{type(error).__name__}: {error}".splitlines()[0][:SHOWN], error)
         found = tuple(a.shape for a in arrays)
         if found == tuple(shapes):

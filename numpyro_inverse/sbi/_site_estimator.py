@@ -28,6 +28,7 @@ from numpyro_inverse.sbi._replace import replace_law
 from numpyro_inverse.sbi._simulate import Simulations, simulate
 
 FEWEST = 100  # usable simulations
+POPULATIONS = 4  # that propose latents of a further round
 RHAT = 1.05  # of the particle populations, above which they are said to disagree
 
 
@@ -127,8 +128,8 @@ class SiteEstimator:
         return fitted
 
     def _proposal(self, rng_key: Array, y: Any, num: int) -> dict[str, np.ndarray]:
-        """Latents from the posterior learned so far, four populations' draws in turn."""
-        draws = self.sample(rng_key, y, num_samples=-(-num // 4))
+        """Latents from the posterior learned so far, the populations' draws in turn."""
+        draws = self.sample(rng_key, y, num_samples=-(-num // POPULATIONS), num_chains=POPULATIONS)
         return {site: np.swapaxes(v, 0, 1).reshape(-1, *v.shape[2:])[:num] for site, v in draws.items()}
 
     def _learned_from(self, simulations: Simulations, keys: list[Array], options: dict, settings: dict) -> Self:
