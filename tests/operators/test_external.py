@@ -11,6 +11,7 @@ import numpyro.distributions as dist
 import pytest
 from numpyro.infer import HMC, MCMC
 
+from numpyro_inverse._on_host import on_host
 from numpyro_inverse.operators import ExternalError, ExternalLinear, check_adjoint, external
 from tests.operators.programs import hanging, jacobian, oven, oven_jvp, oven_vjp
 
@@ -87,6 +88,17 @@ def test_doubles_arrive_as_they_are(x64):
         with ThreadPoolExecutor(1) as thread:
             found = thread.submit(lambda program=program: np.asarray(program(point))).result()
         np.testing.assert_array_equal(found, point if f is G else np.eye(2) + np.asarray(point))
+
+
+def test_integers_arrive_as_they_are(x64):
+    """Those of 8 bytes would lose their upper half in a thread without ``enable_x64``."""
+    numbers = jnp.array([2**40 + 1, -3])
+    program = (
+        jax.jit(lambda n: on_host(lambda n: n + 1, jax.ShapeDtypeStruct((2,), n.dtype), n)).lower(numbers).compile()
+    )
+    with ThreadPoolExecutor(1) as thread:
+        found = thread.submit(lambda: np.asarray(program(numbers))).result()
+    np.testing.assert_array_equal(found, [2**40 + 2, -2])
 
 
 def test_a_batch_is_run_at_once():

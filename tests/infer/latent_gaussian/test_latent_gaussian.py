@@ -9,6 +9,7 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
+from numpyro import handlers
 from numpyro.infer import MCMC, NUTS
 from scipy.integrate import quad
 from scipy.optimize import brentq
@@ -418,6 +419,28 @@ def test_a_law_of_logits_at_zero(x64):
     like = np.log(10) + 9 * mode - 10 * np.log1p(np.exp(mode))
     value = 4 * (like - mode**2 / 800 - 0.5 * np.log1p(400 * weight))
     np.testing.assert_allclose(latent.log_marginal({}), value, rtol=1e-9)
+
+
+def test_scaled_and_masked_data(x64):
+    """The integral of a normal law times normal densities to the powers 2.5 and 0, in closed form."""
+    seen, noise = np.array([True, True, False, True]), 0.4
+
+    def field():
+        return SpectralField(Grid(4), jnp.array([2.0, 1.0, 0.5, 0.2]))
+
+    def model(y):
+        eta = numpyro.deterministic("eta", numpyro.sample("u", field()))
+        with handlers.scale(scale=2.5), handlers.mask(mask=jnp.asarray(seen)), numpyro.plate("cells", 4):
+            numpyro.sample("y", dist.Normal(eta, noise), obs=y)
+
+    root = np.asarray(jax.jacobian(field().from_base)(jnp.zeros(4)))
+    weight, y = 2.5 * seen / noise**2, np.asarray(Y, float)
+    precision = np.eye(4) + root.T * weight @ root
+    shift = root.T @ (weight * y)
+    value = 2.5 * seen.sum() * (-0.5 * np.log(2 * np.pi) - np.log(noise)) - 0.5 * np.sum(weight * y**2)
+    value += 0.5 * shift @ np.linalg.solve(precision, shift) - 0.5 * np.linalg.slogdet(precision)[1]
+    found = LatentGaussian(model, "eta", model_args=(jnp.asarray(y),)).log_marginal({})
+    np.testing.assert_allclose(found, value, rtol=1e-9)
 
 
 def test_a_support_that_moves():
