@@ -95,5 +95,5 @@ bench: .venv/.complete-benchmarks  ## run the benchmarks, with the peers beside 
 	@touch $@
 
 clean:  ## remove everything that was built, the environments and caches too
-	rm -rf .venv .venv-peers .cache build dist docs/_build output *.egg-info .pytest_cache .ruff_cache .mypy_cache
+	rm -rf .venv .venv-peers .cache build dist docs/_build docs/examples output *.egg-info .pytest_cache .ruff_cache .mypy_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

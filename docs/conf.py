@@ -76,7 +76,34 @@ def is_trusted(app, domain, node):
 PUBLIC = public_names()
 
 
+def page_of_example(source: str) -> str:
+    """A script with `# %%` cells as a page: markdown cells are prose, the others code."""
+    page = []
+    for cell in ("\n" + source).split("\n# %%")[1:]:
+        kind, _, body = cell.partition("\n")
+        if kind.strip() == "[markdown]":
+            page.append("\n".join(line.removeprefix("#").removeprefix(" ") for line in body.strip().splitlines()))
+        elif body.strip():
+            page.append(f"````{{code-block}} python\n{body.strip()}\n````")
+    return "\n\n".join(page) + "\n"
+
+
+def write_examples(app):
+    """The pages of the gallery's sources, anew where they have changed."""
+    folder = Path(app.srcdir) / "examples"
+    folder.mkdir(exist_ok=True)
+    pages = {path.stem: page_of_example(path.read_text()) for path in Path(app.srcdir, "../examples").glob("*.py")}
+    for path in folder.glob("*.md"):
+        if path.stem not in pages:
+            path.unlink()
+    for name, text in pages.items():
+        path = folder / f"{name}.md"
+        if not path.exists() or path.read_text() != text:
+            path.write_text(text)
+
+
 def setup(app):
+    app.connect("builder-inited", write_examples)
     app.connect("autodoc-skip-member", is_skipped)
     app.connect("missing-reference", resolved)
     app.connect("warn-missing-reference", is_trusted)

@@ -22,7 +22,7 @@ parser = argparse.ArgumentParser(description="Calibration of a sampler on simula
 parser.add_argument("--datasets", type=int, default=300)
 parser.add_argument("--output", type=Path, default=Path("output"), help="where the page goes")
 args = parser.parse_args()
-args.output.mkdir(exist_ok=True)
+args.output.mkdir(parents=True, exist_ok=True)
 
 # %% [markdown]
 # ## Model

@@ -29,7 +29,7 @@ parser = argparse.ArgumentParser(description="Lorenz-96: initial state and forci
 parser.add_argument("--draws", type=int, default=300, help="of each of four chains")
 parser.add_argument("--output", type=Path, default=Path("output"), help="where the picture goes")
 args = parser.parse_args()
-args.output.mkdir(exist_ok=True)
+args.output.mkdir(parents=True, exist_ok=True)
 begin = time.perf_counter()
 
 # %% [markdown]

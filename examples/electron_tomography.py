@@ -35,7 +35,7 @@ parser.add_argument("--draws", type=int, default=400, help="independent draws of
 parser.add_argument("--coarser", type=int, default=2, choices=[1, 2, 4], help="joins so many bins and pixels")
 parser.add_argument("--output", type=Path, default=Path("output"), help="where the picture goes")
 args = parser.parse_args()
-args.output.mkdir(exist_ok=True)
+args.output.mkdir(parents=True, exist_ok=True)
 start = time.perf_counter()
 numpyro.enable_x64()
 

@@ -30,7 +30,7 @@ parser.add_argument("--epochs", type=int, default=40, help="of training, at most
 parser.add_argument("--draws", type=int, default=250, help="of each of four chains")
 parser.add_argument("--output", type=Path, default=Path("output"), help="where the picture goes")
 args = parser.parse_args()
-args.output.mkdir(exist_ok=True)
+args.output.mkdir(parents=True, exist_ok=True)
 begin = time.perf_counter()
 NAMES = ("hares, 1900", "lynxes, 1900", "birth α", "predation β", "death γ", "gain δ", "noise, hares", "noise, lynxes")
 

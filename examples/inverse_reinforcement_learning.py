@@ -21,7 +21,7 @@ parser = argparse.ArgumentParser(description="Inverse reinforcement learning wit
 parser.add_argument("--draws", type=int, default=500, help="of each of four chains")
 parser.add_argument("--output", type=Path, default=Path("output"), help="where the picture goes")
 args = parser.parse_args()
-args.output.mkdir(exist_ok=True)
+args.output.mkdir(parents=True, exist_ok=True)
 options = {"num_warmup": 300, "num_samples": args.draws, "num_chains": 4, "chain_method": "vectorized"}
 
 # %% [markdown]

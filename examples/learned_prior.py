@@ -25,7 +25,7 @@ parser.add_argument("--image", type=int, default=12, help="which of the 400 test
 parser.add_argument("--draws", type=int, default=40, help="of the Markov chains")
 parser.add_argument("--output", type=Path, default=Path("output"), help="where the figure goes")
 args = parser.parse_args()
-args.output.mkdir(exist_ok=True)
+args.output.mkdir(parents=True, exist_ok=True)
 
 # %% [markdown]
 # ## The problem

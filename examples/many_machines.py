@@ -1,3 +1,9 @@
+# %% [markdown]
+# # Chains in many processes
+#
+# On one machine or on many: each process keeps its own chains, and the first one joins them.
+
+# %%
 """Chains in many processes, on one machine or on many: each keeps its own, the first one joins them.
 
     python examples/many_machines.py [--processes 2] [--quick]     starts the processes here

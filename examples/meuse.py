@@ -39,7 +39,7 @@ parser.add_argument("--data", type=Path, help="meuse.txt; default: the one in th
 parser.add_argument("--draws", type=int, default=300, help="draws of each of two chains")
 parser.add_argument("--output", type=Path, default=Path("output"), help="where the picture goes")
 args = parser.parse_args()
-args.output.mkdir(exist_ok=True)
+args.output.mkdir(parents=True, exist_ok=True)
 start = time.perf_counter()
 
 if args.data is None:

@@ -26,7 +26,7 @@ parser.add_argument("--draws", type=int, default=1000, help="of each of four cha
 parser.add_argument("--noise", type=float, default=0.3, help="in standard deviations of the image")
 parser.add_argument("--output", type=Path, default=Path("output"), help="where the picture goes")
 args = parser.parse_args()
-args.output.mkdir(exist_ok=True)
+args.output.mkdir(parents=True, exist_ok=True)
 shape = (args.size, args.size)
 
 # %% [markdown]

@@ -25,7 +25,7 @@ parser.add_argument("--draws", type=int, default=70, help="of each of two chains
 parser.add_argument("--size", type=int, default=48, help="side of the picture, in pixels")
 parser.add_argument("--output", type=Path, default=Path("output"), help="where the figure goes")
 args = parser.parse_args()
-args.output.mkdir(exist_ok=True)
+args.output.mkdir(parents=True, exist_ok=True)
 
 # %% [markdown]
 # ## The problem

@@ -27,7 +27,7 @@ parser.add_argument("--epochs", type=int, default=30)
 parser.add_argument("--datasets", type=int, default=300, help="of the calibration study")
 parser.add_argument("--output", type=Path, default=Path("output"), help="where the picture goes")
 args = parser.parse_args()
-args.output.mkdir(exist_ok=True)
+args.output.mkdir(parents=True, exist_ok=True)
 
 # %% [markdown]
 # ## The model, once

@@ -13,6 +13,7 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 SMALL = {
     "calibration": ["--datasets", "20"],
     "control": ["--draws", "5"],
+    "darcy": ["--draws", "5", "--warmup", "5", "--cells", "8"],
     "data_assimilation": ["--draws", "4"],
     "electron_tomography": ["--draws", "20", "--coarser", "4"],
     "hare_lynx": ["--simulations", "400", "--epochs", "2", "--draws", "4"],
@@ -20,6 +21,7 @@ SMALL = {
     "learned_prior": ["--draws", "3"],
     "many_machines": ["--quick"],
     "meuse": ["--draws", "4"],
+    "mri": ["--draws", "4", "--coarser", "6"],
     "phase_retrieval": ["--draws", "5", "--size", "16"],
     "photograph": ["--draws", "3", "--size", "16"],
     "pinn": ["--width", "4"],
