@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 SLOW = {"calibration.md", "denoisers.md", "denoising_posteriors.md", "exact_gaussian.md", "generator_priors.md"}
 SLOW |= {"learned_priors.md", "long_runs.md", "physics_informed_networks.md", "prediction.md", "reference_problems.md"}
 SLOW |= {"results.md", "simulation_based_inference.md", "solvers.md", "surrogates.md", "symmetries.md"}
-SLOW |= {"function_space_priors.md", "latent_gaussian.md", "meshes.md", "sparse_cholesky.md", "tutorial.md"}
+SLOW |= {"function_space_priors.md", "index.md", "latent_gaussian.md", "meshes.md", "sparse_cholesky.md", "tutorial.md"}
 
 
 def pages():
