@@ -33,9 +33,9 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 parser = argparse.ArgumentParser(description="Transmissivity of an aquifer from heads, through Darcy's equation.")
-parser.add_argument("--draws", type=int, default=200, help="of each of two chains")
-parser.add_argument("--warmup", type=int, default=100)
-parser.add_argument("--cells", type=int, default=24, help="of the grid, along each side")
+parser.add_argument("--draws", type=int, default=250, help="of each of two chains")
+parser.add_argument("--warmup", type=int, default=150)
+parser.add_argument("--cells", type=int, default=16, help="of the grid, along each side")
 parser.add_argument("--output", type=Path, default=Path("output"), help="where the picture goes")
 args = parser.parse_args()
 args.output.mkdir(parents=True, exist_ok=True)
@@ -68,6 +68,7 @@ place[pattern.rows, pattern.cols] = place[pattern.cols, pattern.rows] = np.arang
 on_face, on_cell = place[other, one], place[cell.ravel(), cell.ravel()]
 
 
+@jax.jit
 def heads(pattern, log_t):
     """The head of every cell, in m, given the logarithm of T in m^2 a day."""
     t = jnp.exp(log_t).ravel()
@@ -82,7 +83,7 @@ def heads(pattern, log_t):
 # ## Model and data
 
 # %%
-NOISE = 0.05  # m
+NOISE = 0.15  # m
 law = ni.distributions.Matern(grid, range=300.0, scale=1.0, smoothness=1.5, mean=float(np.log(10.0)))
 
 
@@ -105,7 +106,7 @@ print(f"T from {np.exp(truth.min()):.1f} to {np.exp(truth.max()):.0f} m²/day")
 # By NUTS in the directions that the data inform, with an integrator that is exact on Gaussians.
 
 # %%
-kernel = ni.infer.LowRankNUTS(ni.whiten(model), rank=24, max_tree_depth=3)
+kernel = ni.infer.LowRankNUTS(ni.whiten(model), rank=24, max_tree_depth=4)
 mcmc = MCMC(
     kernel, num_warmup=args.warmup, num_samples=args.draws, num_chains=2, chain_method="vectorized", progress_bar=False
 )

@@ -45,7 +45,7 @@ start = time.perf_counter()
 
 # %%
 NOISE = 0.02
-PIXEL = 1.0 * args.coarser  # mm
+PIXEL = 1.0 * args.coarser  # mm, if those of the slice have 1 mm
 with cbook.get_sample_data("s1045.ima.gz") as file:
     slice_ = np.frombuffer(file.read(), np.uint16).reshape(256, 256)[4:256, 16:208]
 rows, columns = (side // args.coarser for side in slice_.shape)
