@@ -108,7 +108,8 @@ for rounds in (1, 2):
     found[name] = table(samples)
     print(f"{name}: {elapsed()}", flush=True)
 flat = {site: values.reshape(-1, *values.shape[2:]) for site, values in samples.items()}
-print(surrogate_check(nle, flat, jax.random.key(5), num=400).verdict())
+enough = min(400, 2 * args.draws)  # half of the draws, at most
+print(surrogate_check(nle, flat, jax.random.key(5), num=enough).verdict())
 
 # %% [markdown]
 # ## Side by side

@@ -16,7 +16,7 @@ SMALL = {
     "darcy": ["--draws", "5", "--warmup", "5", "--cells", "8"],
     "data_assimilation": ["--draws", "4"],
     "electron_tomography": ["--draws", "20", "--coarser", "4"],
-    "hare_lynx": ["--simulations", "400", "--epochs", "2", "--draws", "4"],
+    "hare_lynx": ["--simulations", "400", "--epochs", "2", "--draws", "10"],
     "inverse_reinforcement_learning": ["--draws", "5"],
     "learned_prior": ["--draws", "3"],
     "many_machines": ["--quick"],
