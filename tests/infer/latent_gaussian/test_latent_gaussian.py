@@ -50,7 +50,7 @@ def counts(mesh, seen, y=None):
     """Counts over a line, with a dispersion."""
     law = _hyper(0.5)
     noise = numpyro.sample("noise", dist.LogNormal(0.0, 0.3))
-    a = numpyro.sample("a", dist.Normal(0.0, 2.0))
+    a = numpyro.sample("a", dist.Normal(0, 2))
     eta = numpyro.deterministic("eta", a + seen(numpyro.sample("field", Matern(mesh, **law))))
     numpyro.sample("y", dist.NegativeBinomial2(jnp.exp(eta), 1 / noise).to_event(1), obs=y)
 
