@@ -140,7 +140,9 @@ def check_gradient(
     pull = jax.jit(lambda z, w: jax.vjp(values, z)[1](w)[0])
     base = values(flat)
     if jnp.iscomplexobj(base) or base.size == 0:
-        what = "returns no numbers" if base.size == 0 else "returns complex numbers; give their real and imaginary parts"
+        what = (
+            "returns no numbers" if base.size == 0 else "returns complex numbers; give their real and imaginary parts"
+        )
         raise ValueError(f"{where}: `f` {what}.")
     if not np.all(np.isfinite(np.asarray(base))):
         raise ValueError(f"{where}: `f` is not finite at `x`.")
