@@ -265,8 +265,9 @@ def _interpolation(source: Domain, target: Any) -> Callable[[Array], Array]:
 
 def _evaluation(site: str, trace: Trace, field: Any, target: Any) -> Callable[[Trace], Array]:
     """From a trace at a draw to the field on ``target``."""
-    core = unwrapped(field)
-    window, modes = domain_of(field), getattr(core, "domain", None)
+    core: Any = unwrapped(field)
+    window: Any = domain_of(field)
+    modes: Any = getattr(core, "domain", None)
     space, goal = window, target
     while isinstance(space, Stacked):
         space, goal = space.space, goal.space
