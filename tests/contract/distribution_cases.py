@@ -149,11 +149,17 @@ DISTRIBUTIONS = {
     "SpectralField, first-order GMRF": (_gmrf, {"precision": 30.0}),
     "AutoregressiveField": (_in_time, {"scale": 1.2, "correlation": 0.6}),
     "Coregionalized": (_correlated, {"scale": 1.2, "slope": -0.4}),
+    "FunctionSpaceGenerator": (_functions, SCALE),
     "Flow, affine couplings": (_flow(partial(CouplingFlow, 4, layers=2, width=4, bins=0)), SCALE),
     "Flow, autoregressive": (_flow(partial(AutoregressiveFlow, 3, layers=2, width=4)), SCALE),
     "ComplexNormal": (_complex_normal, {"real": 0.4, "imag": -1.1, "scale": 0.8}),
     "SobolevSequence": (partial(SobolevSequence, 6), {"smoothness": 0.8, "scale": 1.3}),
 }
+
+FLOWS = ("Flow, affine couplings", "Flow, autoregressive")
+WITHOUT_BATCH = ("FunctionSpaceGenerator",)
+WITHOUT_DENSITY = ("FractionalMatern", "FunctionSpaceGenerator")
+WITHOUT_MOMENTS = (*FLOWS, "FunctionSpaceGenerator")  # in closed form
 
 
 def batched(parameters, shape):

@@ -201,7 +201,19 @@ def test_the_report():
         ((_not_a_number, Grid(4), Grid(8)), {}, ValueError, "not finite"),
     ],
     ids=[
-        *("prior", "returned", "batch", "discrete", "refinement", "kinds", "domain", "points", "mesh", "shape", "projection"),
+        *(
+            "prior",
+            "returned",
+            "batch",
+            "discrete",
+            "refinement",
+            "kinds",
+            "domain",
+            "points",
+            "mesh",
+            "shape",
+            "projection",
+        ),
         *("draws", "tolerance", "key", "nan"),
     ],
 )
