@@ -86,7 +86,9 @@ def test_several_fields_as_a_latent():
         return u.reshape(-1, 4).mean(axis=0)
 
     for latent in (field.expand([3]).to_event(1), Matern(inner, range=jnp.full(3, 0.5), scale=1.0, smoothness=1.0)):
-        law = FunctionSpaceGenerator(mean, latent.to_event(len(latent.batch_shape)), inner, inner).on(Grid(12)).on(inner)
+        law = (
+            FunctionSpaceGenerator(mean, latent.to_event(len(latent.batch_shape)), inner, inner).on(Grid(12)).on(inner)
+        )
         assert law.base_dist.event_shape == (3, 4)
         np.testing.assert_allclose(law.from_base(z), mean(field.from_base(z)), atol=1e-6)
 
