@@ -1,14 +1,13 @@
 """Intervals of physics-informed inversion, over 200 data sets that the exact equation made.
 
 -u'' + theta u = f with a source between clustered sensors. The reduced posterior is that of the equation as a
-constraint and has uniform ranks; the joint optimum in a trial space that cannot hold the solution, with the error bar of
-its curvature, has not, and the identifiability report says of that space that its confidence is its own.
+constraint and has uniform ranks. The joint optimum in a trial space that cannot hold the solution, with the error bar
+of its curvature, has not, and the identifiability report says of that space that its confidence is its own.
 """
 
 import warnings
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
