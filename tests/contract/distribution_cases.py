@@ -5,12 +5,14 @@ be replaced by an array of a batch shape. Parameters are those that are differen
 """
 
 from functools import cache, partial
+from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
+import pytest
 
 from numpyro_inverse.distributions import (
     AutoregressiveField,
@@ -119,13 +121,21 @@ def _walled(mean, **parameters):
 
 
 def _fractional(mean, **parameters):
+    pytest.importorskip("baryrat")
     return Matern(_mesh(jax.config.jax_enable_x64), smoothness=0.8, mean=_mean(mean, 1), **parameters)
 
 
+class _Bounded(eqx.Module):
+    scale: Any
+
+    def __call__(self, z):
+        return self.scale * jnp.tanh(z)
+
+
 def _functions(scale):
-    """Their generator holds the scale, so that there is no batch of them."""
+    """The generator holds the scale, so that there is no batch of them."""
     latent = dist.Normal(0.0, 1.0).expand([4]).to_event(1)
-    return FunctionSpaceGenerator(lambda z: scale * jnp.tanh(z), latent, Grid(4), Grid(6))
+    return FunctionSpaceGenerator(_Bounded(scale), latent, Grid(4), Grid(6))
 
 
 @cache

@@ -41,7 +41,16 @@ IN_THE_LONG_SUITE = ("Matern, rectangle, periodic",)  # its axes are among those
 CASES = [(name, precision) for name in DISTRIBUTIONS for precision in ("float32", "x64")]
 
 
+COMPILES_MUCH = (
+    "NonstationaryMatern",
+    "BarrierMatern",
+    "FractionalMatern",
+)  # by the doors of "Matern, mesh", which is not slow
+
+
 def _long(name):
+    if name in COMPILES_MUCH:
+        return pytest.mark.slow
     return pytest.mark.statistical if name in IN_THE_LONG_SUITE else ()
 
 
@@ -160,7 +169,7 @@ def test_shapes_and_dtypes(name, one, draws, precision):
         assert {jnp.finfo(v.dtype).dtype for v in found} == {jnp.dtype(dtype)}
 
 
-@pytest.mark.parametrize("name", WITHOUT_DENSITY)
+@pytest.mark.parametrize("name", _params(WITHOUT_DENSITY))
 def test_without_a_density(name):
     one, draws = _one(name, "float32")
     with pytest.raises(NotImplementedError, match="whiten"):

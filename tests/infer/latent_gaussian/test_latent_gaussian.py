@@ -473,7 +473,7 @@ def _scaled(mesh, seen, part, y):
 
 @pytest.mark.parametrize("part", [None, "field", pytest.param("effect", marks=pytest.mark.slow), "datum"])
 def test_a_predictor_that_changes_a_little_somewhere(part):
-    """By 0.3 %, in a field beside an effect of size 1e6, in an effect of 1e-3, in one datum: never taken for constant."""
+    """By 0.3 %, in a field beside an effect of size 1e6, in an effect of 1e-3, in one datum: never constant."""
     mesh = interval(200)
     args = (mesh, mesh.interpolation(PLACES[:, None]), part, jnp.asarray(DATA))
     model, hyper, _ = read_model(_scaled, args, {}, ("eta",), None)
