@@ -13,10 +13,8 @@ deviations relative.
 
 import json
 import os
-import platform
 import sys
 import time
-from pathlib import Path
 
 os.environ["OPENBLAS_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
@@ -35,11 +33,26 @@ from numpyro.infer.util import log_density
 from scipy.spatial import Delaunay
 
 import numpyro_inverse as ni
+from benchmarks._record import keep, machine, measured, missing, package
 from numpyro_inverse.distributions import Matern, PCRange, PCScale
 from numpyro_inverse.domains import Mesh
 
-HERE = Path(__file__).parent
 HYPER = ("range", "scale")
+METRICS = {
+    "ess": "smallest ESS of a hyperparameter",
+    "seconds": "CPU time [s]",
+    "compile_s": "compilation [CPU s]",
+    "seconds_per_400": "CPU time to an ESS of 400 [s]",
+    "points": "points",
+    "divergences": "divergences",
+    "steps": "steps per draw",
+    "accept": "acceptance",
+    "missed": "share of inner optimizations not converged",
+    "gradient_ms": "value and gradient of the marginal [CPU ms]",
+    "newton_steps": "Newton steps",
+    "sample_ms_per_draw": "draw of the field [CPU ms]",
+    "setup_s": "setup [CPU s]",
+}
 CHAIN = {"num_chains": 2, "chain_method": "sequential", "progress_bar": False}
 
 
@@ -71,12 +84,12 @@ def problem(side):
     return mesh, seen, jnp.asarray(counts)
 
 
-def chain_row(title, samples, seconds):
+def chain_row(title, version, samples, seconds):
     """A row: samples have chain and draw axes."""
-    row = {"title": title, "seconds": seconds}
+    row = {"title": title, "package": version, "seconds": seconds}
     for name in HYPER:
         x = np.asarray(samples[name])
-        row[name] = {"mean": x.mean(), "sd": x.std(), "ess": float(effective_sample_size(x))}
+        row[name] = {"mean": float(x.mean()), "sd": float(x.std()), "ess": float(effective_sample_size(x))}
     row["ess"] = min(row[name]["ess"] for name in HYPER)
     row["seconds_per_400"] = 400 * seconds / row["ess"]
     return row
@@ -93,15 +106,17 @@ def sampled(title, target, arguments, warmup, draws, **settings):
     mcmc.run(jax.random.key(1), *arguments, extra_fields=("num_steps", "diverging"))
     seconds = time.process_time() - start - compile_s
     samples = mcmc.get_samples(group_by_chain=True)
-    row = chain_row(title, samples, seconds)
+    version = package("numpyro_inverse" if title.startswith("LatentGaussian") else "numpyro")
+    row = chain_row(title, version, samples, seconds) | {"compile_s": compile_s}
     fields = mcmc.get_extra_fields()
     row["divergences"], row["steps"] = int(fields["diverging"].sum()), float(fields["num_steps"].mean())
     return row, mcmc
 
 
-def points_row(title, points, seconds, evaluations):
+def points_row(title, points, seconds, compile_s):
     """A row of weighted points."""
-    row = {"title": title, "seconds": seconds, "points": evaluations}
+    row = {"title": title, "package": package("numpyro_inverse"), "seconds": seconds, "compile_s": compile_s}
+    row["points"] = len(points.weights)
     mean, sd = points.mean(), points.sd()
     for name in HYPER:
         row[name] = {"mean": float(mean[name]), "sd": float(sd[name])}
@@ -138,7 +153,7 @@ def laplace_hmc(arguments, draws=40):
     position, acceptance, missed = jax.block_until_ready(compiled(jax.random.key(1)))
     seconds = time.process_time() - start_time
     samples = {name: jnp.exp(x)[None] for name, x in position.items()}
-    row = chain_row("blackjax.laplace_hmc", samples, seconds)
+    row = chain_row("blackjax.laplace_hmc", package("blackjax"), samples, seconds)
     return row | {"compile_s": compile_s, "accept": float(acceptance.mean()), "missed": float(missed.mean())}
 
 
@@ -153,65 +168,66 @@ def benchmark(side):
 
     start = time.process_time()
     latent = ni.infer.LatentGaussian(model, "eta", model_args=arguments)
-    print(json.dumps({"nodes": arguments[0].size, "setup_s": time.process_time() - start}), flush=True)
+    cost = {"setup_s": time.process_time() - start}
     hyper = {"range": 0.4, "scale": 0.9}
     gradient = eqx.filter_jit(lambda latent, h: jax.value_and_grad(latent.log_marginal)(h))
     start = time.process_time()
     jax.block_until_ready(gradient(latent, hyper))
-    compile_s = time.process_time() - start
+    cost["compile_s"] = time.process_time() - start
     each = []
     for k in range(5):
         start = time.process_time()
         jax.block_until_ready(gradient(latent, {"range": 0.4 + 0.01 * k, "scale": 0.9}))
         each.append(time.process_time() - start)
-    steps = int(eqx.filter_jit(lambda latent, h: latent._laplace(h).mode.steps)(latent, hyper))
-    print(json.dumps({"gradient_ms": 1e3 * min(each), "compile_s": compile_s, "newton_steps": steps}), flush=True)
+    cost["gradient_ms"] = 1e3 * min(each)
+    cost["newton_steps"] = int(eqx.filter_jit(lambda latent, h: latent._laplace(h).mode.steps)(latent, hyper))
 
     for title, points in (("grid", latent.integrate_grid), ("ccd", latent.integrate_ccd)):
+        start = time.process_time()
         points()
+        first = time.process_time() - start
         start = time.process_time()
         found = points()
-        add(points_row(f"LatentGaussian, {title}", found, time.process_time() - start, len(found.weights)))
+        seconds = time.process_time() - start
+        add(points_row(f"LatentGaussian, {title}", found, seconds, first - seconds))
     row, mcmc = sampled("LatentGaussian, NUTS", latent.model, (latent,), 75, 200)
     add(row)
     latent.sample(jax.random.key(0), mcmc)
     start = time.process_time()
     jax.block_until_ready(latent.sample(jax.random.key(1), mcmc))
-    print(json.dumps({"sample_ms_per_draw": 1e3 * (time.process_time() - start) / 400}), flush=True)
-    add(laplace_hmc(arguments))
+    cost["sample_ms_per_draw"] = 1e3 * (time.process_time() - start) / 400
+    add({"title": "LatentGaussian, once", "package": package("numpyro_inverse"), **cost})
+    try:
+        add(laplace_hmc(arguments))
+    except Exception as error:  # a peer that fails is reported, not hidden
+        add(
+            {"title": "blackjax.laplace_hmc", "package": package("blackjax"), "why": f"{type(error).__name__}: {error}"}
+        )
     row, _ = sampled("NUTS, whole model", ni.whiten(model), arguments, 250, 750)
     add(row)
     return rows, arguments[0].size
 
 
-def table(rows, nodes):
-    """Markdown."""
+def records(rows, nodes):
+    """Of the rows, the last of which is the reference."""
     truth = rows[-1]
-    machine = platform.processor() or platform.machine()
-    lines = [__doc__.split("\n")[0], "", f"{nodes} nodes, 80 counts; {machine}, one "
-             f"thread, double precision, jax {jax.__version__}, blackjax {blackjax.__version__}.", ""]  # fmt: skip
-    lines += [
-        "| | range | scale | off by, posterior sd | sd off by | ESS | CPU s | s for 400 effective | times faster |"
-    ]
-    lines += ["|" + "---|" * 9]
+    out = []
     for row in rows:
-        cells = [f"{row[k]['mean']:.3f} ± {row[k]['sd']:.3f}" for k in HYPER]
-        off = max(abs(row[k]["mean"] - truth[k]["mean"]) / truth[k]["sd"] for k in HYPER)
-        spread = max(abs(row[k]["sd"] / truth[k]["sd"] - 1) for k in HYPER)
-        cost = row.get("seconds_per_400", row["seconds"])
-        ess = f"{row['ess']:.0f}" if "ess" in row else "-"
-        lines.append(
-            f"| {row['title']} | {cells[0]} | {cells[1]} | {off:.3f} | {spread:.1%} | {ess} | {row['seconds']:.1f} "
-            f"| {cost:.1f} | {truth['seconds_per_400'] / cost:.1f} |"
-        )
-    return "\n".join([*lines, ""])
+        if "why" in row:
+            out += missing(f"{nodes} nodes", row["title"], row["package"], row["why"])
+            continue
+        values = {METRICS[key]: value for key, value in row.items() if key in METRICS}
+        if "range" in row:
+            values |= {f"{name}, {key}": row[name][key] for name in HYPER for key in ("mean", "sd")}
+        if "range" in row and row is not truth:
+            off = max(abs(row[k]["mean"] - truth[k]["mean"]) / truth[k]["sd"] for k in HYPER)
+            spread = max(abs(row[k]["sd"] / truth[k]["sd"] - 1) for k in HYPER)
+            values |= {"largest error of a mean [posterior sd]": off, "largest relative error of an sd": spread}
+        out += measured(f"{nodes} nodes", row["title"], row["package"], values)
+    return out
 
 
 if __name__ == "__main__":
     with jax.enable_x64(True):
         rows, nodes = benchmark(int(sys.argv[1]) if len(sys.argv) > 1 else 12)
-        found = table(rows, nodes)
-    (HERE / "results").mkdir(exist_ok=True)
-    (HERE / "results" / "latent_gaussian.json").write_text(json.dumps({"nodes": nodes, "rows": rows}, indent=1) + "\n")
-    (HERE / "results" / "latent_gaussian.md").write_text(found)
-    print(found)
+    keep("latent_gaussian", records(rows, nodes), machine(threads=1))

@@ -6,7 +6,7 @@
 - reduced: effective draws of theta per CPU second, NUTS on the reduced posterior beside NUTS on theta and all
   coefficients of the same trial space.
 
-    python benchmarks/pinn.py training|published|reduced [--seeds 8] [--chains 2] [--draws 800] [--adam 20000]
+    python benchmarks/pinn.py [training] [reduced] [published] [--seeds 8] [--chains 2] [--draws 800] [--adam 20000]
 """
 
 import argparse
@@ -25,10 +25,12 @@ import numpyro.distributions as dist
 from numpyro.diagnostics import summary
 from numpyro.infer import MCMC, NUTS
 
+from benchmarks._record import keep, machine, measured, package
 from models import bpinn
 from models import diffusion_reaction as dr
 from numpyro_inverse import pinn
 
+OURS = package("numpyro_inverse")
 SENSORS = np.array([0.12, 0.15, 0.18, 0.21, 0.24, 0.28, 0.32, 0.36])
 
 
@@ -48,18 +50,25 @@ def clustered(trial, weight, noise, rng, num_points=200):
 
 
 def timed(call):
-    """CPU seconds of a second call, so that nothing is compiled in it, and its result."""
+    """CPU seconds of a second call, in which nothing is compiled, what the first took more, and the result."""
+    start = time.process_time()
     call()
-    before = time.process_time()
+    middle = time.process_time()
     found = call()
-    return time.process_time() - before, found
+    seconds = time.process_time() - middle
+    return seconds, middle - start - seconds, found
+
+
+def store(records):
+    """Prints and keeps records."""
+    print(*(f"{record['metric']} {record['value']:.4g}" for record in records), sep=", ", flush=True)
+    keep("pinn", records, machine(threads=1))
 
 
 def training(args):
     grid = np.linspace(0, 1, 201)
     exact = dr.reference(lambda x: 20 * np.exp(-((x - 0.3) ** 2) / 0.02), 3.0, grid)
     network = pinn.MLP(dr.DOMAIN, width=32, depth=2, key=jax.random.key(0))
-    print(f"{'weight':>8} {'trainer':<22}{'CPU s':>8}{'objective':>11}{'field error':>13}{'theta':>9}")
     for weight, steps in ((1e2, 200), (1e6, 400)):
         problem = clustered(network, weight, 1e-3, np.random.default_rng(0))
         for name, call in {
@@ -68,12 +77,16 @@ def training(args):
             ),
             f"Adam, {args.adam}": lambda p=problem: pinn.adam(p, 1.0, num_steps=args.adam, progress_bar=False),
         }.items():
-            seconds, fit = timed(call)
+            seconds, compilation, fit = timed(call)
             error = np.max(np.abs(np.asarray(jax.vmap(fit.phi)(jnp.asarray(grid)[:, None])) - exact))
-            print(
-                f"{weight:>8.0e} {name:<22}{seconds:>8.2f}{fit.loss:>11.4g}{error:>13.2e}{float(fit.theta):>9.4f}",
-                flush=True,
-            )
+            values = {
+                "CPU time [s]": seconds,
+                "compilation [CPU s]": compilation,
+                "objective": fit.loss,
+                "largest error of the field": error,
+                "theta": float(fit.theta),
+            }
+            store(measured(f"training, weight {weight:.0e}", name, OURS, values))
 
 
 def published(args):
@@ -90,11 +103,14 @@ def published(args):
             )
             mcmc.run(jax.random.key(seed), *data, noise=noise)
             k = summary(mcmc.get_samples(group_by_chain=True))["k"]
-            print(
-                f"noise {noise}, seed {seed}: k = {k['mean']:.4f} +- {k['std']:.3e} ({k['std'] / expected:.3f} of the "
-                f"published), R-hat {k['r_hat']:.4f}, {(k['mean'] - bpinn.RATE) / k['std']:+.2f} sd from the truth",
-                flush=True,
-            )
+            values = {
+                "mean of k": k["mean"],
+                "sd of k": k["std"],
+                "sd of k over the published": k["std"] / expected,
+                "R-hat": k["r_hat"],
+                "error of the mean [posterior sd]": (k["mean"] - bpinn.RATE) / k["std"],
+            }
+            store(measured(f"published, noise {noise}, seed {seed}", "NUTS, 20 terms", OURS, values))
 
 
 def reduced(args):
@@ -113,27 +129,36 @@ def reduced(args):
         pinn.factor("pde", problem.pde, u, theta, problem.scale)
         numpyro.sample("y", dist.Normal(jax.vmap(u)(data.points)[:, None], data.scale).to_event(2), obs=data.values)
 
-    for name, model in {"reduced": small, "all coefficients": full}.items():
+    for name, model in {"NUTS, reduced": small, "NUTS, all coefficients": full}.items():
         mcmc = MCMC(NUTS(model), num_warmup=args.draws, num_samples=args.draws, progress_bar=False)
         mcmc.warmup(jax.random.key(0))
-        before = time.process_time()
+        start = time.process_time()
         mcmc.run(jax.random.key(1))
-        seconds = time.process_time() - before
+        middle = time.process_time()
+        mcmc.post_warmup_state = mcmc.last_state
+        mcmc.run(jax.random.key(1))  # nothing is compiled in it
+        seconds = time.process_time() - middle
         theta = summary(mcmc.get_samples(group_by_chain=True))["theta"]
-        print(
-            f"{name:<18} theta = {theta['mean']:.4f} +- {theta['std']:.4f}, R-hat {theta['r_hat']:.3f}: "
-            f"{theta['n_eff']:.0f} effective of {args.draws} draws, {seconds:.1f} CPU s with compilation, "
-            f"{theta['n_eff'] / seconds:.3g} a second",
-            flush=True,
-        )
+        values = {
+            "mean of theta": theta["mean"],
+            "sd of theta": theta["std"],
+            "R-hat": theta["r_hat"],
+            "ESS of theta": theta["n_eff"],
+            "CPU time [s]": seconds,
+            "compilation [CPU s]": middle - start - seconds,
+            "ESS of theta per CPU second": theta["n_eff"] / seconds,
+        }
+        store(measured("reduced", name, OURS if name == "NUTS, reduced" else package("numpyro"), values))
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=["training", "published", "reduced"])
+    parts = {"training": training, "reduced": reduced, "published": published}
+    parser.add_argument("parts", nargs="*", choices=list(parts), default=list(parts))
     parser.add_argument("--seeds", type=int, default=8)
     parser.add_argument("--chains", type=int, default=2)
     parser.add_argument("--draws", type=int, default=800)
     parser.add_argument("--adam", type=int, default=20_000)
     arguments = parser.parse_args()
-    {"training": training, "published": published, "reduced": reduced}[arguments.part](arguments)
+    for part in arguments.parts:
+        parts[part](arguments)

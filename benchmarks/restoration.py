@@ -5,8 +5,6 @@
 - coverage: 90 % intervals of the gradient-step posterior on 20 crops of 32 x 32 pixels of three photographs that are
   held out, blurred over 5 x 5 pixels, with noise 0.03, by NUTS; and how far the posterior mean is from the truth.
 
-Figures go to benchmarks/results/restoration.json, each with the device it was made on.
-
     python benchmarks/restoration.py [solvers] [cost] [coverage]
 """
 
@@ -14,7 +12,6 @@ import json
 import sys
 import time
 from functools import partial
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -24,11 +21,12 @@ import numpyro.distributions as dist
 from numpyro.infer import MCMC, NUTS
 from skimage import color, data
 
+from benchmarks._record import keep, machine, measured, package
 from models import restoration
 from numpyro_inverse import nn, solvers
 from numpyro_inverse.infer import PnPULA
 
-RESULTS = Path(__file__).parent / "results" / "restoration.json"
+OURS = package("numpyro_inverse")
 LEVELS = (0.015, 0.03, 0.05, 0.08)
 CROPS, SIDE, NOISE = 20, 32, 0.03
 
@@ -37,22 +35,19 @@ def compare_solvers():
     """PSNR of PnP-ADMM with gamma = sigma^2."""
     truth, y = restoration.simulate(jax.random.key(0))
     term = solvers.LeastSquares(restoration.blur(), y, restoration.NOISE)
-    rows = [{"method": "data", "psnr": restoration.decibels(y, truth)}]
+    rows = measured("solvers", "data", OURS, {"PSNR [dB]": restoration.decibels(y, truth)})
     for name in ("gradient_step_denoiser", "firmly_nonexpansive_denoiser"):
         denoiser = nn.load_pretrained(name)
         for sigma in LEVELS:
             started = time.process_time()
             found = solvers.pnp_admm(term, denoiser, y, sigma=sigma, step=sigma**2, max_steps=100)
-            rows.append(
-                {
-                    "method": f"PnP-ADMM, {name}",
-                    "sigma": sigma,
-                    "psnr": restoration.decibels(found.x, truth),
-                    "num_steps": int(found.num_steps),
-                    "residual": float(found.residuals[int(found.num_steps) - 1]),
-                    "cpu_s": time.process_time() - started,
-                }
-            )
+            values = {
+                "PSNR [dB]": restoration.decibels(found.x, truth),
+                "steps": int(found.num_steps),
+                "residual": float(found.residuals[int(found.num_steps) - 1]),
+                "CPU time [s]": time.process_time() - started,
+            }
+            rows += measured("solvers", f"PnP-ADMM, {name}, sigma {sigma}", OURS, values)
     return rows
 
 
@@ -100,7 +95,8 @@ def measure_cost():
         return (taken[300] - taken[100]) / 200
 
     draw, gradient = seconds(run), seconds(gradients)
-    return {"draw_cpu_ms": 1e3 * draw, "gradient_cpu_ms": 1e3 * gradient, "ratio": draw / gradient}
+    values = {"draw [CPU ms]": 1e3 * draw, "gradient [CPU ms]": 1e3 * gradient, "draw over gradient": draw / gradient}
+    return measured("cost", "PnPULA", OURS, values)
 
 
 def crops():
@@ -140,25 +136,21 @@ def measure_coverage():
         draws = np.asarray(draws_of(keys, y))
         low, high = np.quantile(draws, (0.05, 0.95), axis=1)
         inside = (low <= truth) & (truth <= high)
-        rows.append(
-            {
-                "sigma": sigma,
-                "coverage": float(inside.mean()),
-                "coverage_by_crop": [round(float(v), 3) for v in inside.mean(axis=(1, 2))],
-                "rmse_of_the_mean": float(np.sqrt(np.mean((draws.mean(axis=1) - truth) ** 2))),
-                "posterior_sd": float(np.sqrt(np.mean(draws.var(axis=1)))),
-                "seconds": time.monotonic() - started,
-            }
-        )
-        print(rows[-1], flush=True)
+        values = {
+            "coverage of 90 % intervals": float(inside.mean()),
+            "error of the posterior mean, rms": float(np.sqrt(np.mean((draws.mean(axis=1) - truth) ** 2))),
+            "posterior sd, rms": float(np.sqrt(np.mean(draws.var(axis=1)))),
+            "wall time [s]": time.monotonic() - started,
+        }
+        by_crop = ", ".join(f"{v:.3f}" for v in inside.mean(axis=(1, 2)))
+        rows += measured("coverage", f"NUTS, sigma {sigma}", OURS, values, note=f"coverage by crop: {by_crop}")
     return rows
 
 
 PARTS = {"solvers": compare_solvers, "cost": measure_cost, "coverage": measure_coverage}
 
 if __name__ == "__main__":
-    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     for part in sys.argv[1:] or PARTS:
-        results[part] = {"device": jax.devices()[0].device_kind, "figures": PARTS[part]()}
-        print(part, json.dumps(results[part], indent=1), flush=True)
-    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+        found = PARTS[part]()
+        print(part, json.dumps(found, indent=1), flush=True)
+        keep("restoration", found, machine())
