@@ -1,4 +1,4 @@
-"""Whitened NUTS against plain NumPyro NUTS, and what the coordinates cost: one run, ratios, written to results/.
+"""Whitened NUTS against plain NumPyro NUTS, and what the coordinates cost.
 
 Four measurements, all with process CPU time, compilation included:
 
