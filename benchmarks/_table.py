@@ -574,8 +574,8 @@ def page():
         "A row for each comparison, with the best of the peers that are as accurate; below, a section for each script. "
         "`make bench` runs the scripts, peers in environments of their own where versions conflict, and "
         "`make bench-page` makes this page of what they stored. Seconds are CPU seconds of the process unless it says "
-        'wall. ESS is the bulk effective sample size. "Not measured" means just that. The machines are small and shared with other work, and '
-        "a row is one run: a factor below 1.3 is no difference.",
+        'wall. ESS is the bulk effective sample size. "Not measured" means just that. The machines are small and shared '
+        "with other work, and a row is one run: a factor below 1.3 is no difference.",
         cells(rows),
         "![How many times ahead of the best peer each row is](_static/benchmarks/headline.png)",
         *(section(benchmark) for benchmark in SECTIONS),
