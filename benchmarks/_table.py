@@ -189,7 +189,13 @@ def sparse_cholesky(name, asked, why):
 def pinn_training():
     """Of benchmarks/pinn.py training."""
     case = "training, to equal error"
-    names = {"jinns": "jinns", "DeepXDE": "DeepXDE", "optax's Adam in our program": "Adam"}
+    names = {
+        "jinns, SSBroyden": "jinns, SSBroyden",
+        "jinns, natural gradient": "jinns, natural gradient",
+        "jinns, Adam": "jinns, Adam",
+        "DeepXDE, Adam": "DeepXDE, Adam",
+        "Adam in our program": "Adam",
+    }
     time = {m: value("pinn", case, m, "CPU time") for m in ("Levenberg-Marquardt", *names.values())}
     error = {m: value("pinn", case, m, "largest error of the field") for m in time}
     return Row(
@@ -315,6 +321,12 @@ def published():
         return {(r["task"], r["algorithm"]): float(r["median"]) for r in rows if int(r["simulations"]) == 10_000}
 
 
+def best_of_sbijax():
+    """The method of sbijax whose C2ST is the lowest."""
+    found = {m: x for m, x in medians("two_moons").items() if m.startswith("sbijax")}
+    return min(found, key=found.get) if found else ""
+
+
 def sbi_accuracy():
     """Of benchmarks/sbibm.py, all tasks."""
     better, seen = [], 0
@@ -333,7 +345,7 @@ def sbi_accuracy():
         {"NPE": medians("two_moons").get("NPE")},
         {
             "published NPE": published()["two_moons", "NPE"],
-            "sbijax": medians("two_moons").get("sbijax NPE"),
+            "sbijax": medians("two_moons").get(best_of_sbijax()),
             "sbi": None,
             "setu-sbi": None,
         },
@@ -353,7 +365,7 @@ def sbi_time():
         "Simulation-based inference, two_moons, 10,000 simulations: CPU seconds of NPE's training",
         "below 180 s, faster than sbi and sbijax",
         {"NPE": get("NPE")},
-        {"sbijax": get("sbijax NPE"), "sbi": None},
+        {"sbijax": get(best_of_sbijax()), "sbi": None},
         False,
         "C2ST in the row above; compilation included",
     )
@@ -574,8 +586,8 @@ def page():
         "A row for each comparison, with the best of the peers that are as accurate; below, a section for each script. "
         "`make bench` runs the scripts, peers in environments of their own where versions conflict, and "
         "`make bench-page` makes this page of what they stored. Seconds are CPU seconds of the process unless it says "
-        'wall. ESS is the bulk effective sample size. "Not measured" means just that. The machines are small and shared '
-        "with other work, and a row is one run: a factor below 1.3 is no difference.",
+        'wall. ESS is the bulk effective sample size. "Not measured" means just that. The machines are small and '
+        "shared with other work, and a row is one run: a factor below 1.3 is no difference.",
         cells(rows),
         "![How many times ahead of the best peer each row is](_static/benchmarks/headline.png)",
         *(section(benchmark) for benchmark in SECTIONS),

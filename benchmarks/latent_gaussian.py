@@ -28,7 +28,7 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 from numpyro.diagnostics import effective_sample_size
-from numpyro.infer import MCMC, NUTS
+from numpyro.infer import NUTS
 from numpyro.infer.util import log_density
 from scipy.spatial import Delaunay
 
@@ -53,7 +53,6 @@ METRICS = {
     "sample_ms_per_draw": "draw of the field [CPU ms]",
     "setup_s": "setup [CPU s]",
 }
-CHAIN = {"num_chains": 2, "chain_method": "sequential", "progress_bar": False}
 
 
 def model(mesh, seen, counts=None):
@@ -95,22 +94,36 @@ def chain_row(title, version, samples, seconds):
     return row
 
 
-def sampled(title, target, arguments, warmup, draws, **settings):
-    """NUTS on a model."""
-    mcmc = MCMC(NUTS(target, **settings), num_warmup=warmup, num_samples=draws, **CHAIN)
-    short = MCMC(NUTS(target, **settings), num_warmup=2, num_samples=2, **CHAIN)
+def sampled(title, target, arguments, warmup, draws):
+    """A row of NUTS on a model, two chains one after the other, and the constrained draws."""
+    kernel = NUTS(target)
+
+    def run(state, arguments):
+        state = jax.lax.fori_loop(0, warmup, lambda _, s: kernel.sample(s, arguments, {}), state)
+
+        def step(state, _):
+            state = kernel.sample(state, arguments, {})
+            return state, (state.z, state.num_steps, state.diverging)
+
+        return jax.lax.scan(step, state, length=draws)[1]
+
+    @eqx.filter_jit
+    def constrained(z, arguments):
+        return jax.lax.map(kernel.postprocess_fn(arguments, {}), z)
+
     start = time.process_time()
-    short.run(jax.random.key(0), *arguments)
-    compile_s = time.process_time() - start  # and four transitions
+    states = [kernel.init(key, warmup, None, arguments, {}) for key in jax.random.split(jax.random.key(1))]
+    compiled = eqx.filter_jit(run).lower(states[0], arguments).compile()
+    compile_s = time.process_time() - start  # and the chains' starts
     start = time.process_time()
-    mcmc.run(jax.random.key(1), *arguments, extra_fields=("num_steps", "diverging"))
-    seconds = time.process_time() - start - compile_s
-    samples = mcmc.get_samples(group_by_chain=True)
+    chains = [jax.block_until_ready(compiled(state, arguments)) for state in states]
+    seconds = time.process_time() - start
+    z, steps, diverging = jax.tree.map(lambda *x: jnp.stack(x), *chains)
+    samples = [constrained(jax.tree.map(lambda v, c=c: v[c], z), arguments) for c in range(2)]
+    samples = jax.tree.map(lambda *x: jnp.stack(x), *samples)
     version = package("numpyro_inverse" if title.startswith("LatentGaussian") else "numpyro")
     row = chain_row(title, version, samples, seconds) | {"compile_s": compile_s}
-    fields = mcmc.get_extra_fields()
-    row["divergences"], row["steps"] = int(fields["diverging"].sum()), float(fields["num_steps"].mean())
-    return row, mcmc
+    return row | {"divergences": int(diverging.sum()), "steps": float(steps.mean())}, samples
 
 
 def points_row(title, points, seconds, compile_s):
@@ -190,11 +203,12 @@ def benchmark(side):
         found = points()
         seconds = time.process_time() - start
         add(points_row(f"LatentGaussian, {title}", found, seconds, first - seconds))
-    row, mcmc = sampled("LatentGaussian, NUTS", latent.model, (latent,), 75, 200)
+    row, samples = sampled("LatentGaussian, NUTS", latent.model, (latent,), 150, 400)
     add(row)
-    latent.sample(jax.random.key(0), mcmc)
+    samples = {name: jnp.ravel(samples[name][:, ::2]) for name in HYPER}
+    latent.sample(jax.random.key(0), samples)
     start = time.process_time()
-    jax.block_until_ready(latent.sample(jax.random.key(1), mcmc))
+    jax.block_until_ready(latent.sample(jax.random.key(1), samples))
     cost["sample_ms_per_draw"] = 1e3 * (time.process_time() - start) / 400
     add({"title": "LatentGaussian, once", "package": package("numpyro_inverse"), **cost})
     try:

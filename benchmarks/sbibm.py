@@ -9,14 +9,18 @@ The reference draws, 10,000 for each observation, are not in the repository: --r
 `reference_samples`, (observations, 10000, d). They are in the sbibm 1.1.0 wheel as num_observation_K/
 reference_posterior_samples.csv.bz2, which it may hold instead, as TASK/files/num_observation_K/.
 
-Scores that are in benchmarks/results/sbibm.json are not computed again.
+Scores that are in benchmarks/results/sbibm.json are not computed again. With --peers sbijax runs on the simulations of
+two_moons instead (environment .venv-peers-sbi).
 
     python benchmarks/sbibm.py --reference FOLDER [--tasks two_moons slcp] [--methods NPE NLE NRE] [--observations 1 2]
 """
 
 import argparse
 import importlib
+import json
+import subprocess
 import sys
+import tempfile
 import time
 from functools import cache
 from pathlib import Path
@@ -24,12 +28,14 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from benchmarks._c2st import c2st
 from benchmarks._record import keep, load, machine, measured, package
 from models.sbibm import TASKS
 from numpyro_inverse import sbi
 
 SIMULATIONS, DRAWS = 10_000, 10_000
 METHODS = ("NPE", "NLE", "NRE")
+PEERS, PEERS_PRIOR = ".venv-peers-sbi/bin/python", {"two_moons": (-1.0, 1.0)}  # ends of the uniform prior
 
 
 @cache
@@ -49,22 +55,6 @@ def posterior_draws(task, method, key, x, num, *, seed=0):
     fitted, _ = estimator(task, method, seed)
     draws = fitted.sample(key, x, num_samples=num // 4, num_chains=4)["theta"]
     return np.asarray(draws, float).reshape(num, -1)
-
-
-def c2st(draws, reference, seed=1):
-    """The benchmark's accuracy of telling ``draws`` from ``reference``."""
-    from sklearn.model_selection import KFold, cross_val_score
-    from sklearn.neural_network import MLPClassifier
-
-    mean, spread = reference.mean(0), reference.std(0, ddof=1)
-    points = np.concatenate([(draws - mean) / spread, (reference - mean) / spread])
-    labels = np.concatenate([np.zeros(len(draws)), np.ones(len(reference))])
-    width = 10 * points.shape[1]
-    classifier = MLPClassifier(
-        activation="relu", hidden_layer_sizes=(width, width), max_iter=10_000, solver="adam", random_state=seed
-    )
-    folds = KFold(n_splits=5, shuffle=True, random_state=seed)
-    return float(np.mean(cross_val_score(classifier, points, labels, cv=folds, scoring="accuracy")))
 
 
 def reference_draws(folder, task, k):
@@ -94,6 +84,37 @@ def score(task, method, k, seed, folder):
     return measured(f"{task}, observation {k}, seed {seed}", method, package("numpyro_inverse"), values, note)
 
 
+def peers(task, observations, seed, folder):
+    """Records of sbijax on the same simulations; a task with a uniform prior."""
+    module = importlib.import_module(f"models.sbibm.{task}")
+    draws = sbi.simulate(module.model, jax.random.key(seed), SIMULATIONS, progress_bar=False)
+    theta, x = draws.latents["theta"], draws.data["x"]
+    arrays = {
+        "theta": theta,
+        "x": x,
+        "low": np.full(theta.shape[1], PEERS_PRIOR[task][0]),
+        "high": np.full(theta.shape[1], PEERS_PRIOR[task][1]),
+        "observations": np.stack([module.observation(k) for k in observations]),
+        "reference": np.stack([reference_draws(folder, task, k) for k in observations]),
+        "seed": seed,
+    }
+    script = Path(__file__).parent / "_sbibm_peers.py"
+    with tempfile.TemporaryDirectory() as place:
+        np.savez(f"{place}/problem.npz", **arrays)
+        command = [PEERS, script, f"{place}/problem.npz", f"{place}/rows.json"]
+        try:
+            subprocess.run(command, check=True, capture_output=True, text=True)
+        except (OSError, subprocess.CalledProcessError) as error:
+            why = getattr(error, "stderr", None) or str(error)
+            print(f"PEER MISSING: sbijax: {why[-500:]} (benchmarks/peers-sbi.txt)", file=sys.stderr)
+            return
+        for row in json.loads(Path(f"{place}/rows.json").read_text()):
+            values = {"C2ST": row["c2st"], "training [CPU s]": row["training"], "sampling [CPU s]": row["sampling"]}
+            note = f"{SIMULATIONS:,} simulations; compilation included; {row['epochs']} epochs"
+            case = f"{task}, observation {observations[row['observation'] - 1]}, seed {seed}"
+            keep("sbibm", measured(case, row["title"], row["package"], values, note), machine())
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--reference", type=Path, help="folder of the reference draws")
@@ -101,9 +122,14 @@ def main():
     parser.add_argument("--methods", nargs="*", choices=METHODS, default=METHODS)
     parser.add_argument("--observations", nargs="*", type=int, choices=range(1, 6), default=range(1, 6))
     parser.add_argument("--seed", type=int, default=0, help="of simulations, training and draws")
+    parser.add_argument("--peers", action="store_true", help="sbijax instead, on two_moons")
     options = parser.parse_args()
     if options.reference is None:
         print("NOT RUN: --reference: without the reference draws there are no scores.", file=sys.stderr)
+        return
+    if options.peers:
+        for task in PEERS_PRIOR:
+            peers(task, list(options.observations), options.seed, options.reference)
         return
     done = {(record["case"], record["method"]) for record in load("sbibm")["records"]}
     for task in options.tasks:
