@@ -9,6 +9,7 @@ import json
 import os
 import sys
 import time
+import types
 import typing
 import warnings
 
@@ -109,34 +110,31 @@ def run_jinns(problem, optimizer, num_steps, every, extra=None):
     observations = jinns.data.DataGeneratorObservations(
         key=keys[2], observed_pinn_in=problem["sensors"][:, None], observed_values=problem["values"][:, None]
     )
+    ticks: list[float] = []  # jinns looks at the clock before and after compilation, and before and after training
 
-    def run(params):
-        out = jinns.solve(
-            n_iter=num_steps,
-            init_params=params,
-            data=collocation,
-            loss=loss,
-            optimizer=optimizer,
-            obs_data=observations,
-            validation=Until(),
-            verbose=False,
-            ahead_of_time=False,
-            extra_optax_args_and_kwargs=extra,
-        )
-        return out[0], out[10]
+    def tick():
+        ticks.append(time.process_time())
+        return ticks[-1]
 
-    start = time.process_time()
-    compiled = jax.jit(run).lower(params).compile()
-    compile_s = time.process_time() - start
-    start = time.process_time()
-    found, criteria = jax.block_until_ready(compiled(params))
-    seconds = time.process_time() - start
+    sys.modules["jinns.solver._solve"].time = types.SimpleNamespace(time=tick)
+    out = jinns.solve(
+        n_iter=num_steps,
+        init_params=params,
+        data=collocation,
+        loss=loss,
+        optimizer=optimizer,
+        obs_data=observations,
+        validation=Until(),
+        verbose=False,
+        extra_optax_args_and_kwargs=extra,
+    )
+    found, criteria = out[0], out[10]
     criteria = np.asarray(criteria)
     fields = jax.vmap(lambda x: u(x, found)[0])(jnp.asarray(problem["grid"])[:, None])
     done = np.flatnonzero(criteria <= problem["target"])
     return {
-        "seconds": seconds,
-        "compile_s": compile_s,
+        "seconds": ticks[3] - ticks[2],
+        "compile_s": ticks[1] - ticks[0],
         "steps": int(done[0]) if len(done) else num_steps,
         "error": float(jnp.max(jnp.abs(fields - problem["exact"]))),
         "theta": float(found.eq_params.theta),

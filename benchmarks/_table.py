@@ -42,7 +42,7 @@ def number(x):
     if isinstance(x, bool | int) or abs(x) >= 1000:
         return f"{x:,.0f}"
     text = f"{x:.3g}"
-    return text if "e" in text or x == int(x) else f"{x:#.3g}".rstrip(".")
+    return text if abs(x) < 0.1 or x == int(x) else f"{x:#.3g}".rstrip(".")
 
 
 # The headline: a row for each claim.
@@ -287,20 +287,26 @@ def denoising_quality():
 
 
 def iteration_cost():
-    """Of benchmarks/restoration.py cost."""
+    """Of benchmarks/restoration.py iteration and cost."""
 
-    def get(method):
-        return value("restoration", "cost, PnP-ADMM iteration", method, "iteration over its denoiser call")
+    def get(method, metric):
+        return value("restoration", "cost, PnP-ADMM iteration", method, metric)
 
+    free, whole, call = "iteration, denoiser 0.98 x", "iteration with a network", "call of it"
+    shares = []
+    for name in ("pnp_admm", "scico ADMM"):
+        if get(name, whole) is not None:
+            shares.append(f"{name} {number(get(name, whole) / get(name, call))}")
+    draw = number(value("restoration", "cost", "PnPULA", "draw over gradient"))
     return Row(
-        "Plug-and-play ADMM: CPU time of an iteration over that of its call of the denoiser",
+        "Plug-and-play ADMM, 128 x 128: CPU ms of an iteration without its denoiser",
         "10 times deepinv",
-        {"pnp_admm": get("numpyro_inverse")},
-        {"scico": get("scico"), "deepinv": None},
+        {"pnp_admm": get("pnp_admm", free)},
+        {"scico": get("scico ADMM", free), "deepinv": None},
         False,
-        "the same network and operator; compilation apart",
-        "A draw of PnPULA costs "
-        f"{number(value('restoration', 'cost', 'PnPULA', 'draw over gradient'))} of its gradient (1.3 asked)",
+        "the same iteration, its data term exact"
+        + (f"; with a network over its call: {', '.join(shares)}" * bool(shares)),
+        f"a draw of PnPULA takes {draw} times its gradient (1.3 asked)",
     )
 
 
@@ -397,11 +403,15 @@ def headline():
 
 
 class Table(NamedTuple):
-    """Cases (a regular expression) and columns, all metrics if none are named."""
+    """Cases (a regular expression) and columns, all metrics if none are named.
+
+    A row for each case and method, or, where ``wide``, for each case, with a column for each method and metric.
+    """
 
     cases: str
     columns: tuple = ()
     title: str = ""
+    wide: bool = False
 
 
 SECTIONS = {
@@ -433,10 +443,10 @@ SECTIONS = {
             ),
             "Unknown hyperparameters",
         ),
-        Table("centering.*", title="Centering"),
+        Table("centering.*", title="Centering", wide=True),
     ],
     "kernels": [
-        Table("grid .*", ("evaluations per effective sample", "acceptance"), "As the grid is refined"),
+        Table("grid .*", ("evaluations per effective sample",), "As the grid is refined", wide=True),
         Table(
             "deconvolution|elliptic",
             (
@@ -463,14 +473,18 @@ SECTIONS = {
         Table("coverage", title="Coverage"),
     ],
     "learned_priors": [Table("inpainting.*", title="Inpainting"), Table("density", title="Density")],
-    "levy": [Table(".*")],
+    "levy": [Table(".*", ("coverage", "gap", "effective share of draws", "exchanges accepted"), wide=True)],
     "sbibm": [Table(".*")],
     "pinn": [
         Table("training.*", title="Training"),
         Table("reduced", title="Reduced posterior"),
         Table("published.*", title="Published benchmark"),
     ],
-    "calibration": [Table(".*")],
+    "calibration": [
+        Table(".*NUTS fits", title="Beside simuk"),
+        Table("batch.*", title="Size of the study"),
+        Table(".*exact posteriors.*", title="Exact inference"),
+    ],
 }
 TITLES = {
     "exact_gaussian": "Exact Gaussian posteriors",
@@ -498,46 +512,63 @@ def described(benchmark):
 
 def cells(rows):
     """Markdown of a table, the first row its heading."""
-    lines = ["| " + " | ".join(str(c) for c in row) + " |" for row in rows]
+    lines = ["| " + " | ".join(str(c).replace("|", "\\|") for c in row) + " |" for row in rows]
     return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])
 
 
-def pivot(found, columns):
-    """A row for each case and method, a column for each metric; notes below."""
+def shortened(names, most=4):
+    """A list in words that stays short."""
+    names = list(dict.fromkeys(names))
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def pivot(found, table):
+    """The table, and the notes of its records below."""
     unit = {r["metric"]: r["unit"] for r in found if r["metric"] != MISSING}
-    columns = [c for c in columns or unit if c in unit]
-    several = len({r["case"] for r in found}) > 1
-    heading = [*(["case"] * several), "method", *(f"{c}, {unit[c]}" if unit[c] else c for c in columns)]
-    rows, notes = [heading], {}
-    for case, method in dict.fromkeys((r["case"], r["method"]) for r in found):
-        mine = {r["metric"]: r for r in found if (r["case"], r["method"]) == (case, method)}
-        label = [*([case] * several), method]
-        if MISSING in mine:
-            rows.append([*label, "**not measured**", *[""] * (len(columns) - 1)])
-        else:
-            rows.append([*label, *(number(mine[c]["value"]) if c in mine else "" for c in columns)])
-        for note in {r["note"] for r in mine.values()} - {""}:
-            notes.setdefault(note, []).append(f"{case}, {method}" if several else method)
-    if len(notes) == 1 and len(next(iter(notes.values()))) == len(rows) - 1:
-        text = f"All: {next(iter(notes))}."
+    columns = [c for c in table.columns or unit if c in unit]
+    name = {c: f"{c}, {unit[c]}" if unit[c] else c for c in columns}
+    value = {(r["case"], r["method"], r["metric"]): r["value"] for r in found}
+    pairs = list(dict.fromkeys((r["case"], r["method"]) for r in found))
+    if table.wide:
+        methods = dict.fromkeys(method for _, method in pairs)
+        wanted = [(m, c) for m in methods for c in columns if any((case, m, c) in value for case, _ in pairs)]
+        rows = [["case", *(m if len(columns) == 1 else f"{m}: {name[c]}" for m, c in wanted)]]
+        for case in dict.fromkeys(case for case, _ in pairs):
+            keys = [(case, *pair) for pair in wanted]
+            rows.append([case, *(number(value[key]) if key in value else "" for key in keys)])
     else:
-        text = "\n".join(f"- {'; '.join(who)}: {note}." for note, who in notes.items())
-    return cells(rows) + (f"\n\n{text}" if text else "")
+        several = len({case for case, _ in pairs}) > 1
+        rows = [[*(["case"] * several), "method", *name.values()]]
+        for case, method in pairs:
+            label = [*([case] * several), method]
+            if (case, method, MISSING) in value:
+                rows.append([*label, "**not measured**", *[""] * (len(columns) - 1)])
+            else:
+                keys = [(case, method, c) for c in columns]
+                rows.append([*label, *(number(value[key]) if key in value else "" for key in keys)])
+    notes: dict[str, list[str]] = {}
+    for r in found:
+        if r["note"]:
+            notes.setdefault(r["note"], []).append(r["method"])
+    texts = [f"- {shortened(methods)}: {note}." for note, methods in notes.items()]
+    return cells(rows) + ("\n\n" + "\n".join(texts) if texts else "")
 
 
 def machines(benchmark):
-    """Where and when, a line for each run."""
-    lines = []
-    for facts in load(benchmark)["runs"].values():
+    """Where and when, a line for each machine and day; which cases, where there are several."""
+    cases: dict[str, list[str]] = {}
+    stored = load(benchmark)
+    for r in stored["records"]:
+        facts = stored["runs"][r["run"]]
+        line = f"{facts['date']}: {facts.get('note', '')}"
         if "cpu" in facts:
-            versions = ", ".join(f"{k} {facts[k]}" for k in ("jax", "numpyro"))
-            lines.append(
-                f"{facts['date']}: {facts['cpu']}, {facts['cores']} cores, {facts['threads']} of them for linear "
-                f"algebra, device {facts['device']}; {versions}."
-            )
-        else:
-            lines.append(f"{facts['date']}: {facts['note']}.")
-    return "\n".join(f"- {line}" for line in dict.fromkeys(lines))
+            threads = "one thread" if facts["threads"] == 1 else f"{facts['threads']} threads"
+            line = f"{facts['date']}: {facts['cpu']}, {facts['cores']} cores, {threads} for linear algebra, device "
+            line += f"{facts['device']}; jax {facts['jax']}, numpyro {facts['numpyro']}"
+        cases.setdefault(line, []).append(r["case"])
+    if len(cases) == 1:
+        return f"Measured {next(iter(cases))}."
+    return "\n".join(f"- Measured {line} ({shortened(names)})." for line, names in cases.items())
 
 
 def sbibm_table():
@@ -556,9 +587,7 @@ def sbibm_table():
 def section(benchmark):
     """A heading, what was measured, where, tables, plots."""
     parts = [f"## {TITLES[benchmark]}", f"`benchmarks/{benchmark}.py`. {described(benchmark)}"]
-    if not records(benchmark):
-        parts.append("**Not measured.**")
-    else:
+    if records(benchmark):
         parts.append(machines(benchmark))
     if benchmark == "sbibm":
         parts.append(sbibm_table())
@@ -567,7 +596,7 @@ def section(benchmark):
             found = [r for r in records(benchmark) if re.fullmatch(table.cases, r["case"])]
             if table.title:
                 parts.append(f"### {TITLES[benchmark]}: {table.title[0].lower()}{table.title[1:]}")
-            parts.append(pivot(found, table.columns) if found else "**Not measured.**")
+            parts.append(pivot(found, table) if found else "**Not measured.**")
     parts += [
         f"![{text}](_static/benchmarks/{name})" for name, (text, where, _) in FIGURES.items() if where == benchmark
     ]

@@ -136,7 +136,7 @@ def points_row(title, points, seconds, compile_s):
     return row
 
 
-def laplace_hmc(arguments, draws=40):
+def laplace_hmc(arguments, draws=60):
     """BlackJAX's Laplace HMC, dense and by L-BFGS, with a step size and a metric found by hand."""
     start = {"range": jnp.log(0.4), "scale": jnp.log(0.9)}
     white = ni.whiten(model)

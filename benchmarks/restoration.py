@@ -2,16 +2,21 @@
 
 - solvers: PnP-ADMM on the 9 x 9 blur of models.restoration, for the two denoisers that ship.
 - cost: CPU time of a draw of PnPULA over that of its gradient, one value and gradient of the model and one denoising.
+- iteration: CPU time of an iteration of PnP-ADMM with the denoiser 0.98 x, and with a network, beside a call of that
+  network; scico beside it, and the PSNR of scico's PnP-ADMM with the networks that it ships (with those of "solvers").
 - coverage: 90 % intervals of the gradient-step posterior on 20 crops of 32 x 32 pixels of three photographs that are
   held out, blurred over 5 x 5 pixels, with noise 0.03, by NUTS; and how far the posterior mean is from the truth.
 
-    python benchmarks/restoration.py [solvers] [cost] [coverage]
+    python benchmarks/restoration.py [solvers] [cost] [iteration] [coverage]
 """
 
 import json
+import subprocess
 import sys
+import tempfile
 import time
 from functools import partial
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +32,7 @@ from numpyro_inverse import nn, solvers
 from numpyro_inverse.infer import PnPULA
 
 OURS = package("numpyro_inverse")
+PEERS = ".venv-peers-scico/bin/python"
 LEVELS = (0.015, 0.03, 0.05, 0.08)
 CROPS, SIDE, NOISE = 20, 32, 0.03
 
@@ -99,6 +105,62 @@ def measure_cost():
     return measured("cost", "PnPULA", OURS, values)
 
 
+def measure_iteration():
+    """An iteration of PnP-ADMM, what 40 more of them take; and scico's."""
+    truth, y = restoration.simulate(jax.random.key(0))
+    term = solvers.LeastSquares(restoration.blur(), y, restoration.NOISE)
+    network = nn.load_pretrained("gradient_step_denoiser")
+
+    def milliseconds(run, few=10, many=50):
+        taken = {}
+        for count in (few, many):
+            run(count)
+            start = time.process_time()
+            run(count)
+            taken[count] = time.process_time() - start
+        return 1e3 * (taken[many] - taken[few]) / (many - few)
+
+    def iteration(denoiser):
+        def run(steps):
+            jax.block_until_ready(
+                solvers.pnp_admm(term, denoiser, y, sigma=0.05, step=0.05**2, max_steps=steps, tolerance=1e-30).x
+            )
+
+        return milliseconds(run)
+
+    def calls(count):
+        x = y
+        for _ in range(count):
+            x = call(x, 0.05)
+        jax.block_until_ready(x)
+
+    call = jax.jit(lambda x, sigma: network(x, sigma))
+    names = ("iteration, denoiser 0.98 x [CPU ms]", "iteration with a network [CPU ms]", "call of it [CPU ms]")
+    values = iteration(lambda x, sigma: 0.98 * x), iteration(network), milliseconds(calls)
+    case = "cost, PnP-ADMM iteration"
+    rows = measured(case, "pnp_admm", OURS, dict(zip(names, values, strict=True)), "network: gradient_step_denoiser")
+    kernel = np.full((restoration.SIDE,) * 2, 1 / restoration.SIDE**2, np.float32)
+    with tempfile.TemporaryDirectory() as folder:
+        np.savez(f"{folder}/problem.npz", y=y, truth=truth, kernel=kernel, noise=restoration.NOISE)
+        script = Path(__file__).parent / "_restoration_peers.py"
+        command = [PEERS, script, f"{folder}/problem.npz", f"{folder}/rows.json"]
+        try:
+            subprocess.run(command, check=True, capture_output=True, text=True)
+        except (OSError, subprocess.CalledProcessError) as error:
+            why = getattr(error, "stderr", None) or str(error)
+            print(f"PEER MISSING: scico: {why[-500:]} (benchmarks/peers-scico.txt)", file=sys.stderr)
+            return rows
+        for row in json.loads(Path(f"{folder}/rows.json").read_text()):
+            if row["kind"] == "cost":
+                values = dict(zip(names, (row["shrink"], row["network"], row["call"]), strict=True))
+                rows += measured(case, "scico ADMM", row["package"], values, "network: DnCNN 17M")
+            else:
+                values = {"PSNR [dB]": row["psnr"], "steps": row["steps"], "CPU time [s]": row["seconds"]}
+                title = f"scico PnP-ADMM, DnCNN {row['network_name']}, sigma {row['sigma']}"
+                rows += measured("solvers", title, row["package"], values, note="CPU time with compilation")
+    return rows
+
+
 def crops():
     """Of the photographs that no denoiser was trained on, at random places."""
     rng = np.random.default_rng(0)
@@ -147,7 +209,7 @@ def measure_coverage():
     return rows
 
 
-PARTS = {"solvers": compare_solvers, "cost": measure_cost, "coverage": measure_coverage}
+PARTS = {"solvers": compare_solvers, "cost": measure_cost, "iteration": measure_iteration, "coverage": measure_coverage}
 
 if __name__ == "__main__":
     for part in sys.argv[1:] or PARTS:
