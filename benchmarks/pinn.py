@@ -3,13 +3,13 @@
 - training: -u'' + theta u = f with a network of 1,153 weights, 200 collocation points, 8 clustered sensors, noise 1e-3:
   CPU seconds, objective, error of the field and theta, for two weights of the residual;
 - equal: the same at weight 1e2, until the largest error of the field is at most 1e-3, 1.7 times what the noise leaves:
-  the fewest steps of Levenberg-Marquardt, the fewest thousands of Adam's, and jinns and DeepXDE with the same
+  the fewest steps of Levenberg-Marquardt, the fewest thousands of Adam's; peers: jinns and DeepXDE with the same
   objective, size of network, boundary condition and precision;
 - published: the standard deviation of k in models.bpinn, by NUTS with 20 terms, for several draws of the noise;
 - reduced: effective draws of theta per CPU second, NUTS on the reduced posterior beside NUTS on theta and all
   coefficients of the same trial space.
 
-    python benchmarks/pinn.py [training] [equal] [reduced] [published] [--seeds 8] [--chains 2] [--draws 800]
+    python benchmarks/pinn.py [training] [equal] [peers] [reduced] [published] [--seeds 8] [--chains 2] [--draws 800]
 """
 
 import argparse
@@ -98,15 +98,19 @@ def training(args):
             store(measured(f"training, weight {weight:.0e}", name, OURS, values))
 
 
-TARGET = 1e-3
+TARGET, WEIGHT, NOISE, NUM_POINTS = 1e-3, 1e2, 1e-3, 200
+
+
+def of_equal():
+    """The problem of ``equal`` and ``peers``, a grid, and the solution there."""
+    grid = np.linspace(0, 1, 201)
+    exact = dr.reference(lambda x: 20 * np.exp(-((x - 0.3) ** 2) / 0.02), 3.0, grid)
+    network = pinn.MLP(dr.DOMAIN, width=32, depth=2, key=jax.random.key(0))
+    return clustered(network, WEIGHT, NOISE, np.random.default_rng(0), NUM_POINTS), grid, exact
 
 
 def equal(args):
-    grid = np.linspace(0, 1, 201)
-    exact = dr.reference(lambda x: 20 * np.exp(-((x - 0.3) ** 2) / 0.02), 3.0, grid)
-    weight, noise, num_points = 1e2, 1e-3, 200
-    network = pinn.MLP(dr.DOMAIN, width=32, depth=2, key=jax.random.key(0))
-    problem = clustered(network, weight, noise, np.random.default_rng(0), num_points)
+    problem, grid, exact = of_equal()
     calls = {
         "Levenberg-Marquardt": (
             range(1, 200),
@@ -127,13 +131,17 @@ def equal(args):
         seconds, compilation, fit = timed(lambda c=call, n=steps: c(n))
         found = {"seconds": seconds, "compile_s": compilation, "steps": steps, "error": error, "theta": fit.theta}
         store(equal_records(title, OURS, found))
+
+
+def peers(args):
+    problem, grid, exact = of_equal()
     data = problem.data[0]
     with tempfile.TemporaryDirectory() as folder:
         source, output = f"{folder}/problem.npz", f"{folder}/rows.json"
         given = {"sensors": SENSORS, "values": data.values[:, 0], "grid": grid, "exact": exact, "target": TARGET}
         # Their losses are means of squares: our objective over that of the data alone.
-        ratio = weight * num_points * noise**2 / len(SENSORS)
-        np.savez(source, **given, ratio=ratio, num_points=num_points, adam=args.adam)
+        ratio = WEIGHT * NUM_POINTS * NOISE**2 / len(SENSORS)
+        np.savez(source, **given, ratio=ratio, num_points=NUM_POINTS, adam=args.adam)
         for peer in ("jinns", "DeepXDE"):
             command = [PEERS, Path(__file__).parent / "_pinn_peers.py", peer, source, output]
             try:
@@ -204,8 +212,8 @@ def reduced(args):
 
     for name, model in {"NUTS, reduced": small, "NUTS, all coefficients": full}.items():
         mcmc = MCMC(NUTS(model), num_warmup=args.draws, num_samples=args.draws, progress_bar=False)
-        mcmc.warmup(jax.random.key(0))
         start = time.process_time()
+        mcmc.warmup(jax.random.key(0))
         mcmc.run(jax.random.key(1))
         middle = time.process_time()
         mcmc.post_warmup_state = mcmc.last_state
@@ -218,7 +226,7 @@ def reduced(args):
             "R-hat": theta["r_hat"],
             "ESS of theta": theta["n_eff"],
             "CPU time [s]": seconds,
-            "compilation [CPU s]": middle - start - seconds,
+            "warm-up and compilation [CPU s]": middle - start - seconds,
             "ESS of theta per CPU second": theta["n_eff"] / seconds,
         }
         store(measured("reduced", name, OURS if name == "NUTS, reduced" else package("numpyro"), values))
@@ -226,7 +234,7 @@ def reduced(args):
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parts = {"training": training, "equal": equal, "reduced": reduced, "published": published}
+    parts = {"training": training, "equal": equal, "peers": peers, "reduced": reduced, "published": published}
     parser.add_argument("parts", nargs="*", choices=list(parts), default=list(parts))
     parser.add_argument("--seeds", type=int, default=8)
     parser.add_argument("--chains", type=int, default=2)
