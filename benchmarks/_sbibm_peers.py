@@ -18,11 +18,12 @@ def estimates(arrays, seed):
     """A row for each network and observation."""
     import jax
     import sbijax
+    import sbijax.nn
     from tensorflow_probability.substrates.jax import distributions as tfd
 
     theta, x = arrays["theta"], arrays["x"]
     num = theta.shape[1]
-    low, high = arrays["low"], arrays["high"]
+    low, high = (arrays[name].astype(np.float32) for name in ("low", "high"))
     prior = tfd.JointDistributionNamed({"theta": tfd.Independent(tfd.Uniform(low, high), 1)}, batch_ndims=0)
     networks = {
         "sbijax NPE, masked autoregressive": sbijax.nn.make_maf(num),
