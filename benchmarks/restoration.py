@@ -153,7 +153,7 @@ def measure_iteration():
         for row in json.loads(Path(f"{folder}/rows.json").read_text()):
             if row["kind"] == "cost":
                 values = dict(zip(names, (row["shrink"], row["network"], row["call"]), strict=True))
-                rows += measured(case, "scico ADMM", row["package"], values, "network: DnCNN 17M")
+                rows += measured(case, "scico ADMM", row["package"], values, "network: DnCNN 6N")
             else:
                 values = {"PSNR [dB]": row["psnr"], "steps": row["steps"], "CPU time [s]": row["seconds"]}
                 title = f"scico PnP-ADMM, DnCNN {row['network_name']}, sigma {row['sigma']}"
