@@ -44,13 +44,15 @@ def test_stored_records_are_whole(path):
 
 def test_what_is_measured_again_replaces_itself_alone(results):
     _record.keep("x", _record.measured("one", "ours", "p 1", {"time [s]": 2.0, "ESS": 5}), FACTS)
+    _record.keep("x", _record.measured("one", "theirs", "q 1", {"time [s]": 4.0}), FACTS)
     _record.keep("x", _record.measured("two", "ours", "p 1", {"time [s]": 3.0}), FACTS)
     _record.keep("x", _record.measured("one", "ours", "p 2", {"time [s]": 1.0}), FACTS | {"date": "2026-01-03"})
     found = _record.load("x")
     values = {(r["case"], r["metric"], r["unit"], r["package"]): r["value"] for r in found["records"]}
-    assert values == {("two", "time", "s", "p 1"): 3.0, ("one", "time", "s", "p 2"): 1.0}
-    dates = {r["case"]: found["runs"][r["run"]]["date"] for r in found["records"]}
-    assert dates == {"one": "2026-01-03", "two": "2026-01-02"}
+    theirs, other, ours = ("one", "time", "s", "q 1"), ("two", "time", "s", "p 1"), ("one", "time", "s", "p 2")
+    assert values == {theirs: 4.0, other: 3.0, ours: 1.0}
+    dates = [found["runs"][r["run"]]["date"] for r in found["records"]]
+    assert dates == ["2026-01-02", "2026-01-02", "2026-01-03"]
     assert [path.name for path in results.iterdir()] == ["x.json"]
 
 
