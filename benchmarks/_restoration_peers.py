@@ -20,7 +20,7 @@ from scico import functional, linop, loss
 from scico.optimize import ADMM
 from scico.optimize.admm import CircularConvolveSolver
 
-LEVELS = {"6N": (0.015, 0.03, 0.05, 0.08), "17N": (0.05, 0.08)}  # by network
+LEVELS = {"6N": (0.015, 0.03, 0.05, 0.08, 0.12), "17N": (0.05, 0.08, 0.12)}  # by network
 MAX_STEPS = 40
 
 

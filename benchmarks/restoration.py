@@ -33,7 +33,7 @@ from numpyro_inverse.infer import PnPULA
 
 OURS = package("numpyro_inverse")
 PEERS = ".venv-peers-scico/bin/python"
-LEVELS = (0.015, 0.03, 0.05, 0.08)
+LEVELS = (0.015, 0.03, 0.05, 0.08, 0.12)
 CROPS, SIDE, NOISE = 20, 32, 0.03
 
 
