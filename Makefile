@@ -1,7 +1,7 @@
 # Everything needs only Python >= 3.12, make and git; `make demo` and `make test` set up the rest in .venv.
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-slow test-statistical wheel newest bench lint format types docs clean
+.PHONY: help env demo test test-slow test-statistical wheel newest bench bench-page lint format types docs clean
 
 BIN := .venv/bin
 # Extra arguments: make demo ARGS="--size 256", make test ARGS="-k matern -x"
@@ -59,14 +59,21 @@ types: env  ## check types
 docs: .venv/.complete-docs  ## build the documentation in docs/_build/html, offline; a warning is an error
 	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html $(ARGS)
 
-# The peers pin older versions of what we need, so they live in an environment of their own; a benchmark calls it
-# through $PEERS_PYTHON and reports a peer that is missing.
+# The peers pin other versions than we do, and some of them other versions than each other, so they live in environments
+# of their own: one for each benchmarks/peers*.txt. A benchmark calls them, and reports a peer that is missing.
+PEERS := $(patsubst benchmarks/peers%.txt,.venv-peers%,$(wildcard benchmarks/peers*.txt))
 bench: .venv/.complete-benchmarks  ## run the benchmarks, with the peers beside us
-	@$(MAKE) --no-print-directory .venv-peers/.complete || echo "PEERS MISSING: their environment could not be made."
+	@for peers in $(PEERS); do \
+		$(MAKE) --no-print-directory $$peers/.complete || echo "PEERS MISSING: $$peers could not be made."; \
+	done
 	@for script in $(wildcard benchmarks/[a-z]*.py); do \
 		echo "== $$script"; \
 		PEERS_PYTHON=.venv-peers/bin/python PYTHONPATH=. $(BIN)/python $$script $(ARGS) || exit 1; \
 	done
+	@$(MAKE) --no-print-directory bench-page
+
+bench-page: env  ## make docs/benchmarks.md of what is stored in benchmarks/results
+	PYTHONPATH=. $(BIN)/python benchmarks/_table.py
 
 # An environment counts once its stamp is there. The stamp goes before pip starts and comes back when pip is done, so
 # one that was interrupted is made anew and one that is only out of date is brought up to date in place.
@@ -88,12 +95,17 @@ bench: .venv/.complete-benchmarks  ## run the benchmarks, with the peers beside 
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[benchmarks]'
 	@touch $@
 
+define PEERS_RULE
+@rm -f $@
+@python=$$(tools/find-python) && "$$python" -m venv --clear $(@D)
+$(@D)/bin/python -m pip install --quiet --requirement $<
+@touch $@
+endef
 .venv-peers/.complete: benchmarks/peers.txt
-	@rm -f $@
-	@python=$$(tools/find-python) && "$$python" -m venv --clear .venv-peers
-	.venv-peers/bin/python -m pip install --quiet --requirement benchmarks/peers.txt
-	@touch $@
+	$(PEERS_RULE)
+.venv-peers-%/.complete: benchmarks/peers-%.txt
+	$(PEERS_RULE)
 
 clean:  ## remove everything that was built, the environments and caches too
-	rm -rf .venv .venv-peers .cache build dist docs/_build docs/examples output *.egg-info .pytest_cache .ruff_cache .mypy_cache
+	rm -rf .venv .venv-peers* .cache build dist docs/_build docs/examples output *.egg-info .pytest_cache .ruff_cache .mypy_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

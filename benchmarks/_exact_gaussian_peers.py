@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 from _exact_gaussian_problem import PRECISION, SIGMA, amplitudes, deblurring, sine_transform
+from _record import package
 
 PROBLEMS = {"d1": (128, 1, 5.0), "d2": (64, 2, 2.0)}
 
@@ -86,14 +87,18 @@ def main(name, folder):
     """Run every peer on a problem."""
     problem = deblurring(*PROBLEMS[name])
     rows = []
+    version = {cuqipy: package("CUQIpy"), nifty: package("nifty")}
     for i, (peer, draws) in enumerate(((cuqipy, 2000), (nifty, 1000 if name == "d1" else 200))):
         try:
             for title, found, seconds, short in peer(problem, draws):
                 file = f"{name}-{i}-{len(rows)}.npy"
                 np.save(Path(folder) / file, found.astype(np.float32))
-                rows.append({"title": title, "file": file, "seconds": seconds, "short": short})
+                rows.append(
+                    {"title": title, "package": version[peer], "file": file, "seconds": seconds, "short": short}
+                )
         except Exception as error:  # a peer that fails is reported, not hidden
-            rows.append({"title": peer.__name__, "error": f"{type(error).__name__}: {error}"})
+            why = f"{type(error).__name__}: {error}"
+            rows.append({"title": peer.__name__, "package": version[peer], "error": why})
     (Path(folder) / f"{name}.json").write_text(json.dumps(rows))
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import cuqi
 import numpy as np
+from _record import package
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -77,7 +78,14 @@ def main(problem: str, output: str, warmup: int, draws: int) -> None:
     sampler.sample(draws)
     end = time.process_time()
     found = sampler.get_samples().samples.T[-draws:]
-    np.savez(output, draws=found, seconds=end - middle, warmup_seconds=middle - start, gradients=count[0] - gradients)
+    np.savez(
+        output,
+        draws=found,
+        package=package("CUQIpy"),
+        seconds=end - middle,
+        warmup_seconds=middle - start,
+        gradients=count[0] - gradients,
+    )
 
 
 if __name__ == "__main__":

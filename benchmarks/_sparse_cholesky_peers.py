@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.sparse as sp
 import sparsax
+from _record import package
 from _sparse_cholesky_problem import SHIFT, matrices
 
 
@@ -42,7 +43,7 @@ def main(side, ndim, repeats):
         product = jnp.zeros(n).at[i].add(a * x[j]).at[j].add(jnp.where(i == j, 0, a * x[i]))
         return sparsax.logdet(i, j, a, n) - jnp.vdot(product, product)
 
-    found = {}
+    found = {"package": package("sparsax")}
     for name, function in (("whitened", whitened), ("centered", centered)):
         run = jax.jit(jax.value_and_grad(function, (0, 1)))
         jax.block_until_ready(run(0.3, z))

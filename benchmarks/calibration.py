@@ -23,12 +23,14 @@ numpyro.set_host_device_count(2)
 from numpyro.infer import NUTS  # noqa: E402
 
 from benchmarks._calibration_peer import model  # noqa: E402
+from benchmarks._record import keep, machine, measured, package  # noqa: E402
 from models import deconvolution  # noqa: E402
 from numpyro_inverse.calibration import functionals, sbc  # noqa: E402
 from numpyro_inverse.infer import ExactGaussian  # noqa: E402
 
 HERE = Path(__file__).parent
 WARMUP, SAMPLES, DATASETS = 300, 500, 200
+OURS = package("numpyro_inverse")
 
 
 def timed(*arguments, **options):
@@ -41,23 +43,24 @@ def timed(*arguments, **options):
 def nuts():
     """200 fits beside simuk's 200."""
     ours, study = timed(model, NUTS(model), num_datasets=DATASETS, num_warmup=WARMUP, num_samples=SAMPLES)
-    out = {"data sets": DATASETS, "wall seconds": ours, "p-value": study.p_value}
+    case = f"{DATASETS} NUTS fits"
+    out = measured(case, "sbc", OURS, {"wall time [s]": ours, "p-value": study.p_value})
     command = [sys.executable, HERE / "_calibration_peer.py", str(DATASETS), str(WARMUP), str(SAMPLES)]
     try:
         printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     except (OSError, subprocess.CalledProcessError) as error:
         print(f"PEER MISSING: simuk: {error}. Install the extra `benchmarks`.", file=sys.stderr)
-        return out | {"simuk": "missing"}
+        return out
     theirs = json.loads(printed.splitlines()[-1])["wall seconds"]
-    return out | {"simuk wall seconds": theirs, "ratio": theirs / ours}
+    return out + measured(case, "simuk.SBC", package("simuk"), {"wall time [s]": theirs})
 
 
 def batch():
     """Wall seconds per data set."""
-    out = {}
+    out = []
     for number in (20, 100, 500):
         seconds, _ = timed(model, NUTS(model), num_datasets=number, num_warmup=WARMUP, num_samples=SAMPLES)
-        out[str(number)] = seconds / number
+        out += measured(f"batch of {number}", "sbc", OURS, {"wall time a data set [s]": seconds / number})
     return out
 
 
@@ -69,17 +72,16 @@ def exact():
         num_datasets=1000,
         quantities={"energy": functionals.energy("field")},
     )
-    return {"data sets": 1000, "wall seconds": seconds, "p-value": study.p_value}
+    values = {"wall time [s]": seconds, "p-value": study.p_value}
+    return measured("1,000 exact posteriors, 64 x 64", "sbc of ExactGaussian", OURS, values)
 
 
 def main():
     """Run what was asked for and keep the rest of the results."""
-    path = HERE / "results" / "calibration.json"
-    results = json.loads(path.read_text()) if path.exists() else {}
     for name in sys.argv[1:] or ("nuts", "batch", "exact"):
-        results[name] = {"nuts": nuts, "batch": batch, "exact": exact}[name]()
-        print(name, json.dumps(results[name], indent=1), flush=True)
-        path.write_text(json.dumps(results, indent=1) + "\n")
+        found = {"nuts": nuts, "batch": batch, "exact": exact}[name]()
+        print(name, json.dumps(found, indent=1), flush=True)
+        keep("calibration", found, machine())
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 from _exact_gaussian_problem import SIGMA, amplitudes, deblurring, sine_transform
+from _record import keep, machine, measured, missing, package
 from numpyro.infer import MCMC, NUTS
 
 import numpyro_inverse as ni
@@ -36,7 +37,21 @@ from numpyro_inverse.infer import ExactGaussian
 
 HERE = Path(__file__).parent
 PROBLEMS = {"d1": (128, 1, 5.0), "d2": (64, 2, 2.0)}
-TRUSTED = 0.02  # a sampler counts as exact if its mean ratio of standard deviations is within this of 1
+METRICS = {
+    "draws": "draws",
+    "rms_z_over_monte_carlo": "error of the mean [Monte Carlo errors]",
+    "sd_ratio_mean": "sd over the exact one, mean",
+    "sd_ratio_min": "sd over the exact one, smallest",
+    "sd_ratio_max": "sd over the exact one, largest",
+    "ess_min": "smallest ESS",
+    "ess_median": "median ESS",
+    "cpu_seconds": "CPU time [s]",
+    "cpu_seconds_without_compilation": "CPU time without compilation [s]",
+    "min_ess_per_cpu_second": "smallest ESS per CPU second",
+    "min_ess_per_cpu_second_without_compilation": "smallest ESS per CPU second without compilation",
+    "error": "largest bound of a draw's error [posterior sd]",
+    "num_steps": "steps per draw",
+}
 
 
 def by_hand(problem):
@@ -82,7 +97,7 @@ def run(kernel, data, warmup, draws, seed):
     return found, time.process_time() - start, extra
 
 
-def measure(title, found, seconds, short, mean, sd, extra=None):
+def measure(title, found, seconds, short, mean, sd, extra=None, version=None):
     """A row of the table."""
     draws = len(found)
     parts = np.array_split(found, max(1, found.shape[1] // 256), axis=1)
@@ -95,17 +110,19 @@ def measure(title, found, seconds, short, mean, sd, extra=None):
     sampling = sampling if sampling is None or sampling > 0 else seconds  # lost in the clock's noise: not claimed
     row = {
         "title": title,
+        "package": version or package("numpyro_inverse" if title.startswith("Exact") else "numpyro"),
         "draws": draws,
         "rms_z": float(z),
         "rms_z_over_monte_carlo": float(z * np.sqrt(np.median(ess))),
-        "sd_ratio": [float(ratio.mean()), float(ratio.min()), float(ratio.max())],
+        "sd_ratio_mean": float(ratio.mean()),
+        "sd_ratio_min": float(ratio.min()),
+        "sd_ratio_max": float(ratio.max()),
         "ess_min": float(ess.min()),
         "ess_median": float(np.median(ess)),
         "cpu_seconds": seconds,
         "cpu_seconds_without_compilation": seconds if short is None else sampling,
         "min_ess_per_cpu_second": float(ess.min() / seconds),
         "min_ess_per_cpu_second_without_compilation": float(ess.min() / (sampling or seconds)),
-        "exact": bool(abs(ratio.mean() - 1) <= TRUSTED),
         **(extra or {}),
     }
     print(json.dumps(row), flush=True)
@@ -118,7 +135,7 @@ def ours(model, data, mean, sd, draws):
     _, short, _ = run(ExactGaussian(model), data, 0, 50, seed=1)
     for n in draws:
         found, seconds, extra = run(ExactGaussian(model), data, 0, n, seed=2)
-        yield measure("numpyro_inverse ExactGaussian", found, seconds, (50, short), mean, sd, extra)
+        yield measure(f"ExactGaussian, {n:,} draws", found, seconds, (50, short), mean, sd, extra)
 
 
 def peers(name, mean, sd):
@@ -130,16 +147,28 @@ def peers(name, mean, sd):
             subprocess.run([python, script, name, folder], check=True, stdout=subprocess.DEVNULL)
         except (OSError, subprocess.CalledProcessError) as error:
             print(f"PEERS MISSING: {name}: {error}. Set PEERS_PYTHON (benchmarks/peers.txt).", file=sys.stderr)
-            return [{"title": "CUQIpy and NIFTy.re", "missing": True}]
+            return []
         rows = []
         for row in json.loads((Path(folder) / f"{name}.json").read_text()):
             if "error" in row:
                 print(f"PEER FAILED: {row['title']}: {row['error']}", file=sys.stderr)
-                rows.append({"title": row["title"], "missing": True, "why": row["error"]})
+                rows.append(row)
                 continue
             found = np.load(Path(folder) / row["file"])
-            rows.append(measure(row["title"], found, row["seconds"], row["short"], mean, sd))
+            rows.append(measure(row["title"], found, row["seconds"], row["short"], mean, sd, version=row["package"]))
         return rows
+
+
+def records(name, rows):
+    """Of the rows of a problem."""
+    out = []
+    for row in rows:
+        if "error" in row and "draws" not in row:
+            out += missing(name, row["title"], row["package"], row["error"])
+        else:
+            values = {METRICS[key]: value for key, value in row.items() if key in METRICS}
+            out += measured(name, row["title"], row["package"], values)
+    return out
 
 
 def benchmark(name):
@@ -155,9 +184,7 @@ def benchmark(name):
         _, short, _ = run(NUTS(model), data, 2, 2, seed=1)  # compilation, hardly any of the warm-up
         found, seconds, extra = run(NUTS(model), data, warmup, draws, seed=2)
         rows.append(measure("NumPyro NUTS, white noise by hand", found, seconds, (0, short), mean, sd, extra))
-        rows += peers(name, mean, sd)
-        compare(rows)
-        return rows
+        return rows + peers(name, mean, sd)
     model, covariance = matern(problem, name.removeprefix("m-"))
     a = problem.dense_blur()
     gain = np.linalg.solve(a @ covariance @ a.T + SIGMA**2 * np.eye(len(a)), a @ covariance)
@@ -165,58 +192,7 @@ def benchmark(name):
     return list(ours(model, data, mean, sd, (2000,)))
 
 
-def compare(rows):
-    """Ratios of our rows to the best peer, and to the best peer that is exact."""
-    there = [row for row in rows if not row.get("missing")]
-    mine = [row for row in there if row["title"].startswith("numpyro_inverse")]
-    others = [row for row in there if row not in mine]
-    for key in ("min_ess_per_cpu_second", "min_ess_per_cpu_second_without_compilation"):
-        for label, among in (("best", others), ("best_exact", [r for r in others if r["exact"]])):
-            if among:
-                for row in mine:
-                    row[f"{key}_over_{label}_peer"] = row[key] / max(r[key] for r in among)
-
-
-def table(results):
-    """Markdown."""
-    lines = [__doc__.split("\n")[0], ""]
-    for name, rows in results.items():
-        lines += [
-            f"## {name}",
-            "",
-            "| sampler | draws | rms z / Monte-Carlo | sd ratio [min, max] | ESS min / median | CPU s (no compile) "
-            "| min ESS per CPU s (no compile) |",
-            "|---|---|---|---|---|---|---|",
-        ]
-        for row in rows:
-            if row.get("missing"):
-                lines.append(f"| {row['title']} | MISSING | | | | | |")
-                continue
-            mean, low, high = row["sd_ratio"]
-            flag = "" if row["exact"] else " (biased)"
-            lines.append(
-                f"| {row['title']} | {row['draws']} | {row['rms_z_over_monte_carlo']:.2f} "
-                f"| {mean:.3f} [{low:.2f}, {high:.2f}]{flag} | {row['ess_min']:.0f} / {row['ess_median']:.0f} "
-                f"| {row['cpu_seconds']:.1f} ({row['cpu_seconds_without_compilation']:.2f}) "
-                f"| {row['min_ess_per_cpu_second']:.0f} ({row['min_ess_per_cpu_second_without_compilation']:.0f}) |"
-            )
-        for row in rows:
-            if "min_ess_per_cpu_second_over_best_exact_peer" in row:
-                lines += [
-                    "",
-                    f"{row['draws']} draws over the best exact peer: "
-                    f"{row['min_ess_per_cpu_second_over_best_exact_peer']:.1f} times, without compilation "
-                    f"{row['min_ess_per_cpu_second_without_compilation_over_best_exact_peer']:.1f}; over the best of "
-                    f"all, biased ones included: {row['min_ess_per_cpu_second_over_best_peer']:.1f} and "
-                    f"{row['min_ess_per_cpu_second_without_compilation_over_best_peer']:.1f}.",
-                ]
-        lines.append("")
-    return "\n".join(lines)
-
-
 if __name__ == "__main__":
     chosen = sys.argv[1:] or [*PROBLEMS, "m-periodic", "m-dirichlet"]
-    results = {name: benchmark(name) for name in chosen}
-    (HERE / "results").mkdir(exist_ok=True)
-    (HERE / "results" / "exact_gaussian.json").write_text(json.dumps(results, indent=1) + "\n")
-    (HERE / "results" / "exact_gaussian.md").write_text(table(results))
+    for name in chosen:
+        keep("exact_gaussian", records(name, benchmark(name)), machine(threads=1))

@@ -30,11 +30,11 @@ import arviz as az
 import blackjax
 import jax
 import jax.numpy as jnp
-import matplotlib.pyplot as plt
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
 from _kernels_problem import NOISE, SIZE, amplitudes, deconvolution_data, transfer
+from _record import keep, machine, measured, package
 from numpyro.infer import MCMC, NUTS
 from numpyro.infer.util import potential_energy
 
@@ -55,7 +55,6 @@ from numpyro_inverse.nn._training import TrainingSettings
 
 numpyro.set_host_device_count(2)
 HERE = Path(__file__).parent
-RESULTS = HERE / "results"
 GRIDS = (32, 64, 128, 256)
 OBSERVED, WIDTH, GRID_NOISE = 32, 0.08, 2.0  # data a side; blur in lengths of the domain; noise
 
@@ -114,7 +113,7 @@ def grids():
         "MALA": (lambda model: MALA(model, preconditioner=jnp.ones(model_size[0])), 1000, 6000),
     }
     model_size = [0]
-    out = {name: {} for name in kernels}
+    out = []
     for n in GRIDS:
         model_size[0] = n * n
         for name, (make, warmup, draws) in kernels.items():
@@ -123,37 +122,18 @@ def grids():
             fields = jax.tree.map(np.asarray, mcmc.get_extra_fields())
             sizes = ess(np.asarray(mcmc.get_samples()["quantities"])[None])
             evaluations = max(int(fields["num_grads"].sum()), draws)
-            out[name][str(n)] = {
+            values = {
                 "evaluations per effective sample": float(evaluations / np.median(sizes)),
-                "min ESS": float(sizes.min()),
+                "smallest ESS": float(sizes.min()),
                 "acceptance": float(fields["accept_prob"].mean()),
                 "evaluations per draw": evaluations / draws,
             }
             constants = mcmc.last_state.constants
             if name == "LowRankNUTS":
-                out[name][str(n)]["eigenvalues above 1"] = int(np.sum(constants.directions.values > 1))
-            print("grids", name, n, json.dumps(out[name][str(n)]), flush=True)
-    for rows in out.values():
-        first, last = (rows[str(n)]["evaluations per effective sample"] for n in (GRIDS[0], GRIDS[-1]))
-        rows["last over first"] = last / first
-    plot(out)
+                values["eigenvalues above 1"] = int(np.sum(constants.directions.values > 1))
+            print("grids", name, n, json.dumps(values), flush=True)
+            out += measured(f"grid {n} x {n}", name, package("numpyro_inverse"), values)
     return out
-
-
-def plot(out):
-    """Evaluations per effective sample against the grid."""
-    figure, axes = plt.subplots(figsize=(5.5, 4))
-    for name, rows in out.items():
-        values = [rows[str(n)]["evaluations per effective sample"] for n in GRIDS]
-        axes.loglog(GRIDS, values, "--s" if name == "MALA" else "-o", label=f"{name} ({rows['last over first']:.2f})")
-    axes.set_xticks(GRIDS, [f"{n}²" for n in GRIDS])
-    axes.minorticks_off()
-    axes.set_xlabel("grid (in brackets: last over first)")
-    axes.set_ylabel("evaluations per effective sample")
-    axes.legend(fontsize=8, ncols=2, loc="center", bbox_to_anchor=(0.5, 0.32))
-    figure.tight_layout()
-    figure.savefig(RESULTS / "kernels_grids.png", dpi=150)
-    plt.close(figure)
 
 
 def deconvolution_model(data=None):
@@ -165,26 +145,27 @@ def deconvolution_model(data=None):
     numpyro.sample("data", dist.Normal(mean, NOISE).to_event(2), obs=data)
 
 
-def row(title, draws, gradients, seconds, extra=None):
-    """A row of the table; ``draws`` has shape (draws, numbers)."""
+def row(title, version, draws, gradients, seconds, extra=None):
+    """A row of the table; ``draws`` has shape (draws, numbers), ``version`` is the package's."""
     stuck = bool(np.any(draws.std(axis=0) == 0))  # the estimate would be the number of draws
     sizes = np.ones(draws.shape[1]) if stuck else ess(draws[None])
     found = {
         "title": title,
+        "package": version,
         "stuck": stuck,
         "draws": len(draws),
-        "min ESS": float(sizes.min()),
+        "smallest ESS": float(sizes.min()),
         "median ESS": float(np.median(sizes)),
         "gradients per draw": gradients / len(draws),
-        "min ESS per 1000 gradients": float(1e3 * sizes.min() / gradients),
-        "median ESS per 1000 gradients": float(1e3 * np.median(sizes) / gradients),
-        "CPU seconds": seconds,
-        "min ESS per CPU second": float(sizes.min() / seconds),
+        "smallest ESS per 1,000 gradients": float(1e3 * sizes.min() / gradients),
+        "median ESS per 1,000 gradients": float(1e3 * np.median(sizes) / gradients),
+        "CPU time [s]": seconds,
+        "smallest ESS per CPU second": float(sizes.min() / seconds),
         **(extra or {}),
     }
-    alone = "CPU seconds per draw, sampling alone"
+    alone = "CPU time per draw, sampling alone [s]"
     if alone in found:
-        found["min ESS per CPU second, sampling alone"] = float(sizes.min() / len(draws) / found[alone])
+        found["smallest ESS per CPU second, sampling alone"] = float(sizes.min() / len(draws) / found[alone])
     print(json.dumps(found), flush=True)
     return found
 
@@ -200,9 +181,10 @@ def ours(title, kernel, data, warmup, draws, start=None, init_params=None):
     gradients = max(int(np.sum(mcmc.get_extra_fields()[count])), draws)
     more = {
         "acceptance": float(mcmc.get_extra_fields()["accept_prob"].mean()),
-        "CPU seconds per draw, sampling alone": per_draw(kernel, mcmc.last_state, data, max(draws // 20, 50)),
+        "CPU time per draw, sampling alone [s]": per_draw(kernel, mcmc.last_state, data, max(draws // 20, 50)),
     }
-    return row(title, samples, gradients, seconds, more)
+    version = package("numpyro" if type(kernel) is NUTS else "numpyro_inverse")
+    return row(title, version, samples, gradients, seconds, more)
 
 
 def per_draw(kernel, state, data, count):
@@ -249,7 +231,8 @@ def blackjax_nuts(model, data, site, first, warmup, draws):
         return jax.lax.scan(one, state, jax.random.split(key, draws))[1]
 
     positions, steps = jax.tree.map(np.asarray, run(jax.random.key(1)))
-    return row("BlackJAX NUTS", positions.reshape(draws, -1), int(steps.sum()), time.process_time() - start)
+    seconds = time.process_time() - start
+    return row("BlackJAX NUTS", package("blackjax"), positions.reshape(draws, -1), int(steps.sum()), seconds)
 
 
 def cuqipy(problem, warmup, draws):
@@ -262,24 +245,20 @@ def cuqipy(problem, warmup, draws):
             subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=240)
         except (OSError, subprocess.SubprocessError) as error:
             print(f"PEER MISSING: CUQIpy, {problem}: {error}. Set PEERS_PYTHON.", file=sys.stderr)
-            return {"title": "CUQIpy NUTS", "missing": True}
+            return None
         with np.load(output) as found:
             seconds = float(found["seconds"] + found["warmup_seconds"])
-            return row("CUQIpy NUTS", found["draws"], int(found["gradients"]), seconds)
+            return row("CUQIpy NUTS", str(found["package"]), found["draws"], int(found["gradients"]), seconds)
 
 
-def compare(rows):
-    """The rows, and the best of ours over the best peer."""
-    there = [r for r in rows if not r.get("missing")]
-    mine = [r for r in there if r["title"] not in ("NumPyro NUTS", "BlackJAX NUTS", "CUQIpy NUTS")]
-    others = [r for r in there if r not in mine and not r["stuck"]]
-    out = {"rows": rows}
-    measures = ("min ESS per 1000 gradients", "median ESS per 1000 gradients", "min ESS per CPU second")
-    for measure in (*measures, "min ESS per CPU second, sampling alone"):
-        best = max(mine, key=lambda r: r[measure])
-        ratios = {r["title"]: best[measure] / r[measure] for r in others if measure in r}
-        out[f"best of ours over peers, {measure}"] = {"best": best["title"], **ratios}
-        print(measure, out[f"best of ours over peers, {measure}"], flush=True)
+def records(case, rows):
+    """Of the rows of a problem; a peer that is missing has none."""
+    out = []
+    for found in rows:
+        if found is not None:
+            values = {k: v for k, v in found.items() if k not in ("title", "package", "stuck")}
+            stuck = "a number never moved: its effective sample size counts as 1" if found["stuck"] else ""
+            out += measured(case, found["title"], found["package"], values, note=stuck)
     return out
 
 
@@ -287,29 +266,27 @@ def deconvolution():
     """64 x 64, blur of exp(field)."""
     data, model = jnp.asarray(deconvolution_data(), jnp.float32), deconvolution_model
     adapted = LowRankNUTS(model, rank=256, adapt_mass_matrix=False)
-    return compare(
-        [
-            ours("LowRankNUTS, rank 256, Laplace", adapted, data, 150, 3000),
-            ours("InformedMALA, rank 256", InformedMALA(model, rank=256), data, 500, 4000),
-            ours("NumPyro NUTS", NUTS(model), data, 200, 1000),
-            blackjax_nuts(model, data, "z", jnp.zeros((SIZE, SIZE)), 200, 1000),
-            cuqipy("deconvolution", 100, 100),
-        ]
-    )
+    rows = [
+        ours("LowRankNUTS, rank 256, Laplace", adapted, data, 150, 3000),
+        ours("InformedMALA, rank 256", InformedMALA(model, rank=256), data, 500, 4000),
+        ours("NumPyro NUTS", NUTS(model), data, 200, 1000),
+        blackjax_nuts(model, data, "z", jnp.zeros((SIZE, SIZE)), 200, 1000),
+        cuqipy("deconvolution", 100, 100),
+    ]
+    return records("deconvolution", rows)
 
 
 def elliptic():
     """The problem of Aristoff and Bangerth."""
     data, model = jnp.asarray(elliptic_problem.published()["z_hat"], jnp.float32), elliptic_problem.model
-    return compare(
-        [
-            ours("LowRankNUTS", LowRankNUTS(model), data, 400, 600),
-            with_surrogate("DelayedAcceptance, surrogate", model, data, 250_000),
-            ours("NumPyro NUTS", NUTS(model), data, 500, 2000),
-            blackjax_nuts(model, data, "log_theta", jnp.full((8, 8), 4.0), 500, 2000),
-            cuqipy("elliptic", 60, 60),
-        ]
-    )
+    rows = [
+        ours("LowRankNUTS", LowRankNUTS(model), data, 400, 600),
+        with_surrogate("DelayedAcceptance, surrogate", model, data, 250_000),
+        ours("NumPyro NUTS", NUTS(model), data, 500, 2000),
+        blackjax_nuts(model, data, "log_theta", jnp.full((8, 8), 4.0), 500, 2000),
+        cuqipy("elliptic", 60, 60),
+    ]
+    return records("elliptic", rows)
 
 
 def symmetry():
@@ -344,7 +321,7 @@ def symmetry():
         "limit of each (one false alarm in 1000)": 4.2,
     }
     print(json.dumps(out), flush=True)
-    return out
+    return measured("elliptic, symmetry", "LowRankNUTS", package("numpyro_inverse"), out)
 
 
 def overhead():
@@ -358,7 +335,7 @@ def overhead():
         field = numpyro.sample("field", ni.distributions.Matern(grid, range=range_, scale=1.0, smoothness=1.0))
         numpyro.sample("data", dist.Normal(blur(field), 0.1).to_event(2), obs=data)
 
-    out = {}
+    out = []
     for name, model, y in (
         ("elliptic, 64", elliptic_problem.model, data),
         ("deblurring, 16,385", ni.whiten(deblurring), blur(grid.transform(jnp.ones(grid.shape)))),
@@ -384,80 +361,13 @@ def overhead():
                 jax.block_until_ready(function(start))
                 found.append(time.perf_counter() - begin)
             times[what] = min(found) / 300
-        out[name] = {"gradient, ms": 1e3 * times["gradient"], "draw over gradient": times["draw"] / times["gradient"]}
-    print(json.dumps(out), flush=True)
+        values = {"gradient [ms]": 1e3 * times["gradient"], "draw over gradient": times["draw"] / times["gradient"]}
+        out += measured(f"overhead, {name}", "MALA", package("numpyro_inverse"), values)
+        print(json.dumps(out[-2:]), flush=True)
     return out
 
 
-def _by_smallest(rows):
-    """Last over first, by the smallest effective sample size."""
-    first, last = (rows[str(n)] for n in (GRIDS[0], GRIDS[-1]))
-    return first["min ESS"] / first["evaluations per draw"] / (last["min ESS"] / last["evaluations per draw"])
-
-
-def _or_dash(value):
-    return "-" if value is None else f"{value:.1f}"
-
-
-def table(results):
-    """Markdown."""
-    lines = [__doc__.split("\n")[0], ""]
-    if "grids" in results:
-        lines += ["## Evaluations per effective sample", "", "![](kernels_grids.png)", ""]
-        lines += ["| kernel | " + " | ".join(f"{n}²" for n in GRIDS) + " | last over first |", "|---" * 6 + "|"]
-        for name, rows in results["grids"].items():
-            values = " | ".join(f"{rows[str(n)]['evaluations per effective sample']:.1f}" for n in GRIDS)
-            lines.append(f"| {name} | {values} | {rows['last over first']:.2f} |")
-        lines += [
-            "",
-            "ArviZ cuts effective sample sizes off at draws log10(draws): LowRankNUTS is there up to 128². By the",
-            "smallest of the 17 instead of the median its ratio is "
-            f"{_by_smallest(results['grids']['LowRankNUTS']):.2f}.",
-            "",
-        ]
-    for name in ("deconvolution", "elliptic"):
-        if name not in results:
-            continue
-        lines += [
-            f"## {name}",
-            "",
-            "| sampler | draws | gradients a draw | ESS min / median | min (median) ESS per 1000 ",
-        ]
-        lines[-1] += "gradients | min ESS per CPU s | sampling alone |"
-        lines.append("|---" * 7 + "|")
-        for r in results[name]["rows"]:
-            if r.get("missing"):
-                lines.append(f"| {r['title']} | MISSING | | | | | |")
-                continue
-            title = r["title"] + " (STUCK)" * r["stuck"]
-            lines.append(
-                f"| {title} | {r['draws']} | {r['gradients per draw']:.1f} | {r['min ESS']:.0f} / "
-                f"{r['median ESS']:.0f} | {r['min ESS per 1000 gradients']:.2f} "
-                f"({r['median ESS per 1000 gradients']:.1f}) | {r['min ESS per CPU second']:.3f} | "
-                f"{_or_dash(r.get('min ESS per CPU second, sampling alone'))} |"
-            )
-        lines.append("")
-        for key, ratios in results[name].items():
-            if key != "rows":
-                peers = ", ".join(f"{k} {v:.2f}" for k, v in ratios.items() if k != "best")
-                lines.append(f"- {key}: {ratios['best']}: {peers}")
-        lines.append("")
-    if "symmetry" in results:
-        lines += ["## symmetry", "", *(f"- {k}: {v:.4g}" for k, v in results["symmetry"].items()), ""]
-    if "overhead" in results:
-        lines += ["## overhead of MALA", ""]
-        for name, row in results["overhead"].items():
-            lines.append(f"- {name} numbers: {row['draw over gradient']:.2f} of {row['gradient, ms']:.2f} ms")
-        lines.append("")
-    return "\n".join(lines)
-
-
 if __name__ == "__main__":
-    RESULTS.mkdir(exist_ok=True)
-    store = RESULTS / "kernels.json"
-    results = json.loads(store.read_text()) if store.exists() else {}
     parts = {f.__name__: f for f in (grids, deconvolution, elliptic, symmetry, overhead)}
     for name in sys.argv[1:] or parts:
-        results[name] = parts[name]()
-        store.write_text(json.dumps(results, indent=1) + "\n")
-        (RESULTS / "kernels.md").write_text(table(results))
+        keep("kernels", parts[name](), machine(threads=1))

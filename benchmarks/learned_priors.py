@@ -23,6 +23,7 @@ from numpyro.infer import MCMC, NUTS, init_to_value
 from tqdm import tqdm
 
 import numpyro_inverse as ni
+from benchmarks._record import keep, machine, measured, package
 from models import fashion_mnist
 from models._bits_per_dimension import bits_per_dimension
 from numpyro_inverse.infer import LowRankNUTS
@@ -30,7 +31,7 @@ from numpyro_inverse.nn import dequantize
 from numpyro_inverse.nn.pretrained import load_pretrained
 
 HERE = Path(__file__).parent
-RESULTS = HERE / "results" / "learned_priors.json"
+OURS = package("numpyro_inverse")
 # Warm-up iterations, draws, chains.
 LENGTHS = {"vae": (150, 100, 2), "vae_plus_residual": (150, 100, 2), "flow": (70, 100, 1)}
 LEVEL = 0.9
@@ -46,11 +47,18 @@ def density(images):
     """The flow beside Gaussians, all on the same dequantised test images."""
     training = np.asarray(dequantize(images.train, jax.random.key(1)), np.float64).reshape(-1, 784)
     test = np.asarray(dequantize(images.test, jax.random.key(2)), np.float64).reshape(-1, 784)
-    return {
+    values = {
         "flow": bits_per_dimension(load_pretrained("fashion_mnist_flow"), images.test, jax.random.key(2)),
         "full-covariance Gaussian": bits(gaussian(training, test)),
         "mixture of 100 Gaussians": bits(mixture(training, test)),
     }
+    return [
+        record
+        for method, value in values.items()
+        for record in measured(
+            "density", method, OURS if method == "flow" else package("scikit-learn"), {"density [bits a pixel]": value}
+        )
+    ]
 
 
 def gaussian(training, test):
@@ -156,11 +164,11 @@ def summary(truth, mean, low, high):
     """Figures of one prior over all images."""
     error = np.mean((mean - truth) ** 2, axis=(1, 2))
     inside = (truth >= low) & (truth <= high)
-    seen = {"all": truth >= 0, "brighter than 1/256": truth >= 1 / 256}
+    seen = {"all pixels": truth >= 0, "brighter than 1/256": truth >= 1 / 256}
     return {
-        "mean PSNR, dB": float(np.mean(-10 * np.log10(error))),
-        "standard error of it": float(np.std(-10 * np.log10(error)) / len(error) ** 0.5),
-        "coverage of 90 % intervals": {k: float(inside[where].mean()) for k, where in seen.items()},
+        "mean PSNR [dB]": float(np.mean(-10 * np.log10(error))),
+        "standard error of it [dB]": float(np.std(-10 * np.log10(error)) / len(error) ** 0.5),
+        **{f"coverage of 90 % intervals, {k}": float(inside[where].mean()) for k, where in seen.items()},
     }
 
 
@@ -173,7 +181,8 @@ def inpainting(names, number):
     truth, data = (np.stack([np.asarray(p[i], float) for p in pairs]) for i in (0, 1))
     mean, sd = exact_matern(forward, data)
     width = 1.6448536269514722 * sd
-    out = {f"matern, {number} images": summary(truth, mean, mean - width, mean + width)}
+    case = f"inpainting, {number} images"
+    keep("learned_priors", measured(case, "matern", OURS, summary(truth, mean, mean - width, mean + width)), machine())
     priors = {
         "flow": fashion_mnist.flow,
         "vae": fashion_mnist.vae,
@@ -183,26 +192,17 @@ def inpainting(names, number):
         draw = sampler(name, priors[name](), forward)
         found = [reconstruction(draw, name, i, keys[i], data[i]) for i in tqdm(range(number), desc=name)]
         mean, low, high, ess, rhat, seconds = zip(*found, strict=True)
-        label = f"{name}, {number} images"
-        out[label] = summary(truth, np.stack(mean), np.stack(low), np.stack(high)) | {
-            "wall seconds per image, median": np.median(seconds),
-            "warm-up, draws, chains": LENGTHS[name],
-            "ESS, median pixel: median and smallest of the images": [np.median(ess), np.min(ess)],
+        values = summary(truth, np.stack(mean), np.stack(low), np.stack(high)) | {
+            "wall time per image, median [s]": np.median(seconds),
+            "ESS of the median pixel, median image": np.median(ess),
+            "ESS of the median pixel, smallest image": np.min(ess),
         }
         if LENGTHS[name][2] > 1:
-            rhat_label = "R-hat, 95 % quantile of pixels: median and largest of the images"
-            out[label][rhat_label] = [np.median(rhat), np.max(rhat)]
-        print(json.dumps({label: out[label]}, indent=2), flush=True)
-        keep(inpainting=out)
-    return out
-
-
-def keep(**results):
-    """Adds results to the file."""
-    before = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    for part, values in results.items():
-        before[part] = before.get(part, {}) | values
-    RESULTS.write_text(json.dumps(before, indent=2, default=float) + "\n")
+            values["R-hat, 95 % quantile of pixels, median image"] = np.median(rhat)
+            values["R-hat, 95 % quantile of pixels, largest image"] = np.max(rhat)
+        lengths = "warm-up, draws, chains: " + ", ".join(map(str, LENGTHS[name]))
+        keep("learned_priors", measured(case, name, OURS, values, note=lengths), machine())
+        print(name, json.dumps(values, indent=1, default=float), flush=True)
 
 
 if __name__ == "__main__":
@@ -213,7 +213,6 @@ if __name__ == "__main__":
     parser.add_argument("--images", type=int, default=50, help="of the inpainting, 50 at most")
     arguments = parser.parse_args()
     if "density" in arguments.parts and arguments.folder:
-        keep(density=density(fashion_mnist.load(arguments.folder)))
+        keep("learned_priors", density(fashion_mnist.load(arguments.folder)), machine())
     if "inpainting" in arguments.parts:
-        keep(inpainting=inpainting(arguments.priors, arguments.images))
-    print(RESULTS.read_text())
+        inpainting(arguments.priors, arguments.images)

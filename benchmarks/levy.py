@@ -16,10 +16,10 @@ IncrementsDenoiser is not.
 """
 
 import argparse
+import json
 import os
 import time
 from functools import partial
-from pathlib import Path
 
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
 os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
@@ -28,11 +28,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks._record import keep, machine, measured, missing, package
 from models import levy
 from numpyro_inverse.denoisers import GaussianDenoiser
 from numpyro_inverse.infer import SplitGibbs, dps
 
-RESULTS = Path(__file__).parent / "results"
+OURS = package("numpyro_inverse")
 COUPLINGS = {  # of the noise; what the data do not determine is explored by the upper rungs
     "identity": 0.5 * np.ones(1),
     "deconvolution": 2.2 ** np.arange(4),
@@ -129,55 +130,57 @@ def main():
     parser.add_argument("--draws", type=int, default=600)
     parser.add_argument("--laws", nargs="*", default=levy.LAWS)
     parser.add_argument("--operators", nargs="*", default=levy.OPERATORS)
-    parser.add_argument("--output", type=Path, default=RESULTS / "levy.md")
     parser.add_argument("--dps", action="store_true")
     options = parser.parse_args()
-    if options.dps:
-        print("| law | operator | DPS | gap, dB |\n|---|---|---|---|", flush=True)
-        for operator in options.operators:
-            keys = jax.random.split(jax.random.key(7), options.signals)
-            truth, data, noise = jax.jit(jax.vmap(partial(levy.simulate, law="gauss", operator=operator)))(keys)
-            exact = [
-                levy.exact_posterior(y, operator=operator, noise=tau).mean for y, tau in zip(data, noise, strict=True)
-            ]
-            try:
-                drawn = diffusion(keys, data, noise, operator, options.draws)
-            except RuntimeError as error:
-                print(f"| gauss | {operator} | {str(error).split(':')[1].split('.')[0].strip()} | |", flush=True)
-                continue
-            truth, noise = np.asarray(truth, float), np.asarray(noise, float)
-            distance = gap(truth, drawn.mean(1), np.stack(exact), noise)
-            print(f"| gauss | {operator} | {covered(truth, drawn):.1f} | {distance:+.3f} |", flush=True)
-        return
-    lines = [
-        f"{options.signals} signals a cell, {options.chains} chains of {options.draws} draws.",
-        "",
-        "| law | operator | exact | split Gibbs | gap, dB | weighted | gap, dB | share | exchange | CPU s |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-    ]
-    print("\n".join(lines), flush=True)
     for operator in options.operators:
-        for law in options.laws:
-            keys = jax.random.split(jax.random.key(7), options.signals)
-            truth, data, noise = jax.jit(jax.vmap(partial(levy.simulate, law=law, operator=operator)))(keys)
-            exact = reference(keys, data, noise, law, operator, options.draws, options.chains)
-            ladder = COUPLINGS[operator]
-            z, log_weights, accept, seconds = split_gibbs(
-                keys, data, noise, law, operator, options.draws, options.chains, ladder
-            )
-            weights = np.exp(log_weights.astype(float))
-            weights /= weights.sum(axis=1, keepdims=True)
-            share = np.median(1 / np.sum(weights**2, axis=1)) / z.shape[1]
-            truth, noise = np.asarray(truth, float), np.asarray(noise, float)
-            swaps = f"{accept.mean():.2f}" if len(ladder) > 1 else ""
-            means = z.mean(1), np.einsum("sd,sdn->sn", weights, z)
-            plain, better = (gap(truth, mean, exact.mean(1), noise) for mean in means)
-            lines.append(
-                f"| {law} | {operator} | {covered(truth, exact):.1f} | {covered(truth, z):.1f} | {plain:+.3f} | "
-                f"{covered(truth, z, weights):.1f} | {better:+.3f} | {share:.2f} | {swaps} | {seconds:.0f} |"
-            )
-            print(lines[-1], flush=True)
-    options.output.write_text("# Signals with independent increments\n\n" + "\n".join(lines) + "\n")
+        for law in ["gauss"] if options.dps else options.laws:
+            found = cell_of_dps(operator, options) if options.dps else cell(law, operator, options)
+            print(json.dumps(found, indent=1), flush=True)
+            keep("levy", found, machine(threads=1))
+
+
+def cell_of_dps(operator, options):
+    """Records of diffusion posterior sampling under the Gaussian law."""
+    case = f"{operator}, gauss"
+    keys = jax.random.split(jax.random.key(7), options.signals)
+    truth, data, noise = jax.jit(jax.vmap(partial(levy.simulate, law="gauss", operator=operator)))(keys)
+    exact = [levy.exact_posterior(y, operator=operator, noise=tau).mean for y, tau in zip(data, noise, strict=True)]
+    try:
+        drawn = diffusion(keys, data, noise, operator, options.draws)
+    except RuntimeError as error:
+        return missing(case, "DPS", OURS, error)
+    truth, noise = np.asarray(truth, float), np.asarray(noise, float)
+    values = {"coverage [%]": covered(truth, drawn), "gap [dB]": gap(truth, drawn.mean(1), np.stack(exact), noise)}
+    return measured(case, "DPS", OURS, values, note=f"{options.signals} signals, {options.draws} draws")
+
+
+def cell(law, operator, options):
+    """Records of the exact posterior and of split Gibbs."""
+    case, note = f"{operator}, {law}", f"{options.signals} signals, {options.chains} chains of {options.draws} draws"
+    keys = jax.random.split(jax.random.key(7), options.signals)
+    truth, data, noise = jax.jit(jax.vmap(partial(levy.simulate, law=law, operator=operator)))(keys)
+    exact = reference(keys, data, noise, law, operator, options.draws, options.chains)
+    ladder = COUPLINGS[operator]
+    z, log_weights, accept, seconds = split_gibbs(
+        keys, data, noise, law, operator, options.draws, options.chains, ladder
+    )
+    weights = np.exp(log_weights.astype(float))
+    weights /= weights.sum(axis=1, keepdims=True)
+    share = np.median(1 / np.sum(weights**2, axis=1)) / z.shape[1]
+    truth, noise = np.asarray(truth, float), np.asarray(noise, float)
+    means = z.mean(1), np.einsum("sd,sdn->sn", weights, z)
+    plain, better = (gap(truth, mean, exact.mean(1), noise) for mean in means)
+    swaps = {"exchanges accepted": float(accept.mean())} if len(ladder) > 1 else {}
+    rows = {
+        "exact posterior": {"coverage [%]": covered(truth, exact)},
+        "split Gibbs": {"coverage [%]": covered(truth, z), "gap [dB]": plain, "CPU time [s]": seconds, **swaps},
+        "split Gibbs, weighted": {
+            "coverage [%]": covered(truth, z, weights),
+            "gap [dB]": better,
+            "effective share of draws": share,
+        },
+    }
+    return [record for method, values in rows.items() for record in measured(case, method, OURS, values, note=note)]
 
 
 if __name__ == "__main__":

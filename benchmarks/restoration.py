@@ -2,16 +2,18 @@
 
 - solvers: PnP-ADMM on the 9 x 9 blur of models.restoration, for the two denoisers that ship.
 - cost: CPU time of a draw of PnPULA over that of its gradient, one value and gradient of the model and one denoising.
+- iteration: CPU time of an iteration of PnP-ADMM with the denoiser 0.98 x, and with a network, beside a call of that
+  network; scico beside it, and the PSNR of scico's PnP-ADMM with the networks that it ships (with those of "solvers").
 - coverage: 90 % intervals of the gradient-step posterior on 20 crops of 32 x 32 pixels of three photographs that are
   held out, blurred over 5 x 5 pixels, with noise 0.03, by NUTS; and how far the posterior mean is from the truth.
 
-Figures go to benchmarks/results/restoration.json, each with the device it was made on.
-
-    python benchmarks/restoration.py [solvers] [cost] [coverage]
+    python benchmarks/restoration.py [solvers] [cost] [iteration] [coverage]
 """
 
 import json
+import subprocess
 import sys
+import tempfile
 import time
 from functools import partial
 from pathlib import Path
@@ -24,12 +26,14 @@ import numpyro.distributions as dist
 from numpyro.infer import MCMC, NUTS
 from skimage import color, data
 
+from benchmarks._record import keep, machine, measured, package
 from models import restoration
 from numpyro_inverse import nn, solvers
 from numpyro_inverse.infer import PnPULA
 
-RESULTS = Path(__file__).parent / "results" / "restoration.json"
-LEVELS = (0.015, 0.03, 0.05, 0.08)
+OURS = package("numpyro_inverse")
+PEERS = ".venv-peers-scico/bin/python"
+LEVELS = (0.015, 0.03, 0.05, 0.08, 0.12)
 CROPS, SIDE, NOISE = 20, 32, 0.03
 
 
@@ -37,22 +41,19 @@ def compare_solvers():
     """PSNR of PnP-ADMM with gamma = sigma^2."""
     truth, y = restoration.simulate(jax.random.key(0))
     term = solvers.LeastSquares(restoration.blur(), y, restoration.NOISE)
-    rows = [{"method": "data", "psnr": restoration.decibels(y, truth)}]
+    rows = measured("solvers", "data", OURS, {"PSNR [dB]": restoration.decibels(y, truth)})
     for name in ("gradient_step_denoiser", "firmly_nonexpansive_denoiser"):
         denoiser = nn.load_pretrained(name)
         for sigma in LEVELS:
             started = time.process_time()
             found = solvers.pnp_admm(term, denoiser, y, sigma=sigma, step=sigma**2, max_steps=100)
-            rows.append(
-                {
-                    "method": f"PnP-ADMM, {name}",
-                    "sigma": sigma,
-                    "psnr": restoration.decibels(found.x, truth),
-                    "num_steps": int(found.num_steps),
-                    "residual": float(found.residuals[int(found.num_steps) - 1]),
-                    "cpu_s": time.process_time() - started,
-                }
-            )
+            values = {
+                "PSNR [dB]": restoration.decibels(found.x, truth),
+                "steps": int(found.num_steps),
+                "residual": float(found.residuals[int(found.num_steps) - 1]),
+                "CPU time [s]": time.process_time() - started,
+            }
+            rows += measured("solvers", f"PnP-ADMM, {name}, sigma {sigma}", OURS, values)
     return rows
 
 
@@ -100,7 +101,64 @@ def measure_cost():
         return (taken[300] - taken[100]) / 200
 
     draw, gradient = seconds(run), seconds(gradients)
-    return {"draw_cpu_ms": 1e3 * draw, "gradient_cpu_ms": 1e3 * gradient, "ratio": draw / gradient}
+    values = {"draw [CPU ms]": 1e3 * draw, "gradient [CPU ms]": 1e3 * gradient, "draw over gradient": draw / gradient}
+    return measured("cost", "PnPULA", OURS, values)
+
+
+def measure_iteration():
+    """An iteration of PnP-ADMM, what 40 more of them take; and scico's."""
+    truth, y = restoration.simulate(jax.random.key(0))
+    term = solvers.LeastSquares(restoration.blur(), y, restoration.NOISE)
+    network = nn.load_pretrained("gradient_step_denoiser")
+
+    def milliseconds(run, few=10, many=50):
+        taken = {}
+        for count in (few, many):
+            run(count)
+            start = time.process_time()
+            run(count)
+            taken[count] = time.process_time() - start
+        return 1e3 * (taken[many] - taken[few]) / (many - few)
+
+    def iteration(denoiser):
+        def run(steps):
+            jax.block_until_ready(
+                solvers.pnp_admm(term, denoiser, y, sigma=0.05, step=0.05**2, max_steps=steps, tolerance=1e-30).x
+            )
+
+        return milliseconds(run)
+
+    def calls(count):
+        x = y
+        for _ in range(count):
+            x = call(x, 0.05)
+        jax.block_until_ready(x)
+
+    call = jax.jit(lambda x, sigma: network(x, sigma))
+    names = ("iteration, denoiser 0.98 x [CPU ms]", "iteration with a network [CPU ms]", "call of it [CPU ms]")
+    values = iteration(lambda x, sigma: 0.98 * x), iteration(network), milliseconds(calls)
+    case = "cost, PnP-ADMM iteration"
+    rows = measured(case, "pnp_admm", OURS, dict(zip(names, values, strict=True)), "network: gradient_step_denoiser")
+    kernel = np.full((restoration.SIDE,) * 2, 1 / restoration.SIDE**2, np.float32)
+    with tempfile.TemporaryDirectory() as folder:
+        np.savez(f"{folder}/problem.npz", y=y, truth=truth, kernel=kernel, noise=restoration.NOISE)
+        script = Path(__file__).parent / "_restoration_peers.py"
+        command = [PEERS, script, f"{folder}/problem.npz", f"{folder}/rows.json"]
+        try:
+            subprocess.run(command, check=True, capture_output=True, text=True)
+        except (OSError, subprocess.CalledProcessError) as error:
+            why = getattr(error, "stderr", None) or str(error)
+            print(f"PEER MISSING: scico: {why[-500:]} (benchmarks/peers-scico.txt)", file=sys.stderr)
+            return rows
+        for row in json.loads(Path(f"{folder}/rows.json").read_text()):
+            if row["kind"] == "cost":
+                values = dict(zip(names, (row["shrink"], row["network"], row["call"]), strict=True))
+                rows += measured(case, "scico ADMM", row["package"], values, "network: DnCNN 6N")
+            else:
+                values = {"PSNR [dB]": row["psnr"], "steps": row["steps"], "CPU time [s]": row["seconds"]}
+                title = f"scico PnP-ADMM, DnCNN {row['network_name']}, sigma {row['sigma']}"
+                rows += measured("solvers", title, row["package"], values, note="CPU time with compilation")
+    return rows
 
 
 def crops():
@@ -140,25 +198,21 @@ def measure_coverage():
         draws = np.asarray(draws_of(keys, y))
         low, high = np.quantile(draws, (0.05, 0.95), axis=1)
         inside = (low <= truth) & (truth <= high)
-        rows.append(
-            {
-                "sigma": sigma,
-                "coverage": float(inside.mean()),
-                "coverage_by_crop": [round(float(v), 3) for v in inside.mean(axis=(1, 2))],
-                "rmse_of_the_mean": float(np.sqrt(np.mean((draws.mean(axis=1) - truth) ** 2))),
-                "posterior_sd": float(np.sqrt(np.mean(draws.var(axis=1)))),
-                "seconds": time.monotonic() - started,
-            }
-        )
-        print(rows[-1], flush=True)
+        values = {
+            "coverage of 90 % intervals": float(inside.mean()),
+            "error of the posterior mean, rms": float(np.sqrt(np.mean((draws.mean(axis=1) - truth) ** 2))),
+            "posterior sd, rms": float(np.sqrt(np.mean(draws.var(axis=1)))),
+            "wall time [s]": time.monotonic() - started,
+        }
+        by_crop = ", ".join(f"{v:.3f}" for v in inside.mean(axis=(1, 2)))
+        rows += measured("coverage", f"NUTS, sigma {sigma}", OURS, values, note=f"coverage by crop: {by_crop}")
     return rows
 
 
-PARTS = {"solvers": compare_solvers, "cost": measure_cost, "coverage": measure_coverage}
+PARTS = {"solvers": compare_solvers, "cost": measure_cost, "iteration": measure_iteration, "coverage": measure_coverage}
 
 if __name__ == "__main__":
-    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     for part in sys.argv[1:] or PARTS:
-        results[part] = {"device": jax.devices()[0].device_kind, "figures": PARTS[part]()}
-        print(part, json.dumps(results[part], indent=1), flush=True)
-    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+        found = PARTS[part]()
+        print(part, json.dumps(found, indent=1), flush=True)
+        keep("restoration", found, machine())

@@ -9,16 +9,18 @@ The reference draws, 10,000 for each observation, are not in the repository: --r
 `reference_samples`, (observations, 10000, d). They are in the sbibm 1.1.0 wheel as num_observation_K/
 reference_posterior_samples.csv.bz2, which it may hold instead, as TASK/files/num_observation_K/.
 
-Scores go to benchmarks/results/sbibm.json, one record for each task, method, observation and seed; those that are there
-are not computed again. The table is benchmarks/results/sbibm.md.
+Scores that are in benchmarks/results/sbibm.json are not computed again. With --peers sbijax runs on the simulations of
+two_moons instead (environment .venv-peers-sbi).
 
     python benchmarks/sbibm.py --reference FOLDER [--tasks two_moons slcp] [--methods NPE NLE NRE] [--observations 1 2]
 """
 
 import argparse
-import csv
 import importlib
 import json
+import subprocess
+import sys
+import tempfile
 import time
 from functools import cache
 from pathlib import Path
@@ -26,12 +28,14 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from benchmarks._c2st import c2st
+from benchmarks._record import keep, load, machine, measured, package
 from models.sbibm import TASKS
 from numpyro_inverse import sbi
 
-RESULTS = Path(__file__).parent / "results"
 SIMULATIONS, DRAWS = 10_000, 10_000
 METHODS = ("NPE", "NLE", "NRE")
+PEERS, PEERS_PRIOR = ".venv-peers-sbi/bin/python", {"two_moons": (-1.0, 1.0)}  # ends of the uniform prior
 
 
 @cache
@@ -53,22 +57,6 @@ def posterior_draws(task, method, key, x, num, *, seed=0):
     return np.asarray(draws, float).reshape(num, -1)
 
 
-def c2st(draws, reference, seed=1):
-    """The benchmark's accuracy of telling ``draws`` from ``reference``."""
-    from sklearn.model_selection import KFold, cross_val_score
-    from sklearn.neural_network import MLPClassifier
-
-    mean, spread = reference.mean(0), reference.std(0, ddof=1)
-    points = np.concatenate([(draws - mean) / spread, (reference - mean) / spread])
-    labels = np.concatenate([np.zeros(len(draws)), np.ones(len(reference))])
-    width = 10 * points.shape[1]
-    classifier = MLPClassifier(
-        activation="relu", hidden_layer_sizes=(width, width), max_iter=10_000, solver="adam", random_state=seed
-    )
-    folds = KFold(n_splits=5, shuffle=True, random_state=seed)
-    return float(np.mean(cross_val_score(classifier, points, labels, cv=folds, scoring="accuracy")))
-
-
 def reference_draws(folder, task, k):
     """The benchmark's 10,000 draws for observation k."""
     if (folder / f"{task}.npz").exists():
@@ -80,54 +68,51 @@ def reference_draws(folder, task, k):
     return np.loadtxt(path, delimiter=",", skiprows=1)
 
 
-@cache
-def published():
-    """Published medians by task, method and number of simulations."""
-    with (RESULTS / "sbibm_published.csv").open() as file:
-        rows = csv.DictReader(line for line in file if not line.startswith("#"))
-        return {(r["task"], r["algorithm"], int(r["simulations"])): float(r["median"]) for r in rows}
-
-
 def score(task, method, k, seed, folder):
-    """One record of the results."""
+    """Records of one method on one observation."""
     x = importlib.import_module(f"models.sbibm.{task}").observation(k)
     trained = estimator(task, method, seed)[1]
     started = time.process_time()
     draws = posterior_draws(task, method, jax.random.key(1000 * seed + k), x, DRAWS, seed=seed)
     sampled = time.process_time() - started
-    return {
-        "task": task,
-        "method": method,
-        "observation": k,
-        "seed": seed,
-        "simulations": SIMULATIONS,
-        "c2st": c2st(draws, reference_draws(folder, task, k)),
-        "train_cpu_s": trained,
-        "sample_cpu_s": sampled,
-        "device": jax.devices()[0].device_kind,
+    values = {
+        "C2ST": c2st(draws, reference_draws(folder, task, k)),
+        "training [CPU s]": trained,
+        "sampling [CPU s]": sampled,
     }
+    note = f"{SIMULATIONS:,} simulations; compilation included"
+    return measured(f"{task}, observation {k}, seed {seed}", method, package("numpyro_inverse"), values, note)
 
 
-def table(records):
-    """Medians over observations beside the published ones, in Markdown; `better` is by how much the best is below."""
-    lines = [
-        f"Median C2ST over observations, {SIMULATIONS:,} simulations; published ones over ten observations.",
-        "",
-        "| task | " + " | ".join(METHODS) + " | observations | published: " + " | ".join(METHODS) + " | better by |",
-        "|---" * (2 * len(METHODS) + 3) + "|",
-    ]
-    for task in TASKS:
-        found = {m: [r["c2st"] for r in records if (r["task"], r["method"]) == (task, m)] for m in METHODS}
-        ours = {m: np.median(values) for m, values in found.items() if values}
-        if not ours:
-            continue
-        theirs = {m: published()[task, m, SIMULATIONS] for m in METHODS}
-        counts = "/".join(str(len(found[m])) for m in METHODS)
-        cells = [f"{ours[m]:.3f}" if m in ours else "" for m in METHODS]
-        gain = min(theirs.values()) - min(ours.values())
-        cells += [counts, *(f"{theirs[m]:.3f}" for m in METHODS), f"{gain:+.3f}"]
-        lines.append(f"| {task} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+def peers(task, observations, seed, folder):
+    """Records of sbijax on the same simulations; a task with a uniform prior."""
+    module = importlib.import_module(f"models.sbibm.{task}")
+    draws = sbi.simulate(module.model, jax.random.key(seed), SIMULATIONS, progress_bar=False)
+    theta, x = draws.latents["theta"], draws.data["x"]
+    arrays = {
+        "theta": theta,
+        "x": x,
+        "low": np.full(theta.shape[1], PEERS_PRIOR[task][0]),
+        "high": np.full(theta.shape[1], PEERS_PRIOR[task][1]),
+        "observations": np.stack([module.observation(k) for k in observations]),
+        "reference": np.stack([reference_draws(folder, task, k) for k in observations]),
+        "seed": seed,
+    }
+    script = Path(__file__).parent / "_sbibm_peers.py"
+    with tempfile.TemporaryDirectory() as place:
+        np.savez(f"{place}/problem.npz", **arrays)
+        command = [PEERS, script, f"{place}/problem.npz", f"{place}/rows.json"]
+        try:
+            subprocess.run(command, check=True, capture_output=True, text=True)
+        except (OSError, subprocess.CalledProcessError) as error:
+            why = getattr(error, "stderr", None) or str(error)
+            print(f"PEER MISSING: sbijax: {why[-500:]} (benchmarks/peers-sbi.txt)", file=sys.stderr)
+            return
+        for row in json.loads(Path(f"{place}/rows.json").read_text()):
+            values = {"C2ST": row["c2st"], "training [CPU s]": row["training"], "sampling [CPU s]": row["sampling"]}
+            note = f"{SIMULATIONS:,} simulations; compilation included; {row['epochs']} epochs"
+            case = f"{task}, observation {observations[row['observation'] - 1]}, seed {seed}"
+            keep("sbibm", measured(case, row["title"], row["package"], values, note), machine())
 
 
 def main():
@@ -137,25 +122,24 @@ def main():
     parser.add_argument("--methods", nargs="*", choices=METHODS, default=METHODS)
     parser.add_argument("--observations", nargs="*", type=int, choices=range(1, 6), default=range(1, 6))
     parser.add_argument("--seed", type=int, default=0, help="of simulations, training and draws")
-    parser.add_argument("--output", type=Path, default=RESULTS / "sbibm.json")
+    parser.add_argument("--peers", action="store_true", help="sbijax instead, on two_moons")
     options = parser.parse_args()
-    records = json.loads(options.output.read_text()) if options.output.exists() else []
     if options.reference is None:
-        print("No --reference folder, so no scores; what is stored:\n\n" + table(records))
+        print("NOT RUN: --reference: without the reference draws there are no scores.", file=sys.stderr)
         return
-    done = {(r["task"], r["method"], r["observation"], r["seed"]) for r in records}
+    if options.peers:
+        for task in PEERS_PRIOR:
+            peers(task, list(options.observations), options.seed, options.reference)
+        return
+    done = {(record["case"], record["method"]) for record in load("sbibm")["records"]}
     for task in options.tasks:
         for method in options.methods:
             for k in options.observations:
-                if (task, method, k, options.seed) in done:
+                if (f"{task}, observation {k}, seed {options.seed}", method) in done:
                     continue
-                records.append(score(task, method, k, options.seed, options.reference))
-                print(
-                    " ".join(f"{v:.3f}" if isinstance(v, float) else str(v) for v in records[-1].values()), flush=True
-                )
-                options.output.write_text(json.dumps(records, indent=1) + "\n")
-    options.output.with_suffix(".md").write_text("# Simulation-based inference\n\n" + table(records) + "\n")
-    print("\n" + table(records))
+                found = score(task, method, k, options.seed, options.reference)
+                keep("sbibm", found, machine())
+                print(task, method, k, *(f"{record['value']:.3f}" for record in found), flush=True)
 
 
 if __name__ == "__main__":

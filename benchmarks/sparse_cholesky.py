@@ -29,6 +29,7 @@ os.environ.pop("JAX_COMPILATION_CACHE_DIR", None)
 import jax
 import jax.numpy as jnp
 import numpy as np
+from _record import keep, machine, measured, package
 from _sparse_cholesky_problem import SHIFT, matrices
 from scipy.sparse.linalg import splu
 
@@ -37,6 +38,17 @@ from numpyro_inverse import sparse
 HERE = Path(__file__).parent
 PROBLEMS = {"2-D 1e4": (100, 2), "2-D 1e5": (316, 2), "3-D 1e4": (22, 3)}
 REPEATS = 7
+METRICS = {
+    "n": "nodes",
+    "whitened": "whitened [CPU ms]",
+    "centered": "centered [CPU ms]",
+    "whitened_chains": "whitened, 4 chains over 1",
+    "centered_chains": "centered, 4 chains over 1",
+    "factor_mb": "factor [MB]",
+    "setup_s": "setup [CPU s]",
+    "whitened_compile_s": "whitened, compilation [CPU s]",
+    "centered_compile_s": "centered, compilation [CPU s]",
+}
 
 
 def whitened(problem, log_kappa, z):
@@ -69,7 +81,8 @@ def ours(side, ndim):
     mass, stiffness, points = matrices(side, ndim)
     start = time.process_time()
     pattern = sparse.analyze(mass + stiffness, points)
-    row = {"title": "numpyro_inverse.sparse", "n": pattern.size, "setup_s": time.process_time() - start}
+    row = {"title": "numpyro_inverse.sparse", "package": package("numpyro_inverse"), "n": pattern.size}
+    row["setup_s"] = time.process_time() - start
     row["factor_mb"] = pattern.num_factor_values * 8 / 1e6
     problem = (pattern, pattern.values(mass), pattern.values(stiffness))
     z = jnp.asarray(np.random.default_rng(1).normal(size=pattern.size))
@@ -100,7 +113,8 @@ def superlu(side, ndim):
         return np.sum(factor.solve(z) ** 2), np.sum(np.log(np.abs(factor.U.diagonal())))
 
     milliseconds, (square, logdet) = clock(value)
-    return {"title": "scipy splu, value alone", "whitened": milliseconds, "whitened_value": square, "logdet": logdet}
+    row = {"title": "scipy splu", "package": package("scipy"), "whitened": milliseconds, "whitened_value": square}
+    return row | {"logdet": logdet, "note": "the value alone, without its gradient"}
 
 
 def sparsax(side, ndim):
@@ -116,6 +130,16 @@ def sparsax(side, ndim):
     return {"title": "sparsax", **json.loads(done.stdout.splitlines()[-1])}
 
 
+def records(case, rows):
+    """Of the rows of a problem; a peer that is missing has none."""
+    out = []
+    for row in rows:
+        if not row.get("missing"):
+            values = {METRICS[key]: value for key, value in row.items() if key in METRICS}
+            out += measured(case, row["title"], row["package"], values, note=row.get("note", "values agree to 1e-8"))
+    return out
+
+
 def benchmark(name):
     """All rows of one problem."""
     rows = [run(*PROBLEMS[name]) for run in (ours, sparsax, superlu)]
@@ -124,51 +148,12 @@ def benchmark(name):
     if not peer.get("missing"):
         for key in ("whitened_value", "whitened_slope", "centered_value", "centered_slope"):
             np.testing.assert_allclose(mine[key], peer[key], rtol=1e-8)
-        mine["whitened_over_sparsax"] = mine["whitened"] / peer["whitened"]
-        mine["sparsax_over_centered"] = peer["centered"] / mine["centered"]
     for row in rows:
         print(json.dumps({"problem": name, **row}), flush=True)
     return rows
 
 
-def table(results):
-    """Markdown."""
-    lines = [__doc__.split("\n")[0], ""]
-    lines += [
-        "| problem | | whitened ms | centered ms | 4 chains over 1 | factor MB | setup s | compile s |",
-        "|" + "---|" * 8,
-    ]
-    for name, rows in results.items():
-        for row in rows:
-            if row.get("missing"):
-                lines.append(f"| {name} | {row['title']} | MISSING | | | | | |")
-                continue
-            centered = f"{row['centered']:.1f}" if "centered" in row else ""
-            rest = "| | | |"
-            if "factor_mb" in row:
-                rest = (
-                    f"{row['whitened_chains']:.1f}, {row['centered_chains']:.1f} | {row['factor_mb']:.0f} "
-                    f"| {row['setup_s']:.1f} | {row['whitened_compile_s']:.1f}, {row['centered_compile_s']:.1f} |"
-                )
-            lines.append(f"| {name} | {row['title']} | {row['whitened']:.1f} | {centered} | {rest}")
-        mine = rows[0]
-        if "whitened_over_sparsax" in mine:
-            lines.append(
-                f"| {name} | **ratio** | {mine['whitened_over_sparsax']:.2f} times sparsax's "
-                f"| {mine['sparsax_over_centered']:.1f} times faster | | | | |"
-            )
-    if {"2-D 1e4", "2-D 1e5"} <= set(results):
-        small, large = results["2-D 1e4"][0], results["2-D 1e5"][0]
-        size = np.log(large["n"] / small["n"])
-        powers = [np.log(large[key] / small[key]) / size for key in ("whitened", "centered")]
-        lines += ["", f"From 1e4 to 1e5 nodes the cost grows as n^{powers[0]:.2f} and n^{powers[1]:.2f}."]
-    return "\n".join([*lines, ""])
-
-
 if __name__ == "__main__":
     with jax.enable_x64(True):
-        results = {name: benchmark(name) for name in sys.argv[1:] or PROBLEMS}
-    (HERE / "results").mkdir(exist_ok=True)
-    (HERE / "results" / "sparse_cholesky.json").write_text(json.dumps(results, indent=1) + "\n")
-    (HERE / "results" / "sparse_cholesky.md").write_text(table(results))
-    print(table(results))
+        for name in sys.argv[1:] or PROBLEMS:
+            keep("sparse_cholesky", records(name, benchmark(name)), machine(threads=1))

@@ -1,4 +1,4 @@
-"""Whitened NUTS against plain NumPyro NUTS, and what the coordinates cost: one run, ratios, written to results/.
+"""Whitened NUTS against plain NumPyro NUTS, and what the coordinates cost.
 
 Four measurements, all with process CPU time, compilation included:
 
@@ -15,7 +15,6 @@ Four measurements, all with process CPU time, compilation included:
 import json
 import sys
 import time
-from pathlib import Path
 
 import arviz as az
 import jax
@@ -28,9 +27,10 @@ from numpyro.infer.util import potential_energy
 from skimage.data import camera
 
 import numpyro_inverse as ni
+from benchmarks._record import keep, machine, measured, package
 
 numpyro.set_host_device_count(2)
-RESULTS = Path(__file__).parent / "results"
+OURS = package("numpyro_inverse")
 
 
 def deblurring(n):
@@ -99,13 +99,14 @@ def cost():
     pair = seconds(lambda x: blur.T(blur(x)), photo)
     fixed = seconds(jax.value_and_grad(lambda v: potential_energy(white, (photo, (15.0, 0.2)), {}, v)), z)
     sampled = seconds(jax.value_and_grad(lambda v: potential_energy(white, (photo,), {}, v)), unknown)
-    return {
-        "forward plus adjoint convolution, ms": 1e3 * pair,
-        "value and gradient, known hyperparameters, ms": 1e3 * fixed,
-        "value and gradient, unknown hyperparameters, ms": 1e3 * sampled,
+    values = {
+        "forward plus adjoint convolution [ms]": 1e3 * pair,
+        "value and gradient, known hyperparameters [ms]": 1e3 * fixed,
+        "value and gradient, unknown hyperparameters [ms]": 1e3 * sampled,
         "ratio, known hyperparameters": fixed / pair,
         "ratio, unknown hyperparameters": sampled / pair,
     }
+    return measured("cost, 256 x 256", "whiten", OURS, values)
 
 
 def fixed():
@@ -126,25 +127,23 @@ def fixed():
     coordinates = ni.fit_coordinates(model, photo)
     whitened, settings = ni.whiten(model, coordinates), coordinates.nuts_settings()
     tuning = time.process_time() - start
-    out = {}
-    for name, kernel, warmup, draws, extra_cost in (
-        ("whitened", NUTS(whitened, **settings), 50, 300, tuning),
-        ("plain", NUTS(plain), 300, 300, 0.0),
+    out = []
+    for name, version, kernel, warmup, draws, extra_cost in (
+        ("NUTS, whitened", OURS, NUTS(whitened, **settings), 50, 300, tuning),
+        ("NUTS, white noise by hand", package("numpyro"), NUTS(plain), 300, 300, 0.0),
     ):
         total, samples, extra = run(kernel, photo, warmup, draws)
         total += extra_cost
         smallest = float(ess(samples["field"]).min())
-        out[name] = {
-            "CPU seconds": total,
+        values = {
+            "CPU time [s]": total,
             "steps per draw": float(extra["num_steps"].mean()),
-            "min ESS": smallest,
+            "smallest ESS": smallest,
             "median ESS": float(np.median(ess(samples["field"]))),
-            "min ESS per CPU second": smallest / total,
-            "CPU seconds to min ESS 400": total * 400 / smallest,
+            "smallest ESS per CPU second": smallest / total,
+            "CPU time to a smallest ESS of 400 [s]": total * 400 / smallest,
         }
-    out["ratio of CPU seconds to min ESS 400"] = (
-        out["plain"]["CPU seconds to min ESS 400"] / out["whitened"]["CPU seconds to min ESS 400"]
-    )
+        out += measured("known hyperparameters, 64 x 64", name, version, values)
     return out
 
 
@@ -165,15 +164,16 @@ def unknown(n, draws):
     _, samples, extra = run(kernel, photo, 50, draws)
     total = time.process_time() - start
     names = ("range", "scale", "noise", "field")
-    return {
-        "CPU seconds": total,
+    values = {
+        "CPU time [s]": total,
         "draws": 2 * draws,
         "steps per draw": float(extra["num_steps"].mean()),
         "divergences": int(extra["diverging"].sum()),
-        "min ESS": {name: float(ess(samples[name]).min()) for name in names},
-        "max R-hat": {name: float(rhat(samples[name]).max()) for name in names},
-        "posterior mean": {name: float(samples[name].mean()) for name in names[:3]},
+        **{f"smallest ESS, {name}": float(ess(samples[name]).min()) for name in names},
+        **{f"largest R-hat, {name}": float(rhat(samples[name]).max()) for name in names},
+        **{f"posterior mean, {name}": float(samples[name].mean()) for name in names[:3]},
     }
+    return measured(f"unknown hyperparameters, {n} x {n}", "NUTS, whitened", OURS, values)
 
 
 def unknown_128():
@@ -189,7 +189,7 @@ def unknown_256():
 def centering():
     """Effective draws of the range per 1,000 gradients: white, centred, automatic."""
     grid = ni.domains.Grid((32, 32))
-    out = {}
+    out = []
     for name, count, noise in (("weak", 100, 0.5), ("medium", 300, 0.1), ("strong", 1024, 0.1)):
         rates: dict[str, list[float]] = {"white": [], "centred": [], "automatic": []}
         for seed in range(2):
@@ -214,25 +214,22 @@ def centering():
             for kind, kernel in kernels.items():
                 _, samples, extra = run(kernel, values, 300, 300, seed=seed)
                 rates[kind].append(1e3 * float(ess(samples["range"])[0]) / float(extra["num_steps"].sum()))
-        mean = {kind: float(np.exp(np.mean(np.log(rate)))) for kind, rate in rates.items()}
-        out[name] = {
-            "ESS of the range per 1,000 gradients, two data sets": rates,
-            "geometric means": mean,
-            "automatic over the better extreme": mean["automatic"] / max(mean["white"], mean["centred"]),
-        }
+        for kind, found in rates.items():
+            both = ", ".join(f"{rate:.3g}" for rate in found)
+            rate = {"ESS of the range per 1,000 gradients": float(np.exp(np.mean(np.log(found))))}
+            out += measured(
+                f"centering, {name} data", kind, OURS, rate, note=f"geometric mean of two data sets: {both}"
+            )
     return out
 
 
 def main():
     """Run what is asked for (default: all), print and store it."""
     parts = {f.__name__: f for f in (cost, fixed, unknown_128, unknown_256, centering)}
-    RESULTS.mkdir(exist_ok=True)
-    store = RESULTS / "whitening.json"
-    results = json.loads(store.read_text()) if store.exists() else {}
     for name in sys.argv[1:] or parts:
-        results[name] = parts[name]()
-        print(name, json.dumps(results[name], indent=2), flush=True)
-        store.write_text(json.dumps(results, indent=2) + "\n")
+        found = parts[name]()
+        print(name, json.dumps(found, indent=1), flush=True)
+        keep("whitening", found, machine())
 
 
 if __name__ == "__main__":

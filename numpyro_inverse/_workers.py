@@ -63,7 +63,7 @@ class Workers:
 
         With one shape the function returns the array itself, else a tuple of arrays.
         """
-        futures = [self._submit(function, args) for args in calls]
+        futures = [self._submit(function, args, len(shapes)) for args in calls]
         return [self._outcome(future, shapes) for future in futures]
 
     def close(self) -> None:
@@ -83,16 +83,16 @@ class Workers:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__ |= state | {"_pool": None, "_lock": threading.Lock()}
 
-    def _submit(self, function: Callable[..., Any], args: tuple[Any, ...]) -> Future:
+    def _submit(self, function: Callable[..., Any], args: tuple[Any, ...], count: int) -> Future:
         pool = self._running()
         if self.processes is None:
-            return pool.submit(function, *args)
+            return pool.submit(_called, function, args, count)
         return pool.schedule(function, args=args, timeout=self.timeout)
 
     def _outcome(self, future: Any, shapes: Sequence[tuple[int, ...]]) -> tuple[np.ndarray, ...] | Failure:
         try:
             value = future.result()
-            arrays = tuple(np.asarray(v, float) for v in ((value,) if len(shapes) == 1 else value))
+            arrays = value if self.processes is None else _arrays(value, len(shapes))
         except Exception as error:  # the user's program may raise anything, or die
             if isinstance(error, FutureTimeout) and self.timeout is not None:  # else it is the program's own
                 return Failure(f"no result within {self.timeout:g} s", error)
@@ -117,6 +117,21 @@ class Workers:
             raise ImportError(f"{self.where}: needs Pebble: pip install 'numpyro-inverse[external]'.") from error
         # A fork of a process in which JAX has started threads may hang.
         return ProcessPool(self.processes or os.cpu_count() or 1, context=multiprocessing.get_context("spawn"))
+
+
+def _called(function: Callable[..., Any], args: tuple[Any, ...], count: int) -> tuple[np.ndarray, ...]:
+    """A call in a thread, whose function may overwrite its arguments, or return one buffer whenever it is called."""
+    return _arrays(function(*(np.array(a) if isinstance(a, np.ndarray) else a for a in args)), count)
+
+
+def _arrays(value: Any, count: int) -> tuple[np.ndarray, ...]:
+    """What a function returned, as arrays of this call alone."""
+    parts = (value,) if count == 1 else value
+    if parts is None or any(part is None for part in parts):
+        raise TypeError("it returned None")
+    if any(np.iscomplexobj(part) for part in parts):
+        raise TypeError("it returned complex numbers; return real and imaginary parts")
+    return tuple(np.array(part, float) for part in parts)
 
 
 def check_sendable(where: str, argument: str, function: Any) -> Callable[..., Any]:

@@ -102,7 +102,7 @@ class AutoregressiveField(ReparametrizedDistribution):
     def from_base(self, z):
         """The fields driven by white noise."""
         axis = -1 - self.field.base_dist.event_dim
-        innovations = self.field.from_base(jnp.moveaxis(z, axis, 0)) - self.field.mean
+        innovations = from_white_noise(self.field, jnp.moveaxis(z, axis, 0)) - self.field.mean
         rho = self._along(self.correlation)
 
         def step(before: Array, e: Array) -> tuple[Array, Array]:
@@ -150,19 +150,26 @@ class AutoregressiveField(ReparametrizedDistribution):
 
 
 def check_field(where: str, argument: str, field: Any) -> Distribution:
-    """A Gaussian field made of white noise."""
+    """A Gaussian field made of white noise. One without a mean, such as a :class:`Pushforward`, is not Gaussian."""
     check_instance(where, argument, field, Distribution, "a field, such as Matern")
-    if not has_base(field) or field is not unwrapped(field) or not isinstance(unwrapped(field.base_dist), Normal):
+    white = has_base(field) and field is unwrapped(field) and isinstance(unwrapped(field.base_dist), Normal)
+    if not white or type(field).mean is Distribution.mean:
         raise TypeError(
-            f"{where}: `{argument}` must be a field made of white noise, such as Matern, not expanded; got "
+            f"{where}: `{argument}` must be a Gaussian field made of white noise, such as Matern, not expanded; got "
             f"{type(field).__name__}."
         )
     return field
 
 
 def white_noise(field: Distribution, batch: tuple[int, ...], count: int) -> Distribution:
-    """That of ``count`` copies of a field."""
+    """That of ``count`` copies of a field, with mean 0 and variance 1 whatever the field's own base has."""
     base = field.base_dist
     shape = (*batch, count, *base.event_shape)
     dtype = jnp.result_type(base.mean)
     return Normal(jnp.zeros((), dtype), 1.0).expand(shape).to_event(1 + base.event_dim)
+
+
+def from_white_noise(field: Distribution, z: Array) -> Array:
+    """The field driven by standard white noise, from which its own base may differ by a mean and a scale."""
+    base: Any = field.base_dist
+    return field.from_base(base.mean + jnp.sqrt(base.variance) * z)  # type: ignore[attr-defined]

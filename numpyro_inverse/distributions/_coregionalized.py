@@ -12,7 +12,7 @@ from numpyro.distributions import Distribution, constraints
 from numpyro.distributions.util import validate_sample
 
 from numpyro_inverse._checks import check_broadcast, check_finite, check_instance, check_real, check_trailing, is_traced
-from numpyro_inverse.distributions._autoregressive_field import check_field, white_noise
+from numpyro_inverse.distributions._autoregressive_field import check_field, from_white_noise, white_noise
 from numpyro_inverse.distributions._reparametrized import ReparametrizedDistribution, domain_of
 from numpyro_inverse.domains._stacked import Stacked
 
@@ -37,8 +37,8 @@ class Coregionalized(ReparametrizedDistribution):
 
     Raises:
         TypeError: ``fields`` are none, or ``mixing`` not real numbers.
-        ValueError: fields of different shapes, a mixing matrix of another shape, with numbers above its diagonal or
-            zeros on it.
+        ValueError: fields of different shapes or domains, a mixing matrix of another shape, with numbers above its
+            diagonal or zeros on it (a traced one gives NaN).
 
     References:
         Gelfand, Schmidt, Banerjee & Sirmans, TEST 13 (2004) 263-312, section 3; Wackernagel, Multivariate Geostatistics
@@ -65,13 +65,20 @@ class Coregionalized(ReparametrizedDistribution):
         if len(shapes) > 1:
             found = ", ".join(str(field.event_shape) for field in self.fields)
             raise ValueError(f"{name}: `fields` must have one event shape and the same base; got {found}.")
+        if any(domain_of(field) != domain_of(self.fields[0]) for field in self.fields):
+            found = ", ".join(str(domain_of(field)) for field in self.fields)
+            raise ValueError(f"{name}: `fields` must be on one domain; got {found}.")
         count = len(self.fields)
         mixing = check_trailing(name, "mixing", check_finite(name, "mixing", mixing), (count, count))
         if not is_traced(mixing):
             numbers = np.asarray(mixing)
             if np.any(np.triu(numbers, 1)) or not np.all(np.diagonal(numbers, axis1=-2, axis2=-1)):
                 raise ValueError(f"{name}: `mixing` must be a lower triangle without zeros on its diagonal.")
-        self.mixing = jnp.tril(jnp.asarray(mixing, jnp.result_type(float, mixing)))
+        self.mixing = jnp.asarray(mixing, jnp.result_type(float, mixing))
+        if is_traced(mixing):
+            wrong = jnp.any(jnp.triu(self.mixing, 1) != 0, axis=(-2, -1), keepdims=True)
+            wrong |= jnp.any(jnp.diagonal(self.mixing, axis1=-2, axis2=-1) == 0, axis=-1)[..., None, None]
+            self.mixing = jnp.where(wrong, jnp.nan, self.mixing)
         each = {f"fields_{i}": field.batch_shape for i, field in enumerate(self.fields)}
         batch = check_broadcast(name, mixing=self.mixing.shape[:-2], **each)
         self.mixing = jnp.broadcast_to(self.mixing, (*batch, count, count))
@@ -96,7 +103,7 @@ class Coregionalized(ReparametrizedDistribution):
     def from_base(self, z):
         """The mixture of the fields driven by white noise."""
         noise = jnp.moveaxis(z, -1 - self.fields[0].base_dist.event_dim, 0)
-        return self._mix([field.from_base(noise[i]) for i, field in enumerate(self.fields)])
+        return self._mix([from_white_noise(field, noise[i]) for i, field in enumerate(self.fields)])
 
     def _mix(self, w: list[Array]) -> Array:
         return self._stack([sum(self._entry(a, b) * w[b] for b in range(a + 1)) for a in range(len(w))])  # type: ignore[misc]
@@ -116,6 +123,7 @@ class Coregionalized(ReparametrizedDistribution):
         """
         name = "Coregionalized.log_prob"
         value = jnp.asarray(check_trailing(name, "value", check_real(name, "value", value), self.event_shape))
+        check_broadcast(name, value=value.shape[: -self.event_dim], batch=self.batch_shape)
         u = jnp.moveaxis(value, -1 - self.fields[0].event_dim, 0)
         w: list[Array] = []
         for a in range(len(self.fields)):

@@ -55,14 +55,14 @@ class FunctionSpaceGenerator(Pushforward):
     Raises:
         TypeError: ``generator`` or ``link`` is no function, ``latent`` no distribution, ``inner`` without a shape or an
             interpolation, ``domain`` neither a domain nor points.
-        ValueError: as :class:`Pushforward`; points outside of ``inner``; a generator of another shape.
+        ValueError: as :class:`Pushforward`; points outside of ``inner``; a generator or a link of another shape.
 
     References:
         Kovachki et al., JMLR 24 (2023) 1-97, section 2 (discretization invariance); Lu et al., Nature Machine
         Intelligence 3 (2021) 218-229 (a network for the coefficients and functions of the place).
     """
 
-    pytree_data_fields = ("_inner", "_domain")
+    pytree_data_fields = ("_inner", "_domain", "_latent")
 
     def __init__(
         self,
@@ -89,10 +89,16 @@ class FunctionSpaceGenerator(Pushforward):
         at = inner.interpolation(_points(name, domain))
         shape = tuple(domain.shape) if isinstance(domain, Domain) else at.out_shape
         core: Any = unwrapped(latent)
-        through = core if has_base(latent) else None
-        base = core.base_dist if has_base(latent) else latent
+        through, base = None, latent
+        if has_base(latent):  # perhaps several of one event, by `expand` and `to_event`
+            several = latent.shape()[: len(latent.shape()) - core.event_dim]
+            base = core.base_dist.expand(several).to_event(len(several) - len(latent.batch_shape))
+            through = core
+        self._latent = latent
         composed = _Seen(generator, through, at, link, tuple(inner.shape), shape)
         super().__init__(composed, base, validate_args=validate_args)
+        if self.event_shape != shape:
+            raise ValueError(f"{name}: `link` must act on each value; it takes {shape} of them to {self.event_shape}.")
 
     @property
     def domain(self) -> Any:
@@ -102,8 +108,7 @@ class FunctionSpaceGenerator(Pushforward):
     def on(self, domain: Domain | Float[Array, "m d"]) -> FunctionSpaceGenerator:
         """The same law on functions, seen on another domain, or at points of shape ``(m, d)``."""
         seen: Any = self.generator
-        latent = self._base if seen.latent is None else seen.latent
-        return FunctionSpaceGenerator(seen.generator, latent, self._inner, domain, link=seen.link)
+        return FunctionSpaceGenerator(seen.generator, self._latent, self._inner, domain, link=seen.link)
 
 
 class _Seen(eqx.Module):

@@ -15,6 +15,8 @@ from numpyro_inverse._checks import check_count, check_instance
 from numpyro_inverse.domains._domain import Domain
 from numpyro_inverse.operators._linear_operator import LinearOperator
 
+COUNTED = "1"  # the unit of the numbers of copies
+
 
 class Stacked(eqx.Module):
     """Copies of a domain along a further first axis, such as time; a field has one value for each place and copy.
@@ -103,3 +105,10 @@ class CopyByCopy(LinearOperator):
     def norm_bound(self):
         """That of the operator."""
         return self.each.norm_bound()
+
+
+def place_of(domain: Any) -> Any:
+    """The domain of which this one has copies, however often, or itself."""
+    while hasattr(getattr(domain, "space", None), "coordinates"):
+        domain = domain.space
+    return domain

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Key
 
-from numpyro_inverse._checks import check_count, check_positive_number
+from numpyro_inverse._checks import check_count, check_key, check_positive_number
 from numpyro_inverse.operators._linear_operator import LinearOperator, check_operator
 
 ROUNDING = 10.0  # times epsilon times the root of the number of entries
@@ -79,11 +79,13 @@ def check_adjoint(
         The report.
 
     Raises:
-        TypeError: ``A`` is no operator.
+        TypeError: ``A`` is no operator, or ``rng_key`` no key.
     """
     where = "check_adjoint"
     check_operator(where, "A", A)
     count = check_count(where, "num_pairs", num_pairs)
+    if rng_key is not None:
+        check_key(where, "rng_key", rng_key)
     keys = jax.random.split(jax.random.key(0) if rng_key is None else rng_key, (count, 4))
     dtype = jnp.result_type(float)
     out = jax.eval_shape(A.mv, jax.ShapeDtypeStruct(A.in_shape, dtype))

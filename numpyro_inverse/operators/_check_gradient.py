@@ -13,7 +13,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Key, PyTree
 
-from numpyro_inverse._checks import check_callable, check_count, check_positive_number
+from numpyro_inverse._checks import check_callable, check_count, check_key, check_positive_number, check_real
 
 SAFETY = 10.0  # times the error that the differences show
 UNKNOWN = 0.1  # relative accuracy of differences that decide nothing
@@ -117,8 +117,8 @@ def check_gradient(
         The report; printed, it is a table.
 
     Raises:
-        TypeError: ``f`` cannot be called.
-        ValueError: f or its derivative is not finite at x.
+        TypeError: ``f`` cannot be called, ``x`` is not of real numbers, or ``rng_key`` no key.
+        ValueError: f or its derivative is not finite at x; no numbers, or f complex.
 
     References:
         C. J. F. Ridders, Accurate computation of F'(x) and F'(x) F''(x), Advances in Engineering Software 4 (1982).
@@ -126,14 +126,24 @@ def check_gradient(
     """
     where = "check_gradient"
     check_callable(where, "f", f)
+    if rng_key is not None:
+        check_key(where, "rng_key", rng_key)
     num_directions = check_count(where, "num_directions", num_directions)
     num_steps = check_count(where, "num_steps", num_steps, 3)
     steps = check_positive_number(where, "first_step", first_step) * RATIO ** -np.arange(num_steps)
-    flat, unravel = ravel_pytree(jax.tree.map(lambda a: jnp.asarray(a, jnp.result_type(float)), x))
+    x = jax.tree.map(lambda a: jnp.asarray(check_real(where, "x", a), jnp.result_type(float)), x)
+    flat, unravel = ravel_pytree(x)
+    if flat.size == 0:
+        raise ValueError(f"{where}: `x` has no numbers.")
     scale, _ = ravel_pytree(jax.tree.map(_scale, x))
     values = jax.jit(lambda z: ravel_pytree(f(unravel(z)))[0])
     pull = jax.jit(lambda z, w: jax.vjp(values, z)[1](w)[0])
     base = values(flat)
+    if jnp.iscomplexobj(base) or base.size == 0:
+        what = (
+            "returns no numbers" if base.size == 0 else "returns complex numbers; give their real and imaginary parts"
+        )
+        raise ValueError(f"{where}: `f` {what}.")
     if not np.all(np.isfinite(np.asarray(base))):
         raise ValueError(f"{where}: `f` is not finite at `x`.")
     key = jax.random.key(0) if rng_key is None else rng_key

@@ -88,12 +88,14 @@ def optimize(
     check_beginning(here, problem, theta, beginning)
     units, state = beginning.units, beginning.state
     losses = [float(state.loss)]
+    stop = jnp.asarray(tolerance, state.x.dtype)
     from tqdm.auto import tqdm
 
     with tqdm(total=max_steps, desc=here, unit="step", disable=not progress_bar) as bar:
         while True:
             before = int(state.steps)
-            state = _advance(problem, phi, theta, units, state, tolerance, min(before + CHUNK, max_steps))
+            end = jnp.asarray(min(before + CHUNK, max_steps))  # an int would be compiled in, once a chunk
+            state = _advance(problem, phi, theta, units, state, stop, end)
             losses.append(float(state.loss))
             bar.update(int(state.steps) - before)
             bar.set_postfix_str(f"objective {losses[-1]:.5g}, decrement {float(state.decrement):.2g}")
@@ -104,13 +106,13 @@ def optimize(
 
 @eqx.filter_jit
 def _advance(
-    problem: Problem, phi: Any, theta: Any, units: Float[Array, " q"], state: damped.State, tolerance, max_steps
+    problem: Problem, phi: Any, theta: Any, units: Float[Array, " q"], state: damped.State, tolerance: Array, end: Array
 ) -> damped.State:
     both, _ = unknowns(phi, theta, units)
     return damped.run(
         both.system(problem),
         both.residual(problem),
         state,
-        tolerance=jnp.asarray(tolerance, state.x.dtype),
-        max_steps=jnp.asarray(max_steps),
+        tolerance=tolerance,
+        max_steps=end,
     )

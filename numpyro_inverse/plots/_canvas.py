@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from numpyro_inverse.domains._stacked import COUNTED
 from numpyro_inverse.plots._select import Data, Field
 
 if TYPE_CHECKING:
@@ -128,4 +129,4 @@ def axis_label(values: DataArray, name: str) -> str:
     """The coordinate with its unit."""
     units = values[name].attrs.get("units")
     plain = name.removesuffix(f"_{values.name}")  # what `to_arviz` appends where the name is taken
-    return f"{plain} ({units})" if units else plain
+    return f"{plain} ({units})" if units and units != COUNTED else plain

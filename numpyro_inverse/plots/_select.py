@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from numpyro_inverse._checks import check_flag, check_instance, check_real, describe
+from numpyro_inverse.domains._stacked import COUNTED
 
 if TYPE_CHECKING:
     from xarray import DataArray
@@ -132,6 +133,12 @@ def _layout(where: str, name: str, samples: DataArray) -> tuple[bool, tuple[str,
         raise ValueError(
             f"{where}: site {name!r} has the axes {tuple(axes)}, of which {', '.join(map(repr, batch))} "
             f"{'is' if len(batch) == 1 else 'are'} not of space; choose one with at={{{choice}}}."
+        )
+    copies = [axis for axis in space if placed.get(axis) and samples[axis].attrs["units"] == COUNTED]
+    if copies and (len(space) > 2 or any(axis not in placed for axis in space)):
+        raise ValueError(
+            f"{where}: site {name!r} has the axes {tuple(axes)}, a field for each {copies[0]}; choose one with "
+            f"at={{{copies[0]!r}: {_first(samples, copies[0])}}}."
         )
     if len(space) == 1:
         here = [key for key, dims in placed.items() if dims == (space[0],) and key != space[0]]

@@ -16,7 +16,7 @@ from numpyro import handlers
 from numpyro.distributions import Distribution
 from numpyro.infer import MCMC
 
-from numpyro_inverse._checks import check_count, check_instance, check_key, is_traced
+from numpyro_inverse._checks import check_count, check_instance, check_key, check_real, is_traced
 from numpyro_inverse._model import latent_sites
 from numpyro_inverse.distributions import Simulator
 from numpyro_inverse.sbi._arguments import Features
@@ -75,6 +75,8 @@ class SiteEstimator:
         self.original, self.model_args, self.model_kwargs = model, args, kwargs
         self.latents = tuple(latent for latent in latent_sites(trace) if latent != self.site)
         self.simulations: Simulations | None = None
+        self._sites = tuple(trace)
+        self._batch = trace[self.site]["fn"].shape()[: len(trace[self.site]["fn"].shape()) - simulator.event_dim]
         self._event = Event(simulator.event_shape, simulator.support)
         self._shapes = tuple(
             tuple(arg.shape[arg.ndim - n :]) for arg, n in zip(simulator.args, simulator.event_dims, strict=True)
@@ -115,6 +117,10 @@ class SiteEstimator:
         if observation is not None:
             self._shaped_data(observation)
         share = check_count(name, "num_simulations", num_simulations) // rounds
+        if share == 0:
+            raise ValueError(
+                f"{name}: `num_simulations` is {num_simulations}, less than one for each of {rounds} rounds."
+            )
         key_simulate, *keys = jax.random.split(rng_key, 3)
         if simulations is None:
             simulations = self.simulate(key_simulate, share)
@@ -289,12 +295,20 @@ class SiteEstimator:
         data = dict(y) if isinstance(y, Mapping) else {self.site: y}
         if self.site not in data:
             raise ValueError(f"{name}: `y` has no data of site {self.site!r}, only of {', '.join(data) or 'none'}.")
-        value = jnp.asarray(data[self.site])
-        ndim = len(self._event.shape)
+        for other in data:
+            if other not in self._sites:
+                raise ValueError(f"{name}: `y` has data of {other!r}, which is no site of the model.")
+        value = jnp.asarray(check_real(name, "y", data[self.site]))
+        ndim, whole = len(self._event.shape), self._batch + self._event.shape
         if value.shape[value.ndim - ndim :] != self._event.shape or value.ndim < ndim:
             raise ValueError(
                 f"{name}: `y` must end in shape {self._event.shape}, one simulation of site {self.site!r}; got "
                 f"{value.shape}."
+            )
+        if value.shape[max(value.ndim - len(whole), 0) :] != whole:
+            raise ValueError(
+                f"{name}: `y` must have shape {whole}, as site {self.site!r} of the model has, with its plates; got "
+                f"{value.shape}. For another number of repetitions give the model's arguments (`model_args`) so."
             )
         if not is_traced(value):
             self._event.check(name, self.site, value)

@@ -5,23 +5,28 @@ be replaced by an array of a batch shape. Parameters are those that are differen
 """
 
 from functools import cache, partial
+from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
+import pytest
 
 from numpyro_inverse.distributions import (
     AutoregressiveField,
+    BarrierMatern,
     ComplexNormal,
     Coregionalized,
     Flow,
+    FunctionSpaceGenerator,
     Matern,
+    NonstationaryMatern,
     SobolevSequence,
     SpectralField,
 )
-from numpyro_inverse.domains import Grid
+from numpyro_inverse.domains import Barrier, ElementMatrices, Grid
 from numpyro_inverse.nn import AutoregressiveFlow, CouplingFlow
 from tests.domains.meshes import interval
 
@@ -101,6 +106,38 @@ def _matern_mesh(mean, **parameters):
     return Matern(mesh, smoothness=0.5, mean=_mean(mean, 1), boundary="robin", **parameters)
 
 
+def _varying(range, scale, slope, mean):
+    """Range and scale log-linear in the place, and a tensor of directions."""
+    elements = ElementMatrices(_mesh(jax.config.jax_enable_x64))
+    x = jnp.asarray(elements.mesh.points[:, 0], jnp.result_type(float))
+    trend = jnp.exp(jnp.asarray(slope)[..., None] * x)
+    range_, scale = (jnp.asarray(p)[..., None] * trend for p in (range, scale))
+    return NonstationaryMatern(elements, range=range_, scale=scale, smoothness=1.5, mean=_mean(mean, 1))
+
+
+def _walled(mean, **parameters):
+    barrier = Barrier(_mesh(jax.config.jax_enable_x64), np.arange(4) == 2)
+    return BarrierMatern(barrier, mean=_mean(mean, 1), **parameters)
+
+
+def _fractional(mean, **parameters):
+    pytest.importorskip("baryrat")
+    return Matern(_mesh(jax.config.jax_enable_x64), smoothness=0.8, mean=_mean(mean, 1), **parameters)
+
+
+class _Bounded(eqx.Module):
+    scale: Any
+
+    def __call__(self, z):
+        return self.scale * jnp.tanh(z)
+
+
+def _functions(scale):
+    """The generator holds the scale, so that there is no batch of them."""
+    latent = dist.Normal(0.0, 1.0).expand([4]).to_event(1)
+    return FunctionSpaceGenerator(_Bounded(scale), latent, Grid(4), Grid(6))
+
+
 @cache
 def _mesh(x64):
     """Made once for each precision."""
@@ -115,15 +152,24 @@ DISTRIBUTIONS = {
     "Matern, box, mixed": (matern((3, 4, 2), MIXED), MATERN),
     "Matern, rectangle, padded": (matern((3, 4), padding=0.5), MATERN),
     "Matern, mesh": (_matern_mesh, {"range": 0.6, "scale": 1.2, "mean": 0.5}),
+    "NonstationaryMatern": (_varying, {"range": 0.6, "scale": 1.2, "slope": -0.4, "mean": 0.5}),
+    "BarrierMatern": (_walled, {"range": 0.6, "scale": 1.2, "mean": 0.5}),
+    "FractionalMatern": (_fractional, {"range": 0.6, "scale": 1.2, "mean": 0.5}),
     "SpectralField, Sobolev": (_sobolev, {"order": 1.5, "mean": 0.3}),
     "SpectralField, first-order GMRF": (_gmrf, {"precision": 30.0}),
     "AutoregressiveField": (_in_time, {"scale": 1.2, "correlation": 0.6}),
     "Coregionalized": (_correlated, {"scale": 1.2, "slope": -0.4}),
+    "FunctionSpaceGenerator": (_functions, SCALE),
     "Flow, affine couplings": (_flow(partial(CouplingFlow, 4, layers=2, width=4, bins=0)), SCALE),
     "Flow, autoregressive": (_flow(partial(AutoregressiveFlow, 3, layers=2, width=4)), SCALE),
     "ComplexNormal": (_complex_normal, {"real": 0.4, "imag": -1.1, "scale": 0.8}),
     "SobolevSequence": (partial(SobolevSequence, 6), {"smoothness": 0.8, "scale": 1.3}),
 }
+
+FLOWS = ("Flow, affine couplings", "Flow, autoregressive")
+WITHOUT_BATCH = ("FunctionSpaceGenerator",)
+WITHOUT_DENSITY = ("FractionalMatern", "FunctionSpaceGenerator")
+WITHOUT_MOMENTS = (*FLOWS, "FunctionSpaceGenerator")  # in closed form
 
 
 def batched(parameters, shape):

@@ -21,7 +21,13 @@ from numpyro.infer.util import log_density
 
 from numpyro_inverse import whiten
 from numpyro_inverse.distributions import Flow, ReparametrizedDistribution
-from tests.contract.distribution_cases import DISTRIBUTIONS, batched
+from tests.contract.distribution_cases import (
+    DISTRIBUTIONS,
+    WITHOUT_BATCH,
+    WITHOUT_DENSITY,
+    WITHOUT_MOMENTS,
+    batched,
+)
 
 BATCH = (2, 3)
 
@@ -35,11 +41,39 @@ IN_THE_LONG_SUITE = ("Matern, rectangle, periodic",)  # its axes are among those
 CASES = [(name, precision) for name in DISTRIBUTIONS for precision in ("float32", "x64")]
 
 
+COMPILES_MUCH = (
+    "NonstationaryMatern",
+    "BarrierMatern",
+    "FractionalMatern",
+)  # by the doors of "Matern, mesh", which is not slow
+
+
 def _long(name):
+    if name in COMPILES_MUCH:
+        return pytest.mark.slow
     return pytest.mark.statistical if name in IN_THE_LONG_SUITE else ()
 
 
-NAMES = [pytest.param(name, marks=_long(name)) for name in DISTRIBUTIONS]
+def _params(names):
+    return [pytest.param(name, marks=_long(name)) for name in names]
+
+
+NAMES = _params(DISTRIBUTIONS)
+DENSITIES = _params(name for name in DISTRIBUTIONS if name not in WITHOUT_DENSITY)
+MOMENTS = _params(name for name in DISTRIBUTIONS if name not in WITHOUT_MOMENTS)
+
+
+@pytest.fixture
+def density(name):
+    """What is said of a density, a law without one says by raising (``test_without_a_density``)."""
+    if name in WITHOUT_DENSITY:
+        pytest.skip("no density")
+
+
+@pytest.fixture
+def batch(name):
+    if name in WITHOUT_BATCH:
+        pytest.skip("no batch shape")
 
 
 @pytest.fixture(
@@ -117,23 +151,29 @@ def many_draws(name, precision):
     return _many(name, precision)[1]
 
 
-def test_shapes_and_dtypes(one, many, draws, many_draws, precision):
+def test_shapes_and_dtypes(name, one, draws, precision):
     dtype = jnp.float64 if precision == "x64" else jnp.float32
-    assert one.batch_shape == ()
-    assert many.batch_shape == BATCH
-    assert many.event_shape == one.event_shape
-    assert draws.shape == (5, *one.event_shape)
-    assert many_draws.shape == (5, *BATCH, *one.event_shape)
-    assert _log_prob(one, draws).shape == (5,)
-    assert _log_prob(many, many_draws).shape == (5, *BATCH)
-    assert jax.eval_shape(_log_prob, many, draws[0]).shape == BATCH
-    assert {jnp.finfo(v.dtype).dtype for v in (draws, many_draws, _log_prob(one, draws))} == {jnp.dtype(dtype)}
-    assert np.isfinite(many_draws).all()
-    if isinstance(one, Flow):  # without mean and variance in closed form
-        return
-    for d, shape in ((one, ()), (many, BATCH)):
-        assert [m.shape for m in _moments(d)] == [shape + d.event_shape] * 2
-    assert {jnp.finfo(m.dtype).dtype for m in _moments(one)} == {jnp.dtype(dtype)}
+    laws = [((), one, draws)] if name in WITHOUT_BATCH else [((), one, draws), (BATCH, *_many(name, precision))]
+    for shape, law, values in laws:
+        assert (law.batch_shape, law.event_shape) == (shape, one.event_shape)
+        assert values.shape == (5, *shape, *one.event_shape)
+        assert np.isfinite(values).all()
+        found = [values]
+        if name not in WITHOUT_DENSITY:
+            found.append(_log_prob(law, values))
+            assert found[-1].shape == (5, *shape)
+            assert jax.eval_shape(_log_prob, law, draws[0]).shape == shape
+        if name not in WITHOUT_MOMENTS:
+            found += (moments := _moments(law))
+            assert [m.shape for m in moments] == [shape + law.event_shape] * 2
+        assert {jnp.finfo(v.dtype).dtype for v in found} == {jnp.dtype(dtype)}
+
+
+@pytest.mark.parametrize("name", _params(WITHOUT_DENSITY))
+def test_without_a_density(name):
+    one, draws = _one(name, "float32")
+    with pytest.raises(NotImplementedError, match="whiten"):
+        one.log_prob(draws)
 
 
 def test_same_key_same_draw(one, draws):
@@ -149,27 +189,33 @@ def test_support_and_constraints(one, draws):
         assert np.all(constraint(getattr(one, parameter)))
 
 
-def test_batch_is_a_stack_of_its_members(name, many, many_draws, tolerance):
+def test_batch_is_a_stack_of_its_members(name, batch, many, many_draws, tolerance):
     each = batched(DISTRIBUTIONS[name][1], BATCH)
     members = [_build(name)({k: v[i] for k, v in each.items()}) for i in np.ndindex(BATCH)]
     flat = many_draws.reshape(5, -1, *many.event_shape)
-    expected = np.stack([_log_prob(m, flat[:, i]) for i, m in enumerate(members)], axis=1)
-    found = _log_prob(many, many_draws).reshape(5, -1)
-    np.testing.assert_allclose(found, expected, rtol=tolerance, atol=tolerance)
-    if isinstance(many, Flow):
+    if name not in WITHOUT_DENSITY:
+        expected = np.stack([_log_prob(m, flat[:, i]) for i, m in enumerate(members)], axis=1)
+        found = _log_prob(many, many_draws).reshape(5, -1)
+        np.testing.assert_allclose(found, expected, rtol=tolerance, atol=tolerance)
+    if name in WITHOUT_MOMENTS:
         return
     variance = np.stack([_moments(m)[1] for m in members])
     np.testing.assert_allclose(_moments(many)[1].reshape(variance.shape), variance, rtol=tolerance)
 
 
-def test_jit_vmap_and_tree_round_trip(name, one, draws, tolerance):
+def test_tree_round_trip(one, draws):
+    leaves, tree = jax.tree.flatten(one)
+    again = jax.tree.unflatten(tree, [leaf + 0 for leaf in leaves])
+    assert (type(again), again.batch_shape, again.event_shape) == (type(one), one.batch_shape, one.event_shape)
+    np.testing.assert_array_equal(_sample(again, jax.random.key(7), 5), draws)
+
+
+def test_jit_and_vmap(name, density, one, draws, tolerance):
     """As an argument of a compiled function; built inside one; mapped over draws and over parameters."""
     make, parameters = DISTRIBUTIONS[name]
     expected = _log_prob(one, draws)
     close = {"rtol": tolerance, "atol": tolerance}
-    leaves, tree = jax.tree.flatten(one)
-    again = jax.tree.unflatten(tree, [leaf + 0 for leaf in leaves])
-    assert (type(again), again.batch_shape, again.event_shape) == (type(one), one.batch_shape, one.event_shape)
+    again = jax.tree.map(lambda leaf: leaf + 0, one)
     np.testing.assert_allclose(_log_prob(again, draws), expected, **close)
     mapped = jax.jit(jax.vmap(lambda p, x: make(**p).log_prob(x)))
     stacked = {k: jnp.full(5, v) for k, v in parameters.items()}
@@ -186,7 +232,7 @@ def _expanded(d, x):
     return expanded.log_prob(x), expanded.to_event(1).log_prob(x), expanded.mask(KEEP).log_prob(x)
 
 
-def test_expand_to_event_and_mask(one, draws, tolerance):
+def test_expand_to_event_and_mask(density, one, draws, tolerance):
     close = {"rtol": tolerance, "atol": tolerance}
     expected = _log_prob(one, draws)
     expanded = one.expand((5,))
@@ -202,7 +248,7 @@ def test_expand_to_event_and_mask(one, draws, tolerance):
 
 
 @pytest.mark.parametrize("precision", ["float32", "x64"])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", DENSITIES)
 def test_density_is_that_of_the_sampler(name, precision):
     """Change of variables, log p(f(z)) + log |det f'(z)| = log p(z), by the dense Jacobian; for a window's, J J^T."""
     with _mode(precision):
@@ -235,7 +281,8 @@ def test_gradients(name):
 
         def both(p):
             d = make(**dict(zip(names, p, strict=True)))
-            return jnp.stack([d.log_prob(draws[0]), jnp.sum(probe[0] * d.sample(jax.random.key(5))).real])
+            of_draw = jnp.sum(probe[0] * d.sample(jax.random.key(5))).real
+            return jnp.stack([of_draw if name in WITHOUT_DENSITY else d.log_prob(draws[0]), of_draw])
 
         step = 1e-3 * point
         offsets = np.concatenate([point + k * np.diag(step) for k in (-2, -1, 1, 2)])
@@ -243,23 +290,27 @@ def test_gradients(name):
         far_low, low, high, far_high = np.reshape([value(p)[0] for p in offsets], (4, len(point), 2))
         expected = (far_low - 8 * low + 8 * high - far_high) / (12 * step[:, None])
         np.testing.assert_allclose(value(point)[1].T, expected, rtol=1e-6, atol=1e-6)
+        if name in WITHOUT_DENSITY:
+            return
         direction = 1e-4 * probe
         _, of_value = jax.jvp(lambda v: _log_prob(one, v), (draws,), (direction,))
         slope = (_log_prob(one, draws + direction) - _log_prob(one, draws - direction)) / 2
         np.testing.assert_allclose(of_value, slope, rtol=1e-6)
 
 
-def test_in_a_model(one, draws, tolerance):
+def test_in_a_model(name, one, draws, tolerance):
     """In a plate, observed and latent; whitened, the latent site is the base and the field its image."""
 
     def model(data=None):
         with numpyro.plate("draws", 5):
             field = numpyro.sample("field", one)
-            numpyro.sample("copy", one, obs=data)
+            if name not in WITHOUT_DENSITY:
+                numpyro.sample("copy", one, obs=data)
         return field
 
-    value, _ = log_density(model, (draws,), {}, {"field": draws})
-    np.testing.assert_allclose(value, 2 * np.sum(_log_prob(one, draws)), rtol=tolerance)
+    if name not in WITHOUT_DENSITY:
+        value, _ = log_density(model, (draws,), {}, {"field": draws})
+        np.testing.assert_allclose(value, 2 * np.sum(_log_prob(one, draws)), rtol=tolerance)
     if not isinstance(one, ReparametrizedDistribution | Flow):
         return
     seeded = handlers.trace(handlers.seed(whiten(model), jax.random.key(6))).get_trace(draws)
@@ -268,17 +319,15 @@ def test_in_a_model(one, draws, tolerance):
     assert seeded["field"]["value"].shape == draws.shape
 
 
-def test_value_of_a_wrong_shape(one, draws):
+def test_value_of_a_wrong_shape(density, one, draws):
     with pytest.raises(ValueError, match=r"(?s)[A-Za-z]+.*: .*shapes?\b"):
         one.log_prob(draws[..., :-1])
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", MOMENTS)
 def test_moments(name):
     """4000 draws in float32: 6 standard errors of mean and variance per component; under 1e-6 false alarms in all."""
     one = _one(name, "float32")[0]
-    if isinstance(one, Flow):
-        pytest.skip("no mean and variance in closed form; the density is that of the sampler, above")
     x = np.asarray(_sample(one, jax.random.key(11), 4000))
     mean, variance = _moments(one)
     variance, squared = np.asarray(variance, float), np.abs(x - np.asarray(mean)).astype(float) ** 2

@@ -76,6 +76,23 @@ def test_other_latents_and_other_functions():
     np.testing.assert_allclose(law.from_base(jnp.arange(3.0)), [values[2], (values[2] + values[3]) / 2], rtol=1e-5)
 
 
+def test_several_fields_as_a_latent():
+    """Their noise is that of each, and the generator gets them all; on another domain, too."""
+    inner = Grid(4)
+    field = Matern(inner, range=0.5, scale=1.0, smoothness=1.0)
+    z = jax.random.normal(jax.random.key(0), (3, 4))
+
+    def mean(u):
+        return u.reshape(-1, 4).mean(axis=0)
+
+    for latent in (field.expand([3]).to_event(1), Matern(inner, range=jnp.full(3, 0.5), scale=1.0, smoothness=1.0)):
+        law = (
+            FunctionSpaceGenerator(mean, latent.to_event(len(latent.batch_shape)), inner, inner).on(Grid(12)).on(inner)
+        )
+        assert law.base_dist.event_shape == (3, 4)
+        np.testing.assert_allclose(law.from_base(z), mean(field.from_base(z)), atol=1e-6)
+
+
 def test_whitened_in_a_model():
     grid = Grid((4, 3), (1.0, 0.75))
 
@@ -112,3 +129,5 @@ def test_bad_input(arguments, error, match):
 def test_a_link_is_a_function():
     with pytest.raises(TypeError, match="`link` must be"):
         _law(INNER, link=2.0)
+    with pytest.raises(ValueError, match=r"`link` must act on each value; it takes \(4, 3\) of them to \(\)"):
+        _law(INNER, link=jnp.sum)

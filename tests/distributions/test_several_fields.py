@@ -9,7 +9,7 @@ import pytest
 
 import numpyro_inverse as ni
 from numpyro_inverse._model import trace_at
-from numpyro_inverse.distributions import AutoregressiveField, Coregionalized, Matern, SpectralField
+from numpyro_inverse.distributions import AutoregressiveField, Coregionalized, Matern, Pushforward, SpectralField
 from numpyro_inverse.domains import Grid, Mesh
 from numpyro_inverse.domains._stacked import Stacked
 from numpyro_inverse.sparse import BlockTridiagonal
@@ -138,6 +138,37 @@ def test_batches_and_shapes():
     np.testing.assert_allclose(many, np.stack(one, axis=1), rtol=1e-5)
     np.testing.assert_allclose(both, np.stack(each, axis=1), rtol=1e-5)
     assert np.isnan(jax.jit(lambda r: AutoregressiveField(field, r, 3).log_prob(jnp.zeros((3, 5))))(1.5))
+    mixed = jax.jit(lambda m: Coregionalized([field, field], m).log_prob(jnp.zeros((2, 5))))
+    wrong = jnp.stack([jnp.ones((2, 2)), jnp.diag(jnp.array([1.0, 0.0])), jnp.eye(2)])
+    np.testing.assert_array_equal(np.isnan(mixed(wrong)), [True, True, False])
+
+
+class Loud(SpectralField):
+    """A field whose base is not standard: its own noise is of mean 1 and scale 3."""
+
+    @property
+    def base_dist(self):
+        return dist.Normal(1.0, 3.0).expand(self.batch_shape + self.domain.shape).to_event(1)
+
+    def from_base(self, z):
+        return super().from_base((z - 1) / 3)
+
+
+def test_a_base_that_is_not_standard_is_standardized():
+    """The latent is white, and the law that of the field."""
+    grid, key = Grid(5), jax.random.key(0)
+    plain, loud = (kind(grid, 1 / (1 + grid.eigenvalues), mean=0.3) for kind in (SpectralField, Loud))
+    for make in (lambda f: AutoregressiveField(f, 0.5, 3), lambda f: Coregionalized([f, f], MIXING)):
+        np.testing.assert_allclose(make(loud).sample(key), make(plain).sample(key), rtol=1e-5, atol=1e-6)
+
+
+def _generated(field):
+    return Pushforward(lambda z: jnp.tanh(field.from_base(z)), field.base_dist)
+
+
+def _longer():
+    grid = Grid(5, extent=2.0)
+    return SpectralField(grid, 1 / (1 + grid.eigenvalues))
 
 
 def _model(y=None):
@@ -175,18 +206,55 @@ def test_stacked_domains():
     [
         (lambda f: AutoregressiveField(f, 1.0, 3), ValueError, "`correlation` must be between -1 and 1; got 1.0"),
         (lambda f: AutoregressiveField(f, 0.5, 0), ValueError, "`num_steps` must be a positive integer"),
-        (lambda f: AutoregressiveField(dist.Normal(0, 1), 0.5, 3), TypeError, "`field` must be a field made of white"),
+        (
+            lambda f: AutoregressiveField(dist.Normal(0, 1), 0.5, 3),
+            TypeError,
+            "`field` must be a Gaussian field made of",
+        ),
         (lambda f: AutoregressiveField(3, 0.5, 3), TypeError, "`field` must be a field, such as Matern"),
         (lambda f: AutoregressiveField(f.expand([2]), 0.5, 3), TypeError, "not expanded"),
+        (lambda f: AutoregressiveField(_generated(f), 0.5, 3), TypeError, "must be a Gaussian field.*got Pushforward"),
+        (
+            lambda f: Coregionalized([f, _generated(f)], jnp.eye(2)),
+            TypeError,
+            r"`fields\[1\]` must be a Gaussian field",
+        ),
+        (lambda f: Coregionalized([f, _longer()], jnp.eye(2)), ValueError, "`fields` must be on one domain; got Grid"),
+        (
+            lambda f: Coregionalized([f], jnp.ones((3, 1, 1))).log_prob(jnp.zeros((2, 1, 5))),
+            ValueError,
+            r"`value` \(2,\)",
+        ),
         (lambda f: AutoregressiveField(f, 0.5, 3).log_prob(jnp.zeros(5)), ValueError, r"must be \(3, 5\)"),
         (lambda f: Coregionalized([], jnp.eye(2)), ValueError, "`fields` is empty"),
         (lambda f: Coregionalized([f, f], jnp.eye(3)), ValueError, "the trailing axes of `mixing` must be"),
         (lambda f: Coregionalized([f, f], jnp.ones((2, 2))), ValueError, "`mixing` must be a lower triangle"),
         (lambda f: Coregionalized([f, f], jnp.diag(jnp.array([1.0, 0]))), ValueError, "without zeros on its diagonal"),
         (lambda f: Coregionalized(f, jnp.eye(2)), TypeError, "`fields` must be a sequence"),
-        (lambda f: Coregionalized([f, dist.Normal(0, 1)], jnp.eye(2)), TypeError, r"`fields\[1\]` must be a field"),
+        (
+            lambda f: Coregionalized([f, dist.Normal(0, 1)], jnp.eye(2)),
+            TypeError,
+            r"`fields\[1\]` must be a Gaussian field",
+        ),
     ],
-    ids=["one", "steps", "normal", "number", "expanded", "value", "none", "shape", "upper", "zero", "field", "kind"],
+    ids=[
+        "one",
+        "steps",
+        "normal",
+        "number",
+        "expanded",
+        "pushforward",
+        "generated",
+        "domains",
+        "batch",
+        "value",
+        "none",
+        "shape",
+        "upper",
+        "zero",
+        "field",
+        "kind",
+    ],
 )
 def test_bad_arguments(make, error, match):
     with pytest.raises(error, match=match):

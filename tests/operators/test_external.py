@@ -168,12 +168,33 @@ def test_retries_and_allowed_failures():
     np.testing.assert_allclose(G(POINTS[0]), oven(POINTS[0]))
 
 
+def test_a_program_that_uses_one_buffer_or_overwrites_its_arguments(x64):
+    """Each call of a batch keeps its own result, and a call tried again gets the arguments of the first time."""
+    buffer, calls = np.zeros(2), []
+
+    def run(theta):
+        buffer[:] = oven(theta)
+        theta *= 2
+        calls.append(None)
+        if len(calls) == 1:
+            raise ArithmeticError("no convergence")
+        return buffer
+
+    G = external(run, (2,), vjp=lambda theta, w: run(theta), retries=1)
+    np.testing.assert_array_equal(jax.vmap(G)(POINTS), [oven(p) for p in POINTS])
+    A = ExternalLinear(run, run, (2,), (2,))
+    np.testing.assert_array_equal(A(POINTS), [oven(p) for p in POINTS])
+    np.testing.assert_array_equal(A.T(POINTS), [oven(p) for p in POINTS])
+
+
 @pytest.mark.parametrize(
     ("function", "message"),
     [
         (_moody(9), r"oven: the model failed in 2 tries in call 2 of 3, at arguments \[ 0.5 -1. \]: ArithmeticError"),
         (lambda theta: np.full(2, np.nan), "NaN or infinite values in the result"),
         (lambda theta: np.zeros(3), r"an array of shape \(3,\) instead of \(2,\)"),
+        (lambda theta: None, "it returned None"),
+        (lambda theta: 1j * theta, "it returned complex numbers; return real and imaginary parts"),
     ],
 )
 def test_a_failure_says_what_and_where(function, message):

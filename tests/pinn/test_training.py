@@ -64,3 +64,21 @@ def test_a_network(key):
     found = jax.vmap(fit.phi)(jnp.asarray(x)[:, None])
     np.testing.assert_allclose(found, exact(x), atol=1e-2 * exact(0.5))
     np.testing.assert_allclose(fit.theta, 3.0, atol=0.15)
+
+
+def test_levenberg_marquardt_is_compiled_once_for_all_its_steps(problem):
+    """Ten steps at a time, to a maximum that differs: a further call traces the equation once, to check the shapes."""
+    traced = []
+
+    def residual(u, x, theta):
+        traced.append(1)
+        return problem.pde.residual(u, x, theta)
+
+    pde = pinn.PDE(residual, dr.DOMAIN, points=problem.pde.points, boundary=())
+    again = pinn.Problem(pde, problem.trial, problem.data, scale=problem.scale)
+    counts = []
+    for most in (3, 15, 35):
+        fit = pinn.levenberg_marquardt(again, 30.0, max_steps=most, tolerance=0.0, progress_bar=False)
+        counts.append(len(traced))
+    assert fit.num_steps == 35
+    assert np.diff(counts).tolist() == [1, 1]

@@ -7,7 +7,7 @@ import pytest
 from matplotlib.collections import TriMesh
 
 from numpyro_inverse import plots
-from numpyro_inverse.domains import Grid
+from numpyro_inverse.domains import Grid, Stacked
 from numpyro_inverse.infer import to_arviz
 from tests.domains.meshes import cube, interval, l_shape
 
@@ -22,12 +22,16 @@ def samples():
         "line": normal[..., :6],
         "solid": normal[..., :27],
         "grid": normal[..., :4],
+        "time": np.stack([normal, normal + 1], axis=2),
+        "strip": normal[..., :8].reshape(2, 40, 2, 4),
     }
 
 
 @pytest.fixture(scope="module")
 def tree(samples):
-    return to_arviz(samples, domain={"u": MESH, "line": LINE, "solid": SOLID, "grid": Grid(4)}, length_unit="km")
+    domain = {"u": MESH, "line": LINE, "solid": SOLID, "grid": Grid(4)}
+    domain |= {"time": Stacked(MESH, "day", 2), "strip": Stacked(Grid(4), "week", 2)}
+    return to_arviz(samples, domain=domain, length_unit="km")
 
 
 @pytest.fixture(autouse=True)
@@ -68,3 +72,17 @@ def test_a_mesh_of_a_line_is_a_profile(tree, samples):
 def test_a_solid_mesh_is_refused(tree):
     with pytest.raises(ValueError, match="one or two can be drawn"):
         plots.field(tree, "solid")
+
+
+def test_a_mesh_at_each_time(tree, samples):
+    """One time is chosen, and drawn on the triangles; of a line in time the image is that of line and time."""
+    with pytest.raises(ValueError, match=r"'time' has the axes \('day', 'node_time'\), a field for each day.*'day': 0"):
+        plots.field(tree, "time")
+    figure = plots.field(tree, "time", at={"day": 1})
+    drawn = next(axis.collections[0] for axis in figure.axes if axis.get_title())
+    np.testing.assert_array_equal(drawn._triangulation.triangles, MESH.simplices)
+    np.testing.assert_allclose(drawn.get_array(), samples["u"].mean((0, 1)) - MESH.points[:, 0] + 1, atol=1e-5)
+    assert {plots.field(tree, "strip").axes[0].get_xlabel(), plots.field(tree, "strip").axes[0].get_ylabel()} == {
+        "week",
+        "x (km)",
+    }

@@ -352,6 +352,9 @@ def test_a_support_that_depends_on_latents_is_refused():
     [
         ({"z": 1.0}, "no data of site 'x'"),
         (np.full(GROUPS, np.nan), "is not finite"),
+        (np.zeros(GROUPS - 1), "`y` must have shape .*, as site 'x' of the model has, with its plates"),
+        (0.0, "`y` must have shape .*, as site 'x' of the model has, with its plates"),
+        ({"x": np.zeros(GROUPS), "w": 0.0}, "`y` has data of 'w', which is no site of the model"),
     ],
 )
 def test_bad_data(nle, y, message):

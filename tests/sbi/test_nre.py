@@ -82,6 +82,56 @@ def test_files(tmp_path, nre):
     )
 
 
+def _unequal(key, z, a):
+    return jnp.stack([z, a]) + 0.1 * random.normal(key, (2,))
+
+
+def unequal(x=None):
+    """Latents of two supports, whose names are not in the order of the alphabet; a site that is data too."""
+    z = numpyro.sample("z", dist.Gamma(4.0, 1.0))
+    a = numpyro.sample("a", dist.Beta(2.0, 2.0))
+    numpyro.sample("side", dist.Normal(z, 1.0))
+    numpyro.sample("x", Simulator(_unequal, z, a), obs=x)
+
+
+@pytest.mark.slow
+def test_rounds_go_where_the_posterior_is():
+    """The latents of the second round are each in its support, and half as far from the observation at most.
+
+    They are spread by 0.1 about it if the ratio is learned, by 2 and 0.2 if nothing is.
+    """
+    y = {"x": np.array([6.5, 0.85], np.float32), "side": 6.0}
+    settings = {"max_epochs": 20, "batch_size": 50, **QUIET}
+    found = NRE(unequal).fit(random.key(0), num_simulations=1000, observation=y, rounds=2, width=16, **settings)
+    latents, proposed = found.simulations.latents, found.simulations.proposed
+    assert set(proposed) == {"z", "a"}
+    for site, value, low, high in (("z", 6.5, 0.0, np.inf), ("a", 0.85, 0.0, 1.0)):
+        assert latents[site].shape == (1000,)
+        assert np.all((latents[site] > low) & (latents[site] < high))
+        first, second = (np.median(np.abs(part - value)) for part in np.split(latents[site], 2))
+        assert second < 0.5 * first
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"rounds": 2}, "NRE: `rounds` beyond one are for one data set"),
+        ({"rounds": 0}, "`rounds` must be a positive integer"),
+        ({"rounds": 9, "num_simulations": 8, "observation": X}, "`num_simulations` is 8, less than one for each of 9"),
+        ({"rounds": 2, "observation": X[:1]}, "`y` must end in shape"),
+        ({"rounds": 2, "observation": {"x": X, "side": 1.0}}, "`y` has data of 'side', which is no site of the model"),
+    ],
+)
+def test_rounds_that_make_no_sense(options, message):
+    with pytest.raises(ValueError, match=message):
+        NRE(model).fit(random.key(0), **options)
+
+
+def test_an_observation_that_is_not_numbers():
+    with pytest.raises(TypeError, match="`y` must be real numbers"):
+        NRE(model).fit(random.key(0), observation="x")
+
+
 @pytest.mark.statistical
 def test_a_balanced_ratio_is_balanced():
     """The penalty is the square of E_joint s + E_marginal s - 1, which is below 0.01 then."""

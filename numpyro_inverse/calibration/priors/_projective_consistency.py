@@ -152,8 +152,8 @@ def check_projective_consistency(
 
     Raises:
         TypeError: ``prior`` or ``projection`` is no function, or ``prior`` returns no distribution.
-        ValueError: a batch shape; a projection that does not return arrays of the coarse law's shape; numbers that are
-            not finite; ``num_draws`` below 10, a tolerance that is not positive.
+        ValueError: a batch shape, or a discrete law; a projection that does not return arrays of the coarse law's
+            shape; numbers that are not finite; ``num_draws`` below 10, a tolerance that is not positive.
 
     References:
         Stuart, Acta Numerica 19 (2010) 451-559, section 2; Lassas, Saksman & Siltanen, Inverse Problems and Imaging 3
@@ -225,6 +225,10 @@ def _law(name: str, law: Any) -> Distribution:
         raise TypeError(f"{name}: `prior` must return a NumPyro distribution; got {type(law).__name__}.")
     if law.batch_shape:
         raise ValueError(f"{name}: `prior` returned a law of batch shape {law.batch_shape}; use `.to_event()`.")
+    if law.support.is_discrete:
+        raise ValueError(
+            f"{name}: `prior` returned a discrete law, {type(unwrapped(law)).__name__}, not one on functions."
+        )
     return law
 
 
@@ -253,7 +257,7 @@ def _moments(law: Distribution) -> tuple[np.ndarray, np.ndarray] | None:
     """Mean and covariance of a Gaussian law, flat; None of others."""
     core, n = unwrapped(law), prod(law.event_shape)
     gaussian = isinstance(core, Normal | MultivariateNormal | LowRankMultivariateNormal)
-    mapped = has_base(core) and isinstance(unwrapped(core.base_dist), Normal)  # type: ignore[attr-defined]
+    mapped = _is_one(law) and isinstance(unwrapped(core.base_dist), Normal)  # type: ignore[attr-defined]
     if n > LARGEST or not (gaussian or (mapped and (has_amplitudes(core) or hasattr(type(core), "covariance_matrix")))):
         return None
     mean = np.asarray(law.mean, float).reshape(n)
@@ -283,9 +287,14 @@ def _of_moments(
     return float(max(of_covariance, np.max(np.abs(apply(finer_mean[None])[0] - mean)) / root))
 
 
+def _is_one(law: Distribution) -> bool:
+    """Whether the law is a map of a base, and not several of them by ``expand``."""
+    return has_base(law) and unwrapped(law).event_shape == law.event_shape
+
+
 def _coupled(coarse: Distribution, fine: Distribution) -> bool:
     """Whether the noise of the fine law says what that of the coarse one is."""
-    if not (has_base(coarse) and has_base(fine)):
+    if not (_is_one(coarse) and _is_one(fine)):
         return False
     inner, outer = unwrapped(fine), unwrapped(coarse)
     return hasattr(inner, "restrict_noise") or inner.base_dist.event_shape == outer.base_dist.event_shape  # type: ignore[attr-defined]

@@ -20,6 +20,7 @@ from numpyro_inverse._model import Site, Trace, data_sites, latent_sites, simula
 from numpyro_inverse.distributions._reparametrized import domain_of
 from numpyro_inverse.domains import Domain
 from numpyro_inverse.domains._domain import axis_names
+from numpyro_inverse.domains._stacked import COUNTED, place_of
 from numpyro_inverse.infer.export._draws import Draws, by_chain, check_shapes, map_draws, sampled
 from numpyro_inverse.infer.export._orbit_draws import orbit_draws
 from numpyro_inverse.infer.kernels._failures import FailureReport, counts_failures, failures_of
@@ -278,12 +279,13 @@ def _name_axes(
             names = {name: f"{name}_{site}" if name in taken else name for name in plain}
             taken |= set(names.values())
             known.append((place, names))
+            space = place_of(place)
             for name, (axes, values) in place.coordinates.items():
-                attributes = {"units": length_unit}
-                if hasattr(place, "simplices"):  # which nodes a mesh joins, for pictures
+                attributes = {"units": length_unit if name in space.coordinates else COUNTED}
+                if hasattr(space, "simplices") and name in space.coordinates:  # which nodes a mesh joins, for pictures
                     attributes["mesh"] = f"{names[axes[0]]}_simplices"
                     corners = [f"{names[axes[0]]}_simplex", f"{names[axes[0]]}_corner"]
-                    coords[attributes["mesh"]] = (corners, np.asarray(place.simplices), {"start_index": 0})
+                    coords[attributes["mesh"]] = (corners, np.asarray(space.simplices), {"start_index": 0})
                 coords[names[name]] = ([names[axis] for axis in axes], np.asarray(values), attributes)
         leading = [*dims.get(site, []), *[None] * batch][:batch]
         dims[site] = [*leading, *(names[axis] for axis in axis_names(place))]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Array, Float, Shaped
-from numpyro.distributions import TransformedDistribution
+from numpyro.distributions import Distribution, TransformedDistribution
 from numpyro.infer import MCMC
 
 from numpyro_inverse._checks import check_count, check_fraction, check_instance, check_real, describe
@@ -16,6 +16,7 @@ from numpyro_inverse._model import Site, Trace, abstract_trace, trace_at
 from numpyro_inverse.distributions._reparametrized import domain_of, has_amplitudes, has_base, unwrapped
 from numpyro_inverse.domains import Domain, Grid
 from numpyro_inverse.domains._domain import axis_names
+from numpyro_inverse.domains._stacked import Stacked
 from numpyro_inverse.infer.export._arviz import _dataset, _fitting, _name_axes, _named_dims
 from numpyro_inverse.infer.export._draws import Draws, map_draws, read_posterior, sampled, summarize
 from numpyro_inverse.infer.whitening import LATENT, whiten
@@ -47,7 +48,9 @@ def predict(
     :math:`u(x) = m(x) + \sum_k w_k \phi_k(x)`, and is evaluated at :math:`x` as that sum: exactly, up to rounding. A
     field that is seen through a window (``padding``) is evaluated by the modes of its torus, whose coefficients are in
     the draws of a whitened model (``u_latent``). A mean given cell by cell is interpolated multilinearly. On another
-    kind of domain the values go through its ``interpolation``.
+    kind of domain the values go through its ``interpolation``. Of a field on copies of a domain
+    (:class:`~numpyro_inverse.domains.Stacked`: times, components) each copy is evaluated by itself, and the axis stays;
+    if it is padded, by the modes of its window's own boundary condition.
 
     **What lies between the cells.** The modes are all that a field on a grid has: given its values at the cells,
     nothing is random between them, and no conditional law between cells is drawn. What the continuum field has beyond
@@ -74,7 +77,8 @@ def predict(
             model samples before the field are needed.
         site: the field.
         points: places of shape ``(m, ndim)``, in length units, within the field's domain.
-        domain: instead of ``points``, a domain of the same space: another grid, a mesh, ...
+        domain: instead of ``points``, a domain of the same space: another grid, a mesh, ... Of copies of a domain, one
+            for all copies.
         model: the model whose draws these are; default: the one that ``MCMC`` ran. Whitened as it was when sampled.
         model_args: the model's arguments. Default: those that ``MCMC`` ran with; none as soon as ``model_kwargs`` are
             given.
@@ -184,7 +188,33 @@ class _Points:
         return {name: (("point",), x) for name, x in zip(self.names, self.places.T, strict=True)}
 
 
+@dataclass(frozen=True)
+class _Copies:
+    """The same places for each copy of a stacked domain."""
+
+    stacked: Stacked
+    space: Any
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (self.stacked.count, *self.space.shape)
+
+    @property
+    def coordinates(self) -> dict[str, tuple[tuple[str, ...], np.ndarray]]:
+        name = self.stacked.name
+        return {name: self.stacked.coordinates[name], **self.space.coordinates}
+
+
 def _target(place: Domain, points: Any, domain: Any) -> Any:
+    if isinstance(place, Stacked):
+        if isinstance(domain, Stacked):
+            if (domain.name, domain.count) != (place.name, place.count):
+                raise ValueError(
+                    f"{HERE}: `domain` has {domain.count} copies along {domain.name!r}; the field has {place.count} "
+                    f"along {place.name!r}."
+                )
+            domain = domain.space
+        return _Copies(place, _target(place.space, points, domain))
     if domain is None:
         found = np.asarray(check_real(HERE, "points", points), float)
         if found.ndim == 1 and place.ndim == 1:
@@ -196,7 +226,7 @@ def _target(place: Domain, points: Any, domain: Any) -> Any:
                 f"{HERE}: `points` has {int((~np.isfinite(found)).sum())} coordinates that are not finite."
             )
         return _Points(tuple(place.coordinates)[: place.ndim], found)
-    if not isinstance(domain, Domain):
+    if not isinstance(domain, Domain) or isinstance(domain, Stacked):
         raise TypeError(f"{HERE}: `domain` must be a domain, such as a Grid; got {describe(domain)}.")
     if domain.ndim != place.ndim:
         raise ValueError(f"{HERE}: `domain` is of dimension {domain.ndim}; the field's is of dimension {place.ndim}.")
@@ -220,7 +250,9 @@ def _places(target: Any) -> Any:
 
 
 def _interpolation(source: Domain, target: Any) -> Callable[[Array], Array]:
-    """From values on ``source`` to values on ``target``; between grids, axis by axis."""
+    """From values on ``source`` to values on ``target``; between grids, axis by axis; copies are batch axes."""
+    if isinstance(source, Stacked):
+        return _interpolation(source.space, target.space)
     if isinstance(source, Grid) and isinstance(target, Grid):
         rows = [
             Grid(n, length, boundary).interpolation(np.minimum(x, length)).factors[0]
@@ -233,22 +265,28 @@ def _interpolation(source: Domain, target: Any) -> Callable[[Array], Array]:
 
 def _evaluation(site: str, trace: Trace, field: Any, target: Any) -> Callable[[Trace], Array]:
     """From a trace at a draw to the field on ``target``."""
-    core = unwrapped(field)
-    window, modes = domain_of(field), getattr(core, "domain", None)
-    if not (isinstance(window, Grid) and isinstance(modes, Grid) and has_amplitudes(field)):
+    core: Any = unwrapped(field)
+    window: Any = domain_of(field)
+    modes: Any = getattr(core, "domain", None)
+    space, goal = window, target
+    while isinstance(space, Stacked):
+        space, goal = space.space, goal.space
+    summed = isinstance(modes, Grid) and has_amplitudes(field)
+    each = space is not window and type(core).mean is not Distribution.mean
+    if not isinstance(space, Grid) or not (summed or each):
         there = _interpolation(window, target)
         return lambda sites: there(sites[site]["value"])
 
     # What is random is a sum of modes; the mean is known at the cells, and need not obey the boundary condition.
-    padded = modes != window
+    padded = summed and modes != window
     if padded and f"{site}{LATENT}" not in trace:
         raise ValueError(
             f"{HERE}: site {site!r} is seen through a window of a torus {modes.shape}, whose modes are not in the "
             f"draws. Sample `whiten(model)`, and pass it with all its sites ({site + LATENT!r} among them)."
         )
-    edges = ["periodic" if b == "periodic" and not padded else "neumann" for b in window.boundary]
-    mean_there = Grid(window.shape, window.extent, edges).multilinear_interpolation(_places(target))
-    modes_there = _interpolation(modes, target)
+    edges = ["periodic" if b == "periodic" and not padded else "neumann" for b in space.boundary]
+    mean_there = Grid(space.shape, space.extent, edges).multilinear_interpolation(_places(goal))
+    modes_there = _interpolation(modes if summed else window, target)
 
     def evaluate(sites: Trace) -> Array:
         fn = unwrapped(_field(sites, site))
@@ -257,7 +295,7 @@ def _evaluation(site: str, trace: Trace, field: Any, target: Any) -> Callable[[T
         else:
             random = sites[site]["value"] - fn.mean
         mean = mean_there(fn.mean)
-        return modes_there(random) + mean.reshape((*mean.shape[:-1], *target.shape))
+        return modes_there(random) + mean.reshape((*mean.shape[:-1], *goal.shape))
 
     return evaluate
 

@@ -19,7 +19,7 @@ from numpyro_inverse._model import trace_at
 from numpyro_inverse.infer.latent_gaussian._dense_latents import DenseLatents, dense_latents
 from numpyro_inverse.infer.latent_gaussian._hyper_points import HyperPoints, ccd_points, grid_points
 from numpyro_inverse.infer.latent_gaussian._laplace import Laplace, find_mode, laplace
-from numpyro_inverse.infer.latent_gaussian._reading import HERE, LatentModel, Values, read_model
+from numpyro_inverse.infer.latent_gaussian._reading import HERE, LatentModel, Values, prior_mean, read_model
 from numpyro_inverse.infer.latent_gaussian._sparse_latents import SparseLatents, sparse_latents
 
 ATTEMPTS = 10  # draws from the prior of the hyperparameters at one of which there must be an approximation
@@ -279,7 +279,7 @@ def marginal_model(latent: LatentGaussian) -> None:
 
     def at_rest(site: dict[str, Any]) -> Any:
         hidden = site["type"] == "sample" and site["name"] in reading.latents
-        return jnp.broadcast_to(site["fn"].mean, site["fn"].shape()) if hidden else None
+        return prior_mean(site) if hidden else None
 
     whole = handlers.substitute(reading.model, substitute_fn=at_rest)
     shown = handlers.block(whole, hide=[name for name in reading.names if name not in reading.hyper])

@@ -68,7 +68,7 @@ class LatentModel(eqx.Module):
                 return values[name]
             if site["type"] != "sample" or site["is_observed"]:
                 return None
-            return hyper[name] if name in hyper else jnp.broadcast_to(site["fn"].mean, site["fn"].shape())
+            return hyper[name] if name in hyper else prior_mean(site)
 
         return trace_at(self.model, self.args, self.kwargs, substitute_fn=choose)
 
@@ -113,7 +113,13 @@ class LatentModel(eqx.Module):
         return {name: trace[name]["value"] for name in self.hyper}
 
     def _mean(self, site: Site) -> Any:
-        return site["fn"].mean if site["type"] == "sample" and site["name"] in self.latents else None
+        return prior_mean(site) if site["type"] == "sample" and site["name"] in self.latents else None
+
+
+def prior_mean(site: Site) -> Float[Array, "..."]:
+    """The mean of a site, floating also where that of ``Normal(0, 3)`` is an integer, which has no derivative."""
+    mean = jnp.broadcast_to(site["fn"].mean, site["fn"].shape())
+    return mean.astype(jnp.result_type(float, mean))
 
 
 def read_model(

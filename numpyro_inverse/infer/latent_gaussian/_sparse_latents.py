@@ -24,6 +24,7 @@ from numpyro_inverse.sparse._row_sums import row_sums, runs
 COLUMNS = 256  # of the predictor's matrix that are computed together
 PAIRS = 2**27  # products of coefficients that are kept
 EFFECTS = 64  # normal effects, at most
+CHANGE = 1e-3  # relative, of the predictor's matrix between two draws of the hyperparameters
 
 
 class SparseRows(eqx.Module):
@@ -186,22 +187,35 @@ def sparse_latents(model: LatentModel, hyper: Values, others: Values) -> SparseL
     if effects > EFFECTS or all(isinstance(unwrapped(trace[name]["fn"]), Normal) for name in model.latents):
         return None
     matrix = _matrix(model, hyper)
+    if not _is_constant(model, others, matrix):
+        return None
+    return _analyze(model, trace, matrix)
+
+
+def _is_constant(model: LatentModel, others: Values, matrix: sp.csr_array) -> bool:
+    """Whether A is the same at other hyperparameters, each latent site and each number of the predictor by itself, so
+    that many hide no few; and whether the laws of latents do not depend on other latents."""
     lengths = np.sqrt(np.asarray(matrix.multiply(matrix).sum(axis=0)).ravel())
     probe = np.random.default_rng(0).normal(size=matrix.shape[1]) / np.where(lengths > 0, lengths, 1)  # all count alike
 
     @eqx.filter_jit
-    def moved(model: LatentModel, others: Values, probe: Array) -> tuple[Array, Array]:
+    def measure(model: LatentModel, others: Values, probe: Array) -> tuple[Array, Array, Array]:
         there = model.trace(others)
-        start, back = ravel_in_order({name: there[name]["value"] for name in model.latents}, model.latents)
+        means = {name: there[name]["value"] for name in model.latents}
+        start, back = ravel_in_order(means, model.latents)
         after = model.trace(others, back(start + probe))
         laws = [_parameters({name: t[name] for name in model.latents}) for t in (there, after)]
-        return model.predictor(after) - model.predictor(there), _same(*laws)
+        slope = jax.linearize(lambda x: model.predictor(model.trace(others, back(x))), start)[1]
+        counts = np.cumsum([np.size(means[name]) for name in model.latents])
+        site = np.searchsorted(counts, np.arange(start.size), side="right")
+        probes = jnp.where(site == np.arange(len(counts))[:, None], probe, 0)
+        return probes, jax.vmap(slope)(probes), _same(*laws)
 
-    change, same = moved(model, others, jnp.asarray(probe))
-    expected = matrix @ probe
-    if not (same and np.linalg.norm(change - expected) <= 1e-3 * np.linalg.norm(expected)):
-        return None
-    return _analyze(model, trace, matrix)
+    probes, found, same = measure(model, others, jnp.asarray(probe))
+    sites = np.asarray(probes, float).T
+    error = np.abs(np.asarray(found, float).T - matrix @ sites)
+    size = abs(matrix) @ np.abs(sites)
+    return bool(same) and bool(np.all(error <= CHANGE * size + np.finfo(np.float32).eps * np.max(size)))
 
 
 def _matrix(model: LatentModel, hyper: Values) -> sp.csr_array:

@@ -145,7 +145,7 @@ class Sketch:
         """Let the noise move chosen elements of eta by their spread given the others, and the fields along."""
         root = _inverse_root(precision[np.ix_(chosen, chosen)])
         z = np.asarray(jax.random.normal(key, (PAIRS, len(root))), float)
-        z *= np.sqrt(np.size(z)) / np.linalg.norm(z)  # of mean square one, for few they are
+        z = z * np.sqrt(np.size(z)) / np.linalg.norm(z)  # of mean square one, for few they are
         moved = np.zeros((PAIRS, self.p))
         moved[:, chosen] = z @ root.T
         self.noise += np.concatenate([moved, moved @ self.shear], axis=1)

@@ -9,7 +9,7 @@ from jax.scipy.signal import convolve
 
 from numpyro_inverse.calibration import check_projective_consistency
 from numpyro_inverse.distributions import Matern, Pushforward, SpectralField
-from numpyro_inverse.domains import Grid, point_values
+from numpyro_inverse.domains import Grid, l2_projection, point_values
 from numpyro_inverse.domains._prolongation import prolongation_matrix
 from tests.distributions.mesh_reference import k_matrix
 from tests.domains.meshes import interval, square
@@ -153,6 +153,19 @@ def test_laws_that_draws_cannot_tell_apart():
     assert (found.label, found.evidence) == ("not distinguished", "two-sample")
 
 
+def test_several_fields_by_expand_are_compared_by_draws():
+    """No noise of one field is taken for that of several."""
+
+    def pair(grid):
+        return SpectralField(grid, 1 / (1 + grid.eigenvalues) ** 2).expand([2]).to_event(1)
+
+    def each(coarse, fine):
+        return jax.vmap(l2_projection(coarse, fine).mv)
+
+    found = check_projective_consistency(pair, Grid(4), Grid(8), rng_key=KEY, projection=each, num_draws=50)
+    assert (found.label, found.evidence) == ("not distinguished", "two-sample")
+
+
 def _not_a_number(grid):
     return Pushforward(
         lambda z: jnp.full(grid.shape, jnp.where(z[0] > 9, z[0], jnp.nan)), dist.Normal(0, 1).expand([2]).to_event(1)
@@ -174,6 +187,7 @@ def test_the_report():
         ((1.0, Grid(4), Grid(8)), {}, TypeError, "`prior` must be"),
         ((lambda g: 1.0, Grid(4), Grid(8)), {}, TypeError, "`prior` must return a NumPyro distribution; got float"),
         ((lambda g: dist.Normal(0, jnp.ones(g.shape)), Grid(4), Grid(8)), {}, ValueError, "batch shape"),
+        ((lambda g: dist.Poisson(jnp.ones(4)).to_event(1), Grid(4), Grid(8)), {}, ValueError, "discrete law, Poisson"),
         ((_normal, Grid(4), Grid(6)), {}, ValueError, "`fine` must be a refinement"),
         ((_normal, Grid(4), square(3)), {}, TypeError, "`fine` must be a Grid"),
         ((lambda g: _normal(Grid(4)), 3, Grid(6)), {}, TypeError, "a Grid or a Mesh"),
@@ -187,7 +201,19 @@ def test_the_report():
         ((_not_a_number, Grid(4), Grid(8)), {}, ValueError, "not finite"),
     ],
     ids=[
-        *("prior", "returned", "batch", "refinement", "kinds", "domain", "points", "mesh", "shape", "projection"),
+        *(
+            "prior",
+            "returned",
+            "batch",
+            "discrete",
+            "refinement",
+            "kinds",
+            "domain",
+            "points",
+            "mesh",
+            "shape",
+            "projection",
+        ),
         *("draws", "tolerance", "key", "nan"),
     ],
 )

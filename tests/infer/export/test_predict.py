@@ -15,18 +15,20 @@ from numpyro.infer import MCMC, Predictive
 from scipy import special, stats
 
 from numpyro_inverse import whiten
-from numpyro_inverse.distributions import Matern, SpectralField
-from numpyro_inverse.domains import Grid
+from numpyro_inverse.distributions import AutoregressiveField, Coregionalized, Matern, SpectralField
+from numpyro_inverse.domains import Grid, Stacked
 from numpyro_inverse.infer import ExactGaussian, predict, predict_data, to_arviz
 from numpyro_inverse.infer.export._predict_data import crps
 from numpyro_inverse.infer.whitening._directions import Standardized
 from numpyro_inverse.infer.whitening._reparam import reparametrize
+from tests.domains.meshes import interval
 from tests.domains.test_domain import Points
 
 ALARM = 1e-6
 GRID = Grid(24, extent=3.0)
 PADDING = 3.0
 TORUS = GRID.extended(PADDING)
+LINE = interval(6)
 RANGE, SCALE, NU, NOISE, MEAN = 1.0, 2.0, 1.5, 0.3, 7.0
 STATIONS = np.array([0.21, 0.33, 1.02, 1.9, 2.55])
 Y = np.array([8.0, 8.4, 5.9, 7.2, 9.1])
@@ -204,6 +206,40 @@ def test_a_domain_of_ones_own(plane):
     there = predict(plane, "u", domain=points, model=whiten(plane_model))
     np.testing.assert_allclose(there["u"], direct(plane), atol=2e-5)
     np.testing.assert_array_equal(there["y"], SITES[:, 1])
+
+
+@pytest.mark.parametrize("space", [Grid(6, boundary="dirichlet"), LINE], ids=["grid", "mesh"])
+def test_each_time_and_component_by_itself(space):
+    """The mean by straight lines, what is random by the space's own interpolation; the same from each copy."""
+    eigenvalues = getattr(space, "eigenvalues", None)
+
+    def field(mean):
+        if isinstance(space, Grid):
+            return SpectralField(space, 1 / (1 + eigenvalues), mean=mean)
+        return Matern(space, range=0.5, scale=1.0, smoothness=0.5, mean=mean)
+
+    def model():
+        both = Coregionalized([field(3.0), field(1.0)], jnp.array([[1.0, 0.0], [-1.0, 1.0]]))
+        numpyro.sample("u", AutoregressiveField(both, 0.5, 3))
+
+    u = np.random.default_rng(0).normal(size=(1, 4, 3, 2, 6)).astype(np.float32)
+    places = np.array([[0.002], [0.31], [0.77]])
+    mean = np.array([3.0, -2.0])[:, None]
+    there = predict({"u": u}, "u", places, model=model)
+    assert there["u"].dims == ("chain", "draw", "time", "component", "point")
+    np.testing.assert_allclose(there["u"], space.interpolation(places)(u - mean) + mean, atol=1e-5)
+    np.testing.assert_array_equal(there["x"], places[:, 0])
+    assert (there["x"].attrs["units"], there["time"].attrs["units"]) == ("length unit", "1")
+
+    on = predict({"u": u}, "u", domain=Grid(3), model=model)
+    assert on["u"].dims == ("chain", "draw", "time", "component", "x")
+    copies = Stacked(Stacked(Grid(3), "component", 2), "time", 3)
+    np.testing.assert_array_equal(predict({"u": u}, "u", domain=copies, model=model)["u"], on["u"])
+    for wrong in (Stacked(Grid(3), "time", 4), Stacked(Grid(3), "component", 3)):
+        with pytest.raises(ValueError, match=r"`domain` has . copies along .*; the field has 3 along 'time'"):
+            predict({"u": u}, "u", domain=wrong, model=model)
+    with pytest.raises(TypeError, match="`domain` must be a domain"):
+        predict({"u": u[..., 0, 0, :]}, "u", domain=copies, model=lambda: numpyro.sample("u", field(0.0)))
 
 
 @pytest.mark.slow

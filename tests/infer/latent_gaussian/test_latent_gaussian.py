@@ -19,6 +19,8 @@ import numpyro_inverse as ni
 from numpyro_inverse.distributions import BarrierMatern, Matern, NonstationaryMatern, SpectralField
 from numpyro_inverse.domains import Barrier, ElementMatrices, Grid
 from numpyro_inverse.infer import LatentGaussian
+from numpyro_inverse.infer.latent_gaussian._reading import read_model
+from numpyro_inverse.infer.latent_gaussian._sparse_latents import sparse_latents
 from tests.distributions.mesh_reference import precision
 from tests.domains.meshes import interval
 
@@ -50,7 +52,7 @@ def counts(mesh, seen, y=None):
     """Counts over a line, with a dispersion."""
     law = _hyper(0.5)
     noise = numpyro.sample("noise", dist.LogNormal(0.0, 0.3))
-    a = numpyro.sample("a", dist.Normal(0.0, 2.0))
+    a = numpyro.sample("a", dist.Normal(0, 2))
     eta = numpyro.deterministic("eta", a + seen(numpyro.sample("field", Matern(mesh, **law))))
     numpyro.sample("y", dist.NegativeBinomial2(jnp.exp(eta), 1 / noise).to_event(1), obs=y)
 
@@ -455,3 +457,24 @@ def test_a_support_that_moves():
     latent = LatentGaussian(model, "eta", model_args=(Y,))
     with pytest.raises(ValueError, match="a grid needs hyperparameters with fixed supports; that of 's' depends"):
         latent.integrate_grid()
+
+
+def _scaled(mesh, seen, part, y):
+    """A hyperparameter that nearly does not vary multiplies a part of the predictor, or nothing."""
+    s = numpyro.sample("s", dist.LogNormal(0.0, 0.01))
+    by = {name: s if name == part else 1.0 for name in ("field", "effect", "datum")}
+    a = numpyro.sample("a", dist.Normal(0.0, 1.0))
+    b = numpyro.sample("b", dist.Normal(jnp.zeros(2), 1.0).to_event(1))
+    field = numpyro.sample("field", Matern(mesh, range=0.3, scale=1.0, smoothness=0.5))
+    rows = jnp.where(np.arange(15) == 3, by["datum"], 1.0)
+    eta = rows * (by["field"] * seen(field) + a + 1e6 * b[0] * COVARIATE + by["effect"] * 1e-3 * b[1] * COVARIATE)
+    numpyro.sample("y", dist.Normal(numpyro.deterministic("eta", eta), 0.5).to_event(1), obs=y)
+
+
+@pytest.mark.parametrize("part", [None, "field", pytest.param("effect", marks=pytest.mark.slow), "datum"])
+def test_a_predictor_that_changes_a_little_somewhere(part):
+    """By 0.3 %, in a field beside an effect of size 1e6, in an effect of 1e-3, in one datum: never constant."""
+    mesh = interval(200)
+    args = (mesh, mesh.interpolation(PLACES[:, None]), part, jnp.asarray(DATA))
+    model, hyper, _ = read_model(_scaled, args, {}, ("eta",), None)
+    assert (sparse_latents(model, hyper, {"s": 1.003 * hyper["s"]}) is not None) == (part is None)

@@ -100,6 +100,17 @@ def test_the_spread_of_an_intercept_is_marginal(fitted):
     assert not fitted["trend"].has_ridge
 
 
+@pytest.mark.slow
+def test_double_precision(x64):
+    """As in single precision, where the intercept's spread depends on scales that are unknown, and is averaged."""
+    found = ni.fit_coordinates(kriging, jnp.asarray(Y))
+    assert all(leaf.dtype == jnp.float64 for leaf in jax.tree.leaves(found) if jnp.issubdtype(leaf.dtype, jnp.floating))
+    with jax.enable_x64(False):
+        single = ni.fit_coordinates(kriging, jnp.asarray(Y, jnp.float32))
+    for name in ("mu", "noise", "scale"):  # by other random numbers
+        assert 0.5 < found.hyper_spread[name] / single.hyper_spread[name] < 2
+
+
 @pytest.mark.parametrize("wrong", [1 / 25, 25.0])
 def test_a_short_chain_corrects_the_covariance(fitted, wrong):
     """A covariance 25 times too small or too large ends within a factor of 3 of the exact one in every direction.
