@@ -30,7 +30,8 @@ def lost(page: Path, text: str) -> list[str]:
         file = (page.parent / name).resolve() if name else page
         if not file.exists() or (anchor and file.suffix == ".md" and anchor not in anchors(file)):
             found.append(target)
-    paths = {path for path in PATH.findall(text) if not (ROOT / path).exists() and not path.startswith("docs/_build")}
+    named = {path for path in PATH.findall(text) if "NAME" not in path and not path.startswith("docs/_build")}
+    paths = {path for path in named if not (ROOT / path).exists()}
     return found + sorted(paths)
 
 
