@@ -10,6 +10,7 @@ MADE = {ROOT / "docs" / "_build", ROOT / "docs" / "examples"}  # by `make docs`
 SOURCES = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("models/data/*.md")]
 PAGES = [path for path in SOURCES if not MADE & set(path.parents)]
 LINK = re.compile(r"\]\(\s*([^)\s]+)[^)]*\)")
+MADE_LATER = re.compile(r"docs/_build|benchmarks/results/\w+\.json|.*NAME")  # by commands, or a placeholder
 PATH = re.compile(r"(?<![\w/.-])(?:examples|benchmarks|models|training|tests|tools|docs)/[\w./-]*\w")
 
 
@@ -30,7 +31,7 @@ def lost(page: Path, text: str) -> list[str]:
         file = (page.parent / name).resolve() if name else page
         if not file.exists() or (anchor and file.suffix == ".md" and anchor not in anchors(file)):
             found.append(target)
-    named = {path for path in PATH.findall(text) if "NAME" not in path and not path.startswith("docs/_build")}
+    named = {path for path in PATH.findall(text) if not MADE_LATER.match(path)}
     paths = {path for path in named if not (ROOT / path).exists()}
     return found + sorted(paths)
 
