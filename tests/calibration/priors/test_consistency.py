@@ -6,8 +6,10 @@ import numpy as np
 import numpyro.distributions as dist
 import pytest
 from jax.scipy.signal import convolve
+from scipy.stats import kstest
 
 from numpyro_inverse.calibration import check_projective_consistency
+from numpyro_inverse.calibration.priors._projective_consistency import _paired
 from numpyro_inverse.distributions import Matern, Pushforward, SpectralField
 from numpyro_inverse.domains import Grid, l2_projection, point_values
 from numpyro_inverse.domains._prolongation import prolongation_matrix
@@ -132,6 +134,35 @@ def test_labels_of_generators():
     thirds = [Grid(n) for n in (8, 24, 72)]
     found = check_projective_consistency(_finite, *thirds, rng_key=KEY, projection=point_values, num_draws=100)
     assert (found.label, found.evidence) == ("exact", "pathwise")
+
+
+@pytest.mark.parametrize("what", ["scale", "corner", "range"])
+def test_a_law_that_is_off_by_a_few_percent_from_grid_to_grid(what):
+    """No Gaussian law, whose draws of both grids with one latent differ by as much at each refinement: 5 % of its scale,
+    in one corner alone, or of its range. The largest of some hundred statistics is compared at a level of 1e-3."""
+
+    def prior(grid):
+        x, off = grid.points[:, 0], 1.05 ** round(np.log(grid.size / 8) / np.log(3))
+        factor = {"scale": off, "corner": jnp.where(x < 0.2, off, 1.0), "range": 1.0}[what]
+        places = x * off if what == "range" else x
+        basis = jnp.stack([jnp.cos(np.pi * k * places) for k in range(4)])
+        return Pushforward(lambda z: factor * jnp.sin(z @ basis), dist.Normal(0, 1).expand([4]).to_event(1))
+
+    thirds = [Grid(n) for n in (8, 24, 72)]
+    found = check_projective_consistency(prior, *thirds, rng_key=KEY, projection=point_values)
+    assert (found.label, found.evidence) == ("inconsistent", "two-sample")
+
+
+@pytest.mark.statistical
+def test_the_size_of_the_test_of_pairs():
+    """Equal laws of values that are no pairs of equals: 400 p-values are uniform (false alarm 1e-4)."""
+    rng, p_values = np.random.default_rng(0), []
+    for _ in range(400):
+        root = np.linalg.cholesky(np.exp(-0.3 * np.abs(np.subtract.outer(np.arange(6.0), np.arange(6.0)))))
+        shared, one, two = rng.normal(size=(3, 400, 6))
+        a, b = (np.tanh((0.8 * shared + 0.6 * own) @ root.T) for own in (one, two))
+        p_values.append(_paired(a, b, rng))
+    assert kstest(p_values, "uniform").pvalue > 1e-4
 
 
 def test_laws_that_draws_cannot_tell_apart():
