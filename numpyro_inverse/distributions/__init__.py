@@ -11,6 +11,7 @@ from numpyro_inverse.distributions._fractional_matern import FractionalMatern as
 from numpyro_inverse.distributions._function_space_generator import (
     FunctionSpaceGenerator as FunctionSpaceGenerator,
 )
+from numpyro_inverse.distributions._log_determinant_table import LogDeterminantTable as LogDeterminantTable
 from numpyro_inverse.distributions._matern import Matern as Matern
 from numpyro_inverse.distributions._matern_kl import MaternKL as MaternKL
 from numpyro_inverse.distributions._matern_mesh import MaternMesh as MaternMesh

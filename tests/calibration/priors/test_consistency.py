@@ -138,8 +138,9 @@ def test_labels_of_generators():
 
 @pytest.mark.parametrize("what", ["scale", "corner", "range"])
 def test_a_law_that_is_off_by_a_few_percent_from_grid_to_grid(what):
-    """No Gaussian law, whose draws of both grids with one latent differ by as much at each refinement: 5 % of its scale,
-    in one corner alone, or of its range. The largest of some hundred statistics is compared at a level of 1e-3."""
+    """No Gaussian law, whose draws of two grids with one latent differ by as much at each refinement: 5 % of the
+    scale, in one corner alone, or of the range. The largest of some hundred statistics is compared at a level of
+    1e-3."""
 
     def prior(grid):
         x, off = grid.points[:, 0], 1.05 ** round(np.log(grid.size / 8) / np.log(3))
