@@ -134,7 +134,7 @@ def test_draws_of_the_latents(x64):
     latent = fitted("regression")
     center, covariance, a = _posterior(latent)
     draws = latent.sample(jax.random.key(5), {k: jnp.full((2, 200), v) for k, v in HYPER.items()})
-    assert draws["field"].shape == (2, 200, mesh.size)
+    assert draws["field"].shape == (2, 200, latent.reading.args[0].size)
     joined = np.concatenate([np.reshape(draws[k], (400, -1)) for k in ("field", "a", "b")], axis=1)
     white = (joined - center) @ np.linalg.cholesky(np.linalg.inv(covariance))
     n = white.shape[1]  # means of 400 are normal, sums of squares chi-squared of 400 n; false alarms 1e-5
@@ -242,7 +242,7 @@ def normal_cell(y):
 
 @pytest.mark.statistical
 def test_weighted_hyperparameters_against_quadrature(x64):
-    """A grid has the moments of one standard deviation by quadrature to 1 %, a design to 5 %."""
+    """A grid has the moments of one standard deviation by quadrature to 1 %."""
     y = jnp.asarray(DATA[:8])
     latent = LatentGaussian(normal_cell, "eta", sites=["u"], model_args=(y,))
 
@@ -252,15 +252,29 @@ def test_weighted_hyperparameters_against_quadrature(x64):
 
     zero, one, two = (quad(lambda s, k=k: s**k * density(s), 0, 30, limit=200)[0] for k in (0, 1, 2))
     mean, sd = one / zero, np.sqrt(two / zero - (one / zero) ** 2)
-    grid, design = latent.integrate_grid(step=0.5), latent.integrate_ccd()
+    grid = latent.integrate_grid(step=0.5)
     np.testing.assert_allclose([grid.mean()["scale"], grid.sd()["scale"]], [mean, sd], rtol=0.01)
-    np.testing.assert_allclose([design.mean()["scale"], design.sd()["scale"]], [mean, sd], rtol=0.05)
     assert set(np.asarray(grid.resample(jax.random.key(0), 5)["scale"])) <= set(np.asarray(grid.values["scale"]))
     found = latent.marginals(grid)["u"]
     share = grid.values["scale"][:, None] ** 2 / (grid.values["scale"][:, None] ** 2 + 0.25)
     np.testing.assert_allclose(found.mean, grid.weights @ (share * y), rtol=1e-7)
     with pytest.warns(UserWarning, match="at the edge of the grid"):
         latent.integrate_grid(span=1.0)
+
+
+def shifted_cell(y):
+    level = numpyro.sample("level", dist.Normal(0.3, 1.5))
+    u = numpyro.sample("u", dist.Normal(level * jnp.ones(8), 0.7).to_event(1))
+    numpyro.sample("y", dist.Normal(numpyro.deterministic("eta", u), 0.5).to_event(1), obs=y)
+
+
+@pytest.mark.slow
+def test_a_design_is_exact_for_a_normal_law(x64):
+    """For others it is not: of the skewed one above its standard deviation is 10 % too small. 1e-4 is the Hessian's."""
+    points = LatentGaussian(shifted_cell, "eta", sites=["u"], model_args=(jnp.asarray(DATA[:8]),)).integrate_ccd()
+    precision = 1.5**-2 + 8 / (0.7**2 + 0.5**2)
+    mean = (0.3 / 1.5**2 + np.sum(DATA[:8]) / (0.7**2 + 0.5**2)) / precision
+    np.testing.assert_allclose([points.mean()["level"], points.sd()["level"]], [mean, precision**-0.5], rtol=1e-4)
 
 
 @pytest.mark.statistical
