@@ -18,7 +18,7 @@ SMALL = {
     "electron_tomography": ["--draws", "20", "--coarser", "4"],
     "hare_lynx": ["--simulations", "400", "--epochs", "2", "--draws", "10"],
     "inverse_reinforcement_learning": ["--draws", "5"],
-    "learned_prior": ["--draws", "3"],
+    "learned_prior": ["--draws", "4"],
     "many_machines": ["--quick"],
     "meuse": ["--draws", "4"],
     "mri": ["--draws", "4", "--coarser", "6"],
