@@ -16,6 +16,7 @@ import jax
 import numpy as np
 import scico.numpy as snp
 from _record import package
+from _timing import milliseconds
 from scico import functional, linop, loss
 from scico.optimize import ADMM
 from scico.optimize.admm import CircularConvolveSolver
@@ -50,17 +51,6 @@ def solver(arrays, prior, sigma, level_as_parameter, steps):
         subproblem_solver=CircularConvolveSolver(),
         itstat_options={"display": False},
     )
-
-
-def milliseconds(run, few=10, many=50):
-    """CPU time of one of many."""
-    taken = {}
-    for count in (few, many):
-        run(count)
-        start = time.process_time()
-        run(count)
-        taken[count] = time.process_time() - start
-    return 1e3 * (taken[many] - taken[few]) / (many - few)
 
 
 def cost(arrays, prior, level_as_parameter=False):

@@ -27,6 +27,7 @@ from numpyro.infer import MCMC, NUTS
 from skimage import color, data
 
 from benchmarks._record import keep, machine, measured, package
+from benchmarks._timing import milliseconds
 from models import restoration
 from numpyro_inverse import nn, solvers
 from numpyro_inverse.infer import PnPULA
@@ -110,15 +111,6 @@ def measure_iteration():
     truth, y = restoration.simulate(jax.random.key(0))
     term = solvers.LeastSquares(restoration.blur(), y, restoration.NOISE)
     network = nn.load_pretrained("gradient_step_denoiser")
-
-    def milliseconds(run, few=10, many=50):
-        taken = {}
-        for count in (few, many):
-            run(count)
-            start = time.process_time()
-            run(count)
-            taken[count] = time.process_time() - start
-        return 1e3 * (taken[many] - taken[few]) / (many - few)
 
     def iteration(denoiser):
         def run(steps):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import log
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -10,6 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 from scipy.fft import dct
+from scipy.sparse.linalg import splu
+
+from numpyro_inverse._checks import check_positive_number
+from numpyro_inverse.domains import Mesh
 
 FIRST, LAST = 16, 128  # degrees
 BETWEEN = np.array([-0.9973, -0.3, 0.55])  # where the interpolant is tried
@@ -26,7 +32,8 @@ class LogDeterminantTable(eqx.Module):
     for the log determinant is analytic in :math:`\log \kappa`. Value and gradient are those of one polynomial. Outside
     the interval it is NaN, a divergence to a sampler: the prior of the range has to end where the table does.
 
-    A pytree: an argument of the model, as the mesh is.
+    A pytree: an argument of the model, as the mesh is. Its coefficients are found in double precision, and rounded to
+    single where ``jax.enable_x64`` is not set.
 
     Attributes:
         coefficients: :math:`c_k`.
@@ -63,6 +70,36 @@ class LogDeterminantTable(eqx.Module):
         c = self.coefficients.astype(s.dtype)
         (one, two), _ = jax.lax.scan(step, (jnp.zeros_like(s), jnp.zeros_like(s)), c[:0:-1])
         return jnp.where(inside, c[0] + s * one - two, jnp.nan)
+
+
+def tabulated(
+    name: str,
+    mesh: Mesh,
+    smoothness: float,
+    robin_coefficient: float,
+    shortest: Any,
+    longest: Any,
+    tolerance: Any,
+) -> LogDeterminantTable:
+    r"""The table of :math:`K = \kappa^2 C + G + c \kappa B`; C, G, B are mass, stiffness and boundary mass."""
+    shortest, longest = (check_positive_number(name, k, v) for k, v in (("shortest", shortest), ("longest", longest)))
+    tolerance = check_positive_number(name, "tolerance", tolerance)
+    if shortest >= longest:
+        raise ValueError(f"{name}: `shortest` must be below `longest`; got {shortest:g} and {longest:g}.")
+    mass, stiffness, boundary = mesh.mass_matrix, mesh.stiffness_matrix, mesh.boundary_mass_matrix
+
+    def logdet(log_kappa: float) -> float:
+        kappa = np.exp(log_kappa)
+        matrix = kappa**2 * mass + stiffness + (robin_coefficient * kappa) * boundary
+        lu = splu(matrix.tocsc(), "MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True})
+        return float(np.sum(np.log(np.abs(lu.U.diagonal()))))
+
+    low, high = (log(np.sqrt(8 * smoothness) / rho) for rho in (longest, shortest))
+    coefficients, error = chebyshev_coefficients(logdet, low, high, tolerance)
+    with jax.ensure_compile_time_eval():
+        known = jnp.asarray(coefficients, jnp.result_type(float))
+    mass_logdet = float(mesh.geometry.mass_logdet)
+    return LogDeterminantTable(known, low, high, shortest, longest, error, mesh.size, robin_coefficient, mass_logdet)
 
 
 def chebyshev_coefficients(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cache
 from math import factorial, lgamma, log, pi
 from typing import Any, NamedTuple
 
@@ -12,24 +11,18 @@ import numpy as np
 from jaxtyping import Array, Float
 from numpyro.distributions import Normal, constraints
 from numpyro.distributions.util import validate_sample
-from scipy.integrate import quad
-from scipy.optimize import brentq
-from scipy.sparse.linalg import splu
 
 from numpyro_inverse._checks import (
     check_broadcast,
-    check_choice,
     check_finite,
     check_instance,
-    check_nonnegative_number,
     check_positive,
-    check_positive_number,
     check_real,
     check_trailing,
     is_traced,
     show,
 )
-from numpyro_inverse.distributions._log_determinant_table import LogDeterminantTable, chebyshev_coefficients
+from numpyro_inverse.distributions._log_determinant_table import LogDeterminantTable, tabulated
 from numpyro_inverse.distributions._mass_functions import (
     mass_inverse,
     mass_inverse_root,
@@ -37,14 +30,14 @@ from numpyro_inverse.distributions._mass_functions import (
     mass_root,
     symmetric_product,
 )
+from numpyro_inverse.distributions._matern_equation import check_order, check_robin
 from numpyro_inverse.distributions._reparametrized import ReparametrizedDistribution
+from numpyro_inverse.distributions._ritz_projection import RitzProjection, factorized
 from numpyro_inverse.distributions._spectral_field import BIAS
 from numpyro_inverse.domains import Mesh
 from numpyro_inverse.domains._prolongation import prolongation
-from numpyro_inverse.operators._linear_operator import LinearOperator
 from numpyro_inverse.sparse import Cholesky, Pattern
 
-ORDERS = (1, 2, 3, 4)
 DENSE_LIMIT = 4096
 
 
@@ -133,7 +126,7 @@ class MaternMesh(ReparametrizedDistribution):
         name = "Matern"
         self.domain = check_instance(name, "domain", domain, Mesh, "a Mesh or a Grid")
         self.smoothness, self.order = self._order(smoothness, domain.manifold_dim)
-        self.robin_coefficient = _robin(boundary, robin_coefficient, self.smoothness)
+        self.robin_coefficient = check_robin(boundary, robin_coefficient, self.smoothness)
         range, scale = check_positive(name, "range", range), check_positive(name, "scale", scale)
         mean = check_finite(name, "mean", mean)
         dtype = jnp.result_type(float, range, scale, mean)
@@ -182,7 +175,7 @@ class MaternMesh(ReparametrizedDistribution):
             raise ValueError(f"{name}: the projection is for one law; this one has batch shape {self.batch_shape}.")
         there = self._on(coarse)
         interpolation = prolongation(name, coarse, self.domain)
-        factor = _factor(coarse.pattern, there._values(there.range))
+        factor = factorized(coarse.pattern, there._values(there.range))
         return RitzProjection(factor, interpolation, self.domain, self._values(self.range))
 
     def restrict_noise(self, coarse: MaternMesh, z: Float[Array, "*batch n"]) -> Float[Array, "*batch m"]:
@@ -355,28 +348,7 @@ class MaternMesh(ReparametrizedDistribution):
             raise TypeError(
                 f"{name}: only the stationary `Matern` on a mesh has one range that a table could run over."
             )
-        shortest, longest = (
-            check_positive_number(name, k, v) for k, v in (("shortest", shortest), ("longest", longest))
-        )
-        tolerance = check_positive_number(name, "tolerance", tolerance)
-        if shortest >= longest:
-            raise ValueError(f"{name}: `shortest` must be below `longest`; got {shortest:g} and {longest:g}.")
-        mesh, c = self.domain, self.robin_coefficient
-        mass, stiffness, boundary = mesh.mass_matrix, mesh.stiffness_matrix, mesh.boundary_mass_matrix
-
-        def logdet(log_kappa: float) -> float:
-            kappa = np.exp(log_kappa)
-            matrix = kappa**2 * mass + stiffness + (c * kappa) * boundary
-            lu = splu(matrix.tocsc(), "MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True})
-            return float(np.sum(np.log(np.abs(lu.U.diagonal()))))
-
-        low, high = (log(np.sqrt(8 * self.smoothness) / rho) for rho in (longest, shortest))
-        coefficients, error = chebyshev_coefficients(logdet, low, high, tolerance)
-        with jax.ensure_compile_time_eval():
-            known = jnp.asarray(coefficients, jnp.result_type(float))
-        return LogDeterminantTable(
-            known, low, high, shortest, longest, error, mesh.size, c, float(mesh.geometry.mass_logdet)
-        )
+        return tabulated(name, self.domain, self.smoothness, self.robin_coefficient, shortest, longest, tolerance)
 
     def _checked(self, table: Any) -> LogDeterminantTable:
         """A table of this mesh and boundary condition, in which the range lies where that is known."""
@@ -447,71 +419,6 @@ class MaternMesh(ReparametrizedDistribution):
 
         unit = jnp.vectorize(dense, signature=f"{self._one}->(n,n)")(self.range)
         return self._scale_at_nodes[..., None] * self._scale_at_nodes[..., None, :] * unit
-
-
-@jax.jit
-def _factor(pattern: Pattern, values: Array) -> Cholesky:
-    return pattern.factor(values)
-
-
-class RitzProjection(LinearOperator):
-    r""":math:`u \mapsto K_H^{-1} R K_h u`; made by ``MaternMesh.ritz_projection``."""
-
-    factor: Cholesky
-    interpolation: LinearOperator
-    fine: Mesh
-    values: Float[Array, " nnz"]
-
-    def __init__(self, factor: Cholesky, interpolation: LinearOperator, fine: Mesh, values: Float[Array, " nnz"]):
-        self.factor, self.interpolation, self.fine, self.values = factor, interpolation, fine, values
-
-    @property
-    def in_shape(self) -> tuple[int, ...]:  # type: ignore[override]
-        return self.interpolation.out_shape
-
-    @property
-    def out_shape(self) -> tuple[int, ...]:  # type: ignore[override]
-        return self.interpolation.in_shape
-
-    def mv(self, x):
-        return self.factor.solve(self.interpolation.T(symmetric_product(self.fine, self.values, x)))
-
-
-def check_order(smoothness: Any, d: int) -> tuple[float, int]:
-    r"""The smoothness as a number, and :math:`\alpha`, which must be an integer."""
-    if is_traced(smoothness):
-        raise TypeError(
-            "Matern: on a mesh `smoothness` must be a number known outside of `jit`, for it decides which equation is "
-            "solved; got a traced value."
-        )
-    nu = check_positive_number("Matern", "smoothness", smoothness)
-    order = round(nu + d / 2)
-    if abs(nu + d / 2 - order) > 1e-6 or order not in ORDERS or order <= d / 2:
-        allowed = ", ".join(f"{a - d / 2:g}" for a in ORDERS if a > d / 2)
-        raise ValueError(
-            f"Matern: on a mesh of dimension {d} `smoothness` must be one of {allowed}, so that alpha = smoothness + "
-            f"{d} / 2 is an integer of up to {ORDERS[-1]}; got {show(smoothness)}."
-        )
-    return order - d / 2, order
-
-
-def _robin(boundary: Any, coefficient: Any, smoothness: float) -> float:
-    check_choice("Matern", "boundary", boundary, ("neumann", "robin"))
-    if coefficient is None:
-        return robin_coefficient(smoothness) if boundary == "robin" else 0.0
-    if boundary == "neumann":
-        raise ValueError('Matern: `robin_coefficient` is given, but `boundary` is "neumann"; say boundary="robin".')
-    return check_nonnegative_number("Matern", "robin_coefficient", coefficient)
-
-
-@cache
-def robin_coefficient(smoothness: float) -> float:
-    """The coefficient, over kappa, with which the variance at a straight edge is that inside."""
-
-    def integral(c: float) -> float:
-        return quad(lambda k: k**2 / (c**2 + k**2) * (1 + k**2) ** (-smoothness - 0.5), 0, np.inf)[0]
-
-    return brentq(lambda c: 2 * integral(c) - integral(0.0), 1e-3, 10.0)
 
 
 def _derivative(function):

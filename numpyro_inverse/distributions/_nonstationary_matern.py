@@ -10,7 +10,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from numpyro_inverse._checks import check_broadcast, check_finite, check_instance, check_positive, is_traced
-from numpyro_inverse.distributions._matern_mesh import MaternMesh, check_order
+from numpyro_inverse.distributions._matern_equation import check_order
+from numpyro_inverse.distributions._matern_mesh import MaternMesh
 from numpyro_inverse.domains import ElementMatrices, Mesh
 
 

@@ -63,26 +63,20 @@ DENSITIES = _params(name for name in DISTRIBUTIONS if name not in WITHOUT_DENSIT
 MOMENTS = _params(name for name in DISTRIBUTIONS if name not in WITHOUT_MOMENTS)
 
 
-@pytest.fixture
-def density(name):
-    """What is said of a density, a law without one says by raising (``test_without_a_density``)."""
-    if name in WITHOUT_DENSITY:
-        pytest.skip("no density")
-
-
-@pytest.fixture
-def batch(name):
-    if name in WITHOUT_BATCH:
-        pytest.skip("no batch shape")
-
-
-@pytest.fixture(
-    params=[
+def _cases(without=()):
+    return [
         pytest.param(c, marks=_long(c[0]), id=", ".join(c))
         for c in CASES
-        if c[1] == "float32" or c[0] in ONE_OF_EACH_KIND
+        if (c[1] == "float32" or c[0] in ONE_OF_EACH_KIND) and c[0] not in without
     ]
-)
+
+
+# What is said of a density, a law without one says by raising (``test_without_a_density``).
+with_density = pytest.mark.parametrize("case", _cases(WITHOUT_DENSITY), indirect=True)
+with_batch = pytest.mark.parametrize("case", _cases(WITHOUT_BATCH), indirect=True)
+
+
+@pytest.fixture(params=_cases())
 def case(request):
     with _mode(request.param[1]):
         yield request.param
@@ -189,7 +183,8 @@ def test_support_and_constraints(one, draws):
         assert np.all(constraint(getattr(one, parameter)))
 
 
-def test_batch_is_a_stack_of_its_members(name, batch, many, many_draws, tolerance):
+@with_batch
+def test_batch_is_a_stack_of_its_members(name, many, many_draws, tolerance):
     each = batched(DISTRIBUTIONS[name][1], BATCH)
     members = [_build(name)({k: v[i] for k, v in each.items()}) for i in np.ndindex(BATCH)]
     flat = many_draws.reshape(5, -1, *many.event_shape)
@@ -210,7 +205,8 @@ def test_tree_round_trip(one, draws):
     np.testing.assert_array_equal(_sample(again, jax.random.key(7), 5), draws)
 
 
-def test_jit_and_vmap(name, density, one, draws, tolerance):
+@with_density
+def test_jit_and_vmap(name, one, draws, tolerance):
     """As an argument of a compiled function; built inside one; mapped over draws and over parameters."""
     make, parameters = DISTRIBUTIONS[name]
     expected = _log_prob(one, draws)
@@ -232,7 +228,8 @@ def _expanded(d, x):
     return expanded.log_prob(x), expanded.to_event(1).log_prob(x), expanded.mask(KEEP).log_prob(x)
 
 
-def test_expand_to_event_and_mask(density, one, draws, tolerance):
+@with_density
+def test_expand_to_event_and_mask(one, draws, tolerance):
     close = {"rtol": tolerance, "atol": tolerance}
     expected = _log_prob(one, draws)
     expanded = one.expand((5,))
@@ -319,7 +316,8 @@ def test_in_a_model(name, one, draws, tolerance):
     assert seeded["field"]["value"].shape == draws.shape
 
 
-def test_value_of_a_wrong_shape(density, one, draws):
+@with_density
+def test_value_of_a_wrong_shape(one, draws):
     with pytest.raises(ValueError, match=r"(?s)[A-Za-z]+.*: .*shapes?\b"):
         one.log_prob(draws[..., :-1])
 

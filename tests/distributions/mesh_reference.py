@@ -7,7 +7,7 @@ import numpy as np
 from scipy.sparse.linalg import splu
 from scipy.special import kv
 
-from numpyro_inverse.distributions._matern_mesh import robin_coefficient
+from numpyro_inverse.distributions._matern_equation import robin_coefficient
 
 
 def tau2(nu, d, range_, scale=1.0):

@@ -54,6 +54,8 @@ def test_the_degree_follows_from_the_tolerance():
     coefficients, error = chebyshev_coefficients(np.exp, 0.0, 1.0, 1e-10)
     assert len(coefficients) == 17
     assert error < 1e-13
+    last = chebyshev_coefficients(lambda t: np.cos(16 * np.arccos(t)), -1.0, 1.0, 2.0)[0]
+    np.testing.assert_allclose(last, np.eye(17)[16], atol=1e-12)
     with pytest.raises(ValueError, match="degree 128 has an error above `tolerance` = 1e-10"):
         chebyshev_coefficients(lambda t: 1 / (1 + 100 * t**2), -1.0, 1.0, 1e-10)
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 LARGEST = 4096  # values on the fine domain up to which covariances are compared
 LEAST_ORDER = 0.25  # below which a gap does not count as falling
 ROUNDING = 1e4  # times the precision
+COLUMNS = 512  # statistics that are compared together
 NUM_PERMUTATIONS = 9999  # p-values of several pairs and two tests, joined, get below 1e-3
 
 
@@ -42,7 +43,7 @@ class ProjectiveConsistency:
         evidence: ``"covariance"``, ``"pathwise"`` or ``"two-sample"``.
         spacings: h of the coarse domain of each pair, :math:`(|D| / n)^{1/d}`.
         gaps: of each pair, relative; see :func:`check_projective_consistency`.
-        p_values: of the two-sample test, shared among the pairs by Bonferroni, or None.
+        p_values: of the tests of draws, shared among tests and pairs by Bonferroni, or None.
         tolerance: up to which a gap is rounding.
     """
 
@@ -338,10 +339,11 @@ def _paired(projected: np.ndarray, there: np.ndarray, rng: np.random.Generator) 
     differences = np.concatenate([a - b, a**2 - b**2, np.diff(a) ** 2 - np.diff(b) ** 2], axis=1)
     length = np.linalg.norm(differences, axis=0)
     unit = differences[:, length > 0] / length[length > 0]
-    if unit.size == 0:
-        return 1.0
     signs = np.concatenate([np.ones((1, len(unit))), rng.choice([-1.0, 1.0], (NUM_PERMUTATIONS, len(unit)))])
-    largest = np.concatenate([np.max(np.abs(part @ unit), axis=1) for part in np.array_split(signs, 20)])
+    largest = np.zeros(len(signs))
+    for start in range(0, unit.shape[1], COLUMNS):
+        block = np.abs(signs @ unit[:, start : start + COLUMNS])
+        largest = np.maximum(largest, np.max(block, axis=1))
     return float(np.mean(largest >= largest[0]))
 
 

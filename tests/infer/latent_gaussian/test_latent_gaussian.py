@@ -1,4 +1,4 @@
-"""Latent Gaussian models against dense algebra, quadrature and finite differences; what is refused."""
+"""Latent Gaussian models against dense algebra, quadrature and finite differences."""
 
 from functools import cache, partial
 
@@ -27,6 +27,7 @@ from tests.domains.meshes import interval
 HYPER = {"range": 0.5, "scale": 1.2, "noise": 0.4}
 PLACES = np.random.default_rng(0).uniform(0.05, 0.95, 15)
 COVARIATE = np.random.default_rng(1).normal(size=15)
+Y = jnp.array([0.3, -0.2, 1.0, 0.4])
 DATA = np.random.default_rng(2).normal(size=15) + 0.5
 COUNTS = np.random.default_rng(3).poisson(3.0, size=15)
 
@@ -234,49 +235,6 @@ def test_one_poisson_cell_by_quadrature(x64):
     np.testing.assert_allclose(found.sd**-2, np.exp(found.mean) + 1 / 0.64, rtol=1e-9)
 
 
-def normal_cell(y):
-    scale = numpyro.sample("scale", dist.LogNormal(0.0, 0.5))
-    u = numpyro.sample("u", dist.Normal(jnp.zeros(8), scale).to_event(1))
-    numpyro.sample("y", dist.Normal(numpyro.deterministic("eta", u), 0.5).to_event(1), obs=y)
-
-
-@pytest.mark.statistical
-def test_weighted_hyperparameters_against_quadrature(x64):
-    """A grid has the moments of one standard deviation by quadrature to 1 %."""
-    y = jnp.asarray(DATA[:8])
-    latent = LatentGaussian(normal_cell, "eta", sites=["u"], model_args=(y,))
-
-    def density(s):
-        v = s**2 + 0.25
-        return np.exp(-0.5 * (np.sum(DATA[:8] ** 2) / v + 8 * np.log(v)) - 0.5 * (np.log(s) / 0.5) ** 2) / s
-
-    zero, one, two = (quad(lambda s, k=k: s**k * density(s), 0, 30, limit=200)[0] for k in (0, 1, 2))
-    mean, sd = one / zero, np.sqrt(two / zero - (one / zero) ** 2)
-    grid = latent.integrate_grid(step=0.5)
-    np.testing.assert_allclose([grid.mean()["scale"], grid.sd()["scale"]], [mean, sd], rtol=0.01)
-    assert set(np.asarray(grid.resample(jax.random.key(0), 5)["scale"])) <= set(np.asarray(grid.values["scale"]))
-    found = latent.marginals(grid)["u"]
-    share = grid.values["scale"][:, None] ** 2 / (grid.values["scale"][:, None] ** 2 + 0.25)
-    np.testing.assert_allclose(found.mean, grid.weights @ (share * y), rtol=1e-7)
-    with pytest.warns(UserWarning, match="at the edge of the grid"):
-        latent.integrate_grid(span=1.0)
-
-
-def shifted_cell(y):
-    level = numpyro.sample("level", dist.Normal(0.3, 1.5))
-    u = numpyro.sample("u", dist.Normal(level * jnp.ones(8), 0.7).to_event(1))
-    numpyro.sample("y", dist.Normal(numpyro.deterministic("eta", u), 0.5).to_event(1), obs=y)
-
-
-@pytest.mark.slow
-def test_a_design_is_exact_for_a_normal_law(x64):
-    """For others it is not: of the skewed one above its standard deviation is 10 % too small. 1e-4 is the Hessian's."""
-    points = LatentGaussian(shifted_cell, "eta", sites=["u"], model_args=(jnp.asarray(DATA[:8]),)).integrate_ccd()
-    precision = 1.5**-2 + 8 / (0.7**2 + 0.5**2)
-    mean = (0.3 / 1.5**2 + np.sum(DATA[:8]) / (0.7**2 + 0.5**2)) / precision
-    np.testing.assert_allclose([points.mean()["level"], points.sd()["level"]], [mean, precision**-0.5], rtol=1e-4)
-
-
 @pytest.mark.statistical
 def test_chains_in_single_precision():
     """NUTS on the marginal; its densities are those in double precision."""
@@ -297,85 +255,6 @@ def test_chains_in_single_precision():
 
 
 # What is refused.
-
-
-def _bad(kind, y=None):
-    grid = Grid(4)
-    u = numpyro.sample("u", SpectralField(grid, 1 / (1 + grid.eigenvalues)))
-    s = numpyro.sample("s", dist.Uniform(0.5, 1.0))
-    k = numpyro.sample("k", dist.Bernoulli(0.5)) if kind == "discrete" else 0.0
-    if kind == "masked":
-        u = u + numpyro.sample("v", dist.Normal(0.0, 1.0).expand([4]).mask(jnp.arange(4) > 1).to_event(1))
-    if kind == "scaled":
-        v = numpyro.sample("v", dist.Normal(0.0, 1.0))
-        u = u + numpyro.sample("w", dist.Normal(0.0, jnp.exp(v)).expand([4]).to_event(1))
-    eta = jnp.exp(u) if kind == "curved" else (s + 0 * u if kind == "apart" else u + k)
-    eta = numpyro.deterministic("eta", eta)
-    if kind == "shifted":
-        y = y - u
-    if kind == "elsewhere":
-        numpyro.factor("more", jnp.sum(u) ** 3)
-    if kind == "coupled":
-        numpyro.sample("y", dist.MultivariateNormal(eta, 0.5 + 0.5 * jnp.eye(4)), obs=y)
-    elif kind == "kinked":
-        numpyro.sample("y", dist.Laplace(eta, s).to_event(1), obs=y)
-    elif kind == "infinite":
-        numpyro.sample("y", dist.Gamma(jnp.sqrt(eta - 10), 1.0).to_event(1), obs=jnp.abs(y))
-    else:
-        numpyro.sample("y", dist.Normal(eta, s).to_event(1), obs=y)
-
-
-Y = jnp.array([0.3, -0.2, 1.0, 0.4])
-REFUSED = {
-    "no data": ("good", {"model_args": ()}, "no observed site"),
-    "predictor": (
-        "good",
-        {"predictor": "mu"},
-        r"`predictor` 'mu' is no deterministic site of the model \(there: 'eta'\)",
-    ),
-    "unknown": ("good", {"sites": ["w"]}, "`sites` has 'w'; latent are 'u', 's'"),
-    "not Gaussian": ("good", {"sites": ["s"]}, "latent site 's' is Uniform, not Gaussian"),
-    "not finite": ("good", {"model_args": (Y.at[0].set(jnp.nan),)}, "1 of the data at site 'y' are not finite"),
-    "masked": ("masked", {"sites": ["u", "v"]}, "latent site 'v' is masked or scaled"),
-    "discrete": ("discrete", {}, "hyperparameter 'k' is discrete"),
-    "curved": ("curved", {}, "the predictor 'eta' is not affine in the latents 'u'"),
-    "apart": ("apart", {}, "the predictor 'eta' does not depend on the latents 'u'"),
-    "elsewhere": ("elsewhere", {}, "they must enter through the predictor 'eta' alone"),
-    "shifted data": ("shifted", {}, "they must enter through the predictor 'eta' alone"),
-    "scaled": ("scaled", {"sites": ["u", "v", "w"]}, "the law of one depends on another in more than its mean"),
-    "coupled": ("coupled", {}, "not independent given the predictor 'eta'"),
-    "infinite": ("infinite", {}, "or a derivative, is not finite"),
-    "kinked": ("kinked", {}, "was a mode of the latents 'u' found"),
-}
-
-
-@pytest.mark.parametrize("name", REFUSED)
-def test_models_that_are_refused(name):
-    kind, change, match = REFUSED[name]
-    arguments = {"predictor": "eta", "model_args": (Y,)} | change
-    with pytest.raises(ValueError, match=match):
-        LatentGaussian(partial(_bad, kind), **arguments)
-
-
-def no_field(y):
-    a = numpyro.sample("a", dist.Normal(0.0, 1.0))
-    numpyro.sample("y", dist.Normal(numpyro.deterministic("eta", a), 1.0), obs=y)
-
-
-def test_other_bad_arguments():
-    with pytest.raises(TypeError, match="`model` must be a NumPyro model"):
-        LatentGaussian(3, "eta")
-    with pytest.raises(TypeError, match="`predictor` must be a sequence of names"):
-        LatentGaussian(no_field, 3)
-    with pytest.raises(TypeError, match="`sites` must be a sequence of names"):
-        LatentGaussian(no_field, "eta", sites="a")
-    with pytest.raises(ValueError, match="the model has no Gaussian field"):
-        LatentGaussian(no_field, "eta", model_args=(1.0,))
-    latent = LatentGaussian(no_field, "eta", sites=["a"], model_args=(jnp.asarray(1.0),))
-    with pytest.raises(ValueError, match="a grid is for 1 to 3 hyperparameters; the model has 0"):
-        latent.integrate_grid()
-    with pytest.raises(TypeError, match="hyperparameters must be a dictionary"):
-        latent.log_marginal(3)
 
 
 def _laws():
@@ -457,20 +336,6 @@ def test_scaled_and_masked_data(x64):
     value += 0.5 * shift @ np.linalg.solve(precision, shift) - 0.5 * np.linalg.slogdet(precision)[1]
     found = LatentGaussian(model, "eta", model_args=(jnp.asarray(y),)).log_marginal({})
     np.testing.assert_allclose(found, value, rtol=1e-9)
-
-
-def test_a_support_that_moves():
-    """A grid is one in unconstrained numbers, which are not those of a support that depends on another site."""
-
-    def model(y):
-        a = numpyro.sample("a", dist.Uniform(0.5, 2.0))
-        s = numpyro.sample("s", dist.Uniform(0.0, a))
-        eta = numpyro.deterministic("eta", numpyro.sample("u", SpectralField(Grid(4), jnp.full(4, 2.0))))
-        numpyro.sample("y", dist.Normal(eta, s).to_event(1), obs=y)
-
-    latent = LatentGaussian(model, "eta", model_args=(Y,))
-    with pytest.raises(ValueError, match="a grid needs hyperparameters with fixed supports; that of 's' depends"):
-        latent.integrate_grid()
 
 
 def _scaled(mesh, seen, part, y):
