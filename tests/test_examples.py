@@ -37,9 +37,8 @@ def _settings():
         if name == "hare_lynx":  # proposals beyond what a population survives fail, and are counted
             marks.append(pytest.mark.filterwarnings("ignore:simulate:UserWarning"))
         if name == "learned_prior":  # four draws may all be one, whose diagnostics are not numbers
-            marks += [
-                pytest.mark.filterwarnings(f"ignore:{what}:RuntimeWarning") for what in ("All-NaN", "divide by zero")
-            ]
+            undefined = ("All-NaN", "divide by zero", "invalid value")
+            marks += [pytest.mark.filterwarnings(f"ignore:{what}:RuntimeWarning") for what in undefined]
         if needs is not None:
             marks.append(pytest.mark.skipif(find_spec(needs) is None, reason=f"needs {needs}"))
         yield pytest.param(name, marks=marks, id=name)
