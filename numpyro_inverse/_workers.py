@@ -90,10 +90,14 @@ class Workers:
         return pool.schedule(function, args=args, timeout=self.timeout)
 
     def _outcome(self, future: Any, shapes: Sequence[tuple[int, ...]]) -> tuple[np.ndarray, ...] | Failure:
-        try:
-            value = future.result()
-            arrays = value if self.processes is None else _arrays(value, len(shapes))
-        except Exception as error:  # the user's program may raise anything, or die
+        # Asked for, not raised: a traceback from here holds the frames of all callers in a circle, with their arrays.
+        error = future.exception()
+        if error is None:
+            try:
+                arrays = future.result() if self.processes is None else _arrays(future.result(), len(shapes))
+            except Exception as wrong:
+                error = wrong.with_traceback(None)
+        if error is not None:
             if isinstance(error, FutureTimeout) and self.timeout is not None:  # else it is the program's own
                 return Failure(f"no result within {self.timeout:g} s", error)
             return Failure(f"{type(error).__name__}: {error}".splitlines()[0][:SHOWN], error)

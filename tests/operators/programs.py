@@ -31,6 +31,10 @@ def hanging(theta):
     return oven(theta)
 
 
+def failing(theta):
+    raise ArithmeticError("no convergence")
+
+
 class Forward:
     """Two inputs of sizes 2 and 1, two outputs of sizes 2 and 1: (c a b, b^2 k) and (a k)."""
 

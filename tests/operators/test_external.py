@@ -1,6 +1,8 @@
 """Models on the host: values, both derivatives, batches, workers, failures."""
 
+import gc
 import threading
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import jax
@@ -13,7 +15,7 @@ from numpyro.infer import HMC, MCMC
 
 from numpyro_inverse._on_host import on_host
 from numpyro_inverse.operators import ExternalError, ExternalLinear, check_adjoint, external
-from tests.operators.programs import hanging, jacobian, oven, oven_jvp, oven_vjp
+from tests.operators.programs import failing, hanging, jacobian, oven, oven_jvp, oven_vjp
 
 POINTS = np.array([[2.0, 3.0], [0.5, -1.0], [-1.0, 4.0]])
 JaxError = jax.errors.JaxRuntimeError
@@ -166,6 +168,22 @@ def test_retries_and_allowed_failures():
         G(POINTS[0]).block_until_ready()
     assert G.failures == {"ArithmeticError: no convergence": 3}
     np.testing.assert_allclose(G(POINTS[0]), oven(POINTS[0]))
+
+
+@pytest.mark.parametrize("options", [{"threads": 2}, {"processes": 1}])
+def test_a_failure_keeps_nothing_alive(options):
+    """The argument goes when its last name goes, not when Python next collects circles: a failure remembers the error
+    but not the frames of who called, whose arrays JAX would go on to find by their address, in the old precision."""
+    points = POINTS.copy()
+    gone = weakref.ref(points)
+    gc.disable()
+    try:
+        with external(failing, (2,), allowed_failures=3, **options) as G:
+            assert np.isnan(jax.vmap(G)(points)).all()
+        del points
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 def test_a_program_that_uses_one_buffer_or_overwrites_its_arguments(x64):
