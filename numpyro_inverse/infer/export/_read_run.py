@@ -12,11 +12,12 @@ from numpyro_inverse._checks import describe
 from numpyro_inverse._model import Trace
 from numpyro_inverse.distributions._reparametrized import domain_of
 from numpyro_inverse.domains import Domain
+from numpyro_inverse.domains._stacked import place_of
 from numpyro_inverse.infer.export._arviz import STATISTICS, tell_failures, to_arviz
 from numpyro_inverse.infer.export._chains import POSTERIOR, STATS
 from numpyro_inverse.infer.export._old_runs import OldRun
 from numpyro_inverse.infer.export._run_folder import OLD_FORMAT, readable_group
-from numpyro_inverse.infer.export._run_store import RunStore, domain_array, sha256_of
+from numpyro_inverse.infer.export._run_store import RunStore, domain_array, sha256_of, simplices_array
 from numpyro_inverse.infer.kernels._failures import FailureReport
 from numpyro_inverse.infer.whitening import LATENT
 
@@ -137,11 +138,20 @@ def _latents(whitened: Iterable[str], kept: Iterable[str]) -> set[str]:
 
 
 @dataclass(frozen=True)
+class StoredSpace:
+    """The coordinates of a domain in space, and the corners of simplices if it is a mesh."""
+
+    coordinates: Mapping[str, tuple[tuple[str, ...], np.ndarray]]
+    simplices: np.ndarray | None
+
+
+@dataclass(frozen=True)
 class StoredDomain:
-    """Shape and coordinates of a domain, all that an ArviZ tree has of one."""
+    """Shape and coordinates of a domain and of the one that it has copies of, all that an ArviZ tree has of one."""
 
     shape: tuple[int, ...]
     coordinates: Mapping[str, tuple[tuple[str, ...], np.ndarray]]
+    space: StoredSpace
 
 
 def noted_fields(trace: Trace, kept: Iterable[str]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -172,7 +182,11 @@ def noted_fields(trace: Trace, kept: Iterable[str]) -> tuple[dict[str, Any], dic
         arrays |= {domain_array(i, name): x for name, x in values.items()}
         axes = {name: list(names) for name, (names, _) in place.coordinates.items()}
         sums = {name: sha256_of(x) for name, x in values.items()}
-        domains.append({"shape": list(place.shape), "axes": axes, "sha256": sums})
+        space = place_of(place)
+        domains.append({"shape": list(place.shape), "axes": axes, "sha256": sums, "space": list(space.coordinates)})
+        if hasattr(space, "simplices"):
+            arrays[simplices_array(i)] = np.asarray(space.simplices)
+            domains[-1]["simplices"] = sha256_of(arrays[simplices_array(i)])
     return {"whitened": whitened, "domains": domains, "domain_of": index}, arrays
 
 
@@ -184,5 +198,10 @@ def _stored_domains(run: RunStore, sites: Sequence[str]) -> dict[str, StoredDoma
             name: (tuple(axes), run.read_array(domain_array(index, name), about["sha256"][name]))
             for name, axes in about["axes"].items()
         }
-        found[index] = StoredDomain(tuple(about["shape"]), coordinates)
+        mesh = about.get("simplices")  # not in runs of earlier versions, as "space"
+        space = StoredSpace(
+            {name: coordinates[name] for name in about.get("space", coordinates)},
+            None if mesh is None else run.read_array(simplices_array(index), mesh),
+        )
+        found[index] = StoredDomain(tuple(about["shape"]), coordinates, space)
     return {site: found[run.record["domain_of"][site]] for site in sites if site in run.record["domain_of"]}

@@ -431,6 +431,11 @@ def domain_array(index: int, coordinate: str) -> str:
     return f"domains/{index}/{quote(coordinate, safe='')}"
 
 
+def simplices_array(index: int) -> str:
+    """Name of the array with the corners of a domain's simplices."""
+    return f"simplices/{index}"
+
+
 def sha256_of(values: np.ndarray) -> str:
     """As :meth:`RunStore.read_array` verifies it."""
     return _digest(values).tobytes().hex()

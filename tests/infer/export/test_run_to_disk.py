@@ -20,11 +20,12 @@ import pytest
 from numpyro.infer import AIES, MCMC, NUTS
 
 from numpyro_inverse import whiten
-from numpyro_inverse.distributions import SpectralField
+from numpyro_inverse.distributions import AutoregressiveField, Matern, SpectralField
 from numpyro_inverse.domains import Grid
-from numpyro_inverse.infer import MALA, BlackJAX, ExactGaussian, read_run, run_to_disk
+from numpyro_inverse.infer import MALA, BlackJAX, ExactGaussian, read_run, run_to_disk, to_arviz
 from numpyro_inverse.infer.export._batch_means import no_sums, smallest_ess, updated
 from numpyro_inverse.infer.export._run_store import RunStore
+from tests.domains.meshes import square
 
 DATA = np.array([1.0, -0.5, 2.0], np.float32)
 ROOT = Path(__file__).parents[3]
@@ -241,6 +242,32 @@ def test_reader(tmp_path):
     assert not tree.attrs["complete"]
     assert set(tree.sample_stats) == {"acceptance_rate", "lp", "diverging"}
     assert tree.sample_stats.attrs["num_failures"] == 0
+
+
+def test_fields_on_meshes(tmp_path):
+    """As `to_arviz` names them, triangles and units of stacked axes included; a flipped corner is told."""
+    mesh = square(4)
+    law = Matern(mesh, range=0.5, scale=1.0, smoothness=1.0)
+
+    def field_model(y=None):
+        numpyro.sample("field", law)
+        numpyro.sample("years", AutoregressiveField(law, correlation=0.5, num_steps=3))
+
+    store, mcmc = tmp_path / "run", an_mcmc(MALA(whiten(field_model)), 0, 2)
+    write(store, mcmc, block_size=2)
+    tree = read_run(store)
+    places = {"field": law.domain, "years": AutoregressiveField(law, correlation=0.5, num_steps=3).domain}
+    sites = {name: np.asarray(tree.posterior[name]) for name in places}
+    expected = to_arviz(sites, domain=places)
+    assert tree.posterior.coords.keys() == expected.posterior.coords.keys()
+    for name, coordinate in expected.posterior.coords.items():
+        np.testing.assert_array_equal(tree.posterior[name], coordinate)
+        assert tree.posterior[name].attrs == coordinate.attrs
+    np.testing.assert_array_equal(tree.posterior["node_simplices"], mesh.simplices)
+    corners = store / "simplices" / "0" / "c.0.0"
+    corners.write_bytes(corners.read_bytes()[:-1] + b"x")
+    with pytest.raises(ValueError, match="simplices/0"):
+        read_run(store)
 
 
 def test_effective_sample_size_of_an_autoregressive_chain():
@@ -572,6 +599,7 @@ SCRIPT = """
 import sys, time
 from tests.infer.export.test_run_to_disk import an_mcmc, write
 from numpyro_inverse.infer.export._run_store import RunStore
+from tests.domains.meshes import square
 
 append, (store, num_warmup, num_samples, pause) = RunStore.append, sys.argv[1:]
 def slow(self, number, *rest):
