@@ -83,6 +83,7 @@ SECTIONS = {
         Table("elliptic, symmetry", title="Symmetry"),
         Table("overhead.*", title="Overhead"),
     ],
+    "two_level": [Table(".*")],
     "sparse_cholesky": [Table(".*")],
     "latent_gaussian": [Table(".*")],
     "restoration": [
@@ -109,6 +110,7 @@ TITLES = {
     "exact_gaussian": "Exact Gaussian posteriors",
     "whitening": "Whitened coordinates",
     "kernels": "Kernels that know the geometry",
+    "two_level": "Two-level delayed acceptance",
     "sparse_cholesky": "Sparse Cholesky factorization",
     "latent_gaussian": "Latent Gaussian models",
     "restoration": "Restoration with denoisers",

@@ -282,7 +282,7 @@ def _name_axes(
             space = place_of(place)
             for name, (axes, values) in place.coordinates.items():
                 attributes = {"units": length_unit if name in space.coordinates else COUNTED}
-                if getattr(space, "simplices", None) is not None and name in space.coordinates:  # which nodes a mesh joins, for pictures
+                if name in space.coordinates and getattr(space, "simplices", None) is not None:  # for pictures
                     attributes["mesh"] = f"{names[axes[0]]}_simplices"
                     corners = [f"{names[axes[0]]}_simplex", f"{names[axes[0]]}_corner"]
                     coords[attributes["mesh"]] = (corners, np.asarray(space.simplices), {"start_index": 0})

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 MAX_STEPS = 50
-HALVINGS = 10
+HALVINGS = 30  # from a rate of 1 to a count of a million, a full step is 2^16 times too long
 SUFFICIENT = 1e-3  # share of the increase that the quadratic model promises, of a step that is taken
 
 LogLikelihood = Callable[[Float[Array, " m"]], Float[Array, ""]]

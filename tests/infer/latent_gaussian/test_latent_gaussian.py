@@ -316,6 +316,27 @@ def test_a_law_of_logits_at_zero(x64):
     np.testing.assert_allclose(latent.log_marginal({}), value, rtol=1e-9)
 
 
+@pytest.mark.parametrize("counts", [[20_000, 21_000], [0, 3], [0, 0]])
+@pytest.mark.parametrize("double", [True, False])
+def test_counts_far_from_the_prior_mean(counts, double):
+    """From a rate of 1, a full Newton step to such counts is 2^11 times too long, and the Hessian of their density a
+    difference of large terms. The Laplace approximation with a mode from bisection, in closed form."""
+    y, variance = np.array(counts), 100.0
+    with jax.enable_x64(double):
+
+        def model(y):
+            a = numpyro.sample("a", dist.Normal(0, 10))
+            eta = numpyro.deterministic("eta", jnp.broadcast_to(a, (2,)))
+            numpyro.sample("y", dist.Poisson(jnp.exp(eta)).to_event(1), obs=y)
+
+        found = LatentGaussian(model, "eta", sites=["a"], model_args=(jnp.asarray(y),)).log_marginal({})
+    mode = brentq(lambda a: y.sum() - 2 * np.exp(a) - a / variance, -20, 20, xtol=1e-13)
+    like = y.sum() * mode - 2 * np.exp(mode) - gammaln(y + 1).sum()
+    value = like - mode**2 / (2 * variance) - 0.5 * np.log1p(2 * variance * np.exp(mode))
+    rounding = np.finfo(np.float64 if double else np.float32).eps * gammaln(y + 1).sum()  # of single terms
+    np.testing.assert_allclose(found, value, rtol=1e-9 if double else 1e-4, atol=4 * rounding)
+
+
 def test_scaled_and_masked_data(x64):
     """The integral of a normal law times normal densities to the powers 2.5 and 0, in closed form."""
     seen, noise = np.array([True, True, False, True]), 0.4
@@ -334,7 +355,7 @@ def test_scaled_and_masked_data(x64):
     shift = root.T @ (weight * y)
     value = 2.5 * seen.sum() * (-0.5 * np.log(2 * np.pi) - np.log(noise)) - 0.5 * np.sum(weight * y**2)
     value += 0.5 * shift @ np.linalg.solve(precision, shift) - 0.5 * np.linalg.slogdet(precision)[1]
-    found = LatentGaussian(model, "eta", model_args=(jnp.asarray(y),)).log_marginal({})
+    found = LatentGaussian(model, "eta", sites=["a"], model_args=(jnp.asarray(y),)).log_marginal({})
     np.testing.assert_allclose(found, value, rtol=1e-9)
 
 
