@@ -195,14 +195,20 @@ def machines(benchmark):
 def sbibm_table():
     """Medians over observations beside the published ones."""
     methods = ("NPE", "NLE", "NRE")
+
+    def cell(task, method):
+        scores = [r for r in records("sbibm") if r["case"].startswith(f"{task}, ") and r["metric"] == "C2ST"]
+        count = sum(r["method"] == method for r in scores)
+        return f"{medians(task)[method]:.3f} ({count})" if count else "not measured"
+
     rows = [["task", *methods, *(f"published {m}" for m in methods), "best of ours below the best published by"]]
     for task in dict.fromkeys(task for task, _ in published()):
         ours, theirs = medians(task), [published()[task, m] for m in methods]
         best = [ours[m] for m in methods if m in ours]
         gain = f"{min(theirs) - min(best):+.3f}" if best else ""
-        rows.append([task, *(f"{ours[m]:.3f}" if m in ours else "not measured" for m in methods)])
-        rows[-1] += [*(f"{x:.3f}" for x in theirs), gain]
-    return "Medians of the C2ST over the observations that are stored; the published ones over ten.\n\n" + cells(rows)
+        rows.append([task, *(cell(task, m) for m in methods), *(f"{x:.3f}" for x in theirs), gain])
+    text = "Medians of the C2ST over as many observations as in brackets; the published ones are over ten."
+    return f"{text}\n\n{cells(rows)}"
 
 
 def section(benchmark):
