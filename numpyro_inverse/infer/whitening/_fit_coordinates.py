@@ -149,8 +149,9 @@ class _Problem:
         self.data = list(data)
         if not self.fields:
             raise ValueError(
-                f"{HERE}: the model has no field, that is, no latent site whose distribution has `amplitudes` "
-                "(`Matern`, `SpectralField`, `SobolevSequence`, or a class of your own)."
+                f"{HERE}: the model has no field whose modes can be centered one by one, that is, no latent site whose "
+                "distribution has `amplitudes` (on a grid `Matern` and `SpectralField`, on a mesh `MaternKL`, "
+                "`SobolevSequence`, or a class of your own). Sample other fields as white noise: `whiten(model, 0.0)`."
             )
         if not self.data:
             raise ValueError(f"{HERE}: the model has no observed site; call it with the data.")
@@ -161,7 +162,10 @@ class _Problem:
                 )
         for name in others:
             if has_base(latent[name]["fn"]):
-                raise ValueError(f"{HERE}: site {name!r} has no `amplitudes` to center by; use `whiten(model, 0.0)`.")
+                raise ValueError(
+                    f"{HERE}: site {name!r} has no `amplitudes` to center by, which "
+                    "fields on grids have, and `MaternKL` on meshes; use `whiten(model, 0.0)`."
+                )
             if latent[name]["fn"].support.is_discrete:
                 raise ValueError(f"{HERE}: site {name!r} is discrete; it has no whitened coordinates.")
         size = sum(prod(latent[name]["fn"].shape()) for name in others)
