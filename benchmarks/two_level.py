@@ -1,15 +1,15 @@
 """Delayed acceptance on two levels: the model on a coarser mesh, seen by the same white noise, as the approximation.
 
-Diffusing light on the unit square (models.absorption), 1,089 nodes: white noise of the field, its range and scale, 25
-data. NUTS on the model; DelayedAcceptance with the equation and the field on 289 and on 81 nodes; and NUTS on the
-coarser models alone, which have no correction. One process, one thread, CPU seconds with compilation and warm-up; ESS
-is the smallest of range, scale and the field at the 25 points.
+Diffusing light on the unit square (models.absorption), 4,225 nodes: white noise of the field, its range and scale, 25
+data. NUTS on the model; DelayedAcceptance with the equation and the field on 289 and on 1,089 nodes; and NUTS on the
+coarser models alone, which have no correction. One process, one thread, one chain, CPU seconds with compilation and
+warm-up; ESS is the smallest of range, scale and the field at the 25 points. A chain on the model is short, for it takes
+seconds a draw.
 
-    python benchmarks/two_level.py [nuts] [1] [2]
+    python benchmarks/two_level.py
 """
 
 import os
-import sys
 import time
 from functools import partial
 
@@ -28,8 +28,7 @@ from models import absorption
 from numpyro_inverse.distributions import Matern
 from numpyro_inverse.infer import DelayedAcceptance
 
-WARMUP, DRAWS = 300, 300
-REFERENCE = "NUTS"
+DEAR, CHEAP = (120, 120), (300, 600)  # warm-up and draws of a chain, where a gradient is the model's and where not
 
 
 def seen(levels, draws):
@@ -45,17 +44,14 @@ def seen(levels, draws):
     return np.asarray(jax.lax.map(partial(of_one, levels), draws))
 
 
-def run(kernel, levels, y, extra, draws):
-    """Two chains, one after the other: what is seen of them, the extra fields, and CPU seconds."""
+def run(kernel, levels, y, extra, length):
+    """A chain: what is seen of it, the mean of an extra field, and CPU seconds."""
     started = time.process_time()
-    found, fields = [], []
-    mcmc = MCMC(kernel, num_warmup=WARMUP, num_samples=draws, progress_bar=True)
-    for seed in range(2):
-        mcmc.run(jax.random.key(seed), levels, data=y, extra_fields=extra)
-        found.append(jax.block_until_ready(mcmc.get_samples()))
-        fields.append(jax.tree.map(np.asarray, mcmc.get_extra_fields()))
+    mcmc = MCMC(kernel, num_warmup=length[0], num_samples=length[1], progress_bar=True)
+    mcmc.run(jax.random.key(0), levels, data=y, extra_fields=(extra,))
+    x = seen(levels, mcmc.get_samples())
     seconds = time.process_time() - started
-    return np.stack([seen(levels, draws) for draws in found]), jax.tree.map(lambda *x: np.stack(x), *fields), seconds
+    return x[None], mcmc.get_extra_fields()[extra].mean(), seconds
 
 
 def values(x, seconds):
@@ -83,33 +79,28 @@ def off(x, reference):
 
 
 def main():
-    levels = absorption.levels(8, 3)
+    levels = absorption.levels(8, 4)
     _, y = absorption.simulate(jax.random.key(0), levels)
-    chosen, facts = sys.argv[1:] or ["nuts", "1", "2"], machine(threads=1)
-    start = init_to_value(values={"range": 0.4, "scale": 1.0, "noise": jnp.zeros(levels[0].mesh.shape)})
-    case, ours = f"{levels[0].mesh.size:,} nodes", package("numpyro_inverse")
-    if "nuts" not in chosen:
-        raise SystemExit("nuts: errors are against its draws; name it, too.")
-    reference, fields, seconds = run(
-        NUTS(absorption.model, init_strategy=start, max_tree_depth=7), levels, y, ("num_steps", "diverging"), DRAWS
-    )
-    found = values(reference, seconds) | {"steps per draw": fields["num_steps"].mean()}
-    keep("two_level", measured(case, REFERENCE, package("numpyro"), found), facts)
-    print(found, flush=True)
-    for level in (int(name) for name in chosen if name != "nuts"):
-        nodes = f"{levels[level].mesh.size:,} nodes"
-        coarse = partial(absorption.model, level=level)
-        kernel = DelayedAcceptance(
-            absorption.model, approximation=coarse, init_strategy=start, max_tree_depth=7, local_moves=0.1
-        )
-        x, fields, seconds = run(kernel, levels, y, ("accept_prob", "diverging"), 2 * DRAWS)
-        found = values(x, seconds) | off(x, reference) | {"acceptance": fields["accept_prob"].mean()}
-        keep("two_level", measured(case, f"DelayedAcceptance, {nodes}", ours, found), facts)
-        print(nodes, found, flush=True)
-        x, fields, seconds = run(NUTS(coarse, init_strategy=start, max_tree_depth=7), levels, y, ("num_steps",), DRAWS)
-        found = values(x, seconds) | off(x, reference) | {"steps per draw": fields["num_steps"].mean()}
-        keep("two_level", measured(case, f"NUTS, {nodes} alone", package("numpyro"), found), facts)
-        print(nodes, "alone", found, flush=True)
+    case, facts = f"{levels[0].mesh.size:,} nodes", machine(threads=1)
+    options = {
+        "init_strategy": init_to_value(values={"range": 0.4, "scale": 1.0, "noise": jnp.zeros(levels[0].mesh.shape)}),
+        "max_tree_depth": 7,
+    }
+
+    def add(method, version, x, seconds, more):
+        found = values(x, seconds) | more
+        keep("two_level", measured(case, method, package(version), found), facts)
+        print(method, found, flush=True)
+
+    reference, steps, seconds = run(NUTS(absorption.model, **options), levels, y, "num_steps", DEAR)
+    add("NUTS", "numpyro", reference, seconds, {"steps per draw": steps})
+    for level in (2, 1):
+        nodes, coarse = f"{levels[level].mesh.size:,} nodes", partial(absorption.model, level=level)
+        kernel = DelayedAcceptance(absorption.model, approximation=coarse, **options)
+        x, rate, seconds = run(kernel, levels, y, "accept_prob", CHEAP)
+        add(f"DelayedAcceptance, {nodes}", "numpyro_inverse", x, seconds, off(x, reference) | {"acceptance": rate})
+        x, steps, seconds = run(NUTS(coarse, **options), levels, y, "num_steps", CHEAP)
+        add(f"NUTS, {nodes} alone", "numpyro", x, seconds, off(x, reference) | {"steps per draw": steps})
 
 
 if __name__ == "__main__":
