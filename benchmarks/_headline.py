@@ -136,16 +136,10 @@ def two_level():
     best = min(ours, key=ours.get, default="DelayedAcceptance")
     accuracy = "not measured"
     if ours:
+        alone = best.replace("DelayedAcceptance", "NUTS") + " alone"
         apart, bias = "largest error of a mean, Monte Carlo errors", "largest error of a mean, posterior sd"
-        two, one, sd, rate = (
-            number(value("two_level", case, method, name))
-            for method, name in (
-                (best, apart),
-                (alone := best.replace("DelayedAcceptance", "NUTS") + " alone", apart),
-                (alone, bias),
-                (best, "acceptance"),
-            )
-        )
+        wanted = ((best, apart), (best, "acceptance"), (alone, apart), (alone, bias))
+        two, rate, one, sd = (number(value("two_level", case, method, name)) for method, name in wanted)
         accuracy = f"27 means within {two} Monte Carlo errors of NumPyro's at an acceptance of {rate}; those of the "
         accuracy += f"coarse mesh alone within {one}, {sd} posterior sd"
     return Row(
