@@ -10,7 +10,8 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks._headline import ahead, headline, medians, number, published, records, value, verdict
+from benchmarks._comparison import ahead, number, records, value, verdict
+from benchmarks._headline import headline, medians, over_observations, published
 from benchmarks._record import MISSING, load
 
 HERE = Path(__file__).parent
@@ -195,18 +196,14 @@ def machines(benchmark):
 def sbibm_table():
     """Medians over observations beside the published ones."""
     methods = ("NPE", "NLE", "NRE")
-
-    def cell(task, method):
-        scores = [r for r in records("sbibm") if r["case"].startswith(f"{task}, ") and r["metric"] == "C2ST"]
-        count = sum(r["method"] == method for r in scores)
-        return f"{medians(task)[method]:.3f} ({count})" if count else "not measured"
-
     rows = [["task", *methods, *(f"published {m}" for m in methods), "best of ours below the best published by"]]
     for task in dict.fromkeys(task for task, _ in published()):
         ours, theirs = medians(task), [published()[task, m] for m in methods]
+        counts = {m: len(scores) for m, scores in over_observations(task).items()}
         best = [ours[m] for m in methods if m in ours]
+        mine = (f"{ours[m]:.3f} ({counts[m]})" if m in ours else "not measured" for m in methods)
         gain = f"{min(theirs) - min(best):+.3f}" if best else ""
-        rows.append([task, *(cell(task, m) for m in methods), *(f"{x:.3f}" for x in theirs), gain])
+        rows.append([task, *mine, *(f"{x:.3f}" for x in theirs), gain])
     text = "Medians of the C2ST over as many observations as in brackets; the published ones are over ten."
     return f"{text}\n\n{cells(rows)}"
 

@@ -31,12 +31,10 @@ LOG_ABSORPTION = np.log(20.0)
 
 
 class Level(NamedTuple):
-    """A mesh and what the equation needs of it: areas of the nodes and their places on the matrix's diagonal, the
-    source by nodes, and the interpolation to the 25 points."""
+    """A mesh and what the equation needs of it: areas and source by nodes, and the interpolation to the 25 points."""
 
     mesh: Mesh
     areas: jax.Array
-    diagonal: jax.Array
     source: jax.Array
     observe: Callable
 
@@ -61,15 +59,13 @@ def _level(mesh):
     axis = np.linspace(0.1, 0.9, 5)
     places = np.stack(np.meshgrid(axis, axis, indexing="ij"), axis=-1).reshape(-1, 2)
     areas = np.asarray(mesh.mass_matrix.sum(axis=1)).ravel()
-    diagonal = np.flatnonzero(np.asarray(mesh.pattern.rows) == np.asarray(mesh.pattern.cols))
-    return Level(mesh, jnp.asarray(areas), jnp.asarray(diagonal), jnp.asarray(sources), mesh.interpolation(places))
+    return Level(mesh, jnp.asarray(areas), jnp.asarray(sources), mesh.interpolation(places))
 
 
 def forward(level, u):
     """Log density at the 25 points, of log absorption at the nodes."""
     pattern, areas = level.mesh.pattern, level.areas.astype(u.dtype)
-    matrix = level.mesh.stiffness.astype(u.dtype)
-    matrix = matrix.at[level.diagonal].add((areas * jnp.exp(u))[pattern.rows[level.diagonal]])
+    matrix = level.mesh.stiffness.astype(u.dtype).at[pattern.diagonal].add(areas * jnp.exp(u))
     return jnp.log(level.observe(pattern.factor(matrix).solve(areas * level.source)))
 
 

@@ -90,23 +90,28 @@ class Workers:
         return pool.schedule(function, args=args, timeout=self.timeout)
 
     def _outcome(self, future: Any, shapes: Sequence[tuple[int, ...]]) -> tuple[np.ndarray, ...] | Failure:
-        # Asked for, not raised: a traceback from here holds the frames of all callers in a circle, with their arrays.
-        error = future.exception()
-        if error is None:
-            try:
-                arrays = future.result() if self.processes is None else _arrays(future.result(), len(shapes))
-            except Exception as wrong:
-                error = wrong.with_traceback(None)
-        if error is not None:
-            if isinstance(error, FutureTimeout) and self.timeout is not None:  # else it is the program's own
-                return Failure(f"no result within {self.timeout:g} s", error)
-            return Failure(f"{type(error).__name__}: {error}".splitlines()[0][:SHOWN], error)
+        arrays = self._arrays_or_error(future, len(shapes))
+        if isinstance(arrays, BaseException):
+            if isinstance(arrays, FutureTimeout) and self.timeout is not None:  # else it is the program's own
+                return Failure(f"no result within {self.timeout:g} s", arrays)
+            return Failure(f"{type(arrays).__name__}: {arrays}".splitlines()[0][:SHOWN], arrays)
         found = tuple(a.shape for a in arrays)
         if found == tuple(shapes):
             return arrays
         if len(found) == len(shapes) == 1:
             return Failure(f"an array of shape {found[0]} instead of {shapes[0]}")
         return Failure(f"arrays of shapes {found} instead of {tuple(shapes)}")
+
+    def _arrays_or_error(self, future: Any, count: int) -> tuple[np.ndarray, ...] | BaseException:
+        """The error is asked for, not raised: a traceback from here would hold the frames of all callers in a circle,
+        with their arrays."""
+        try:
+            error = future.exception()
+            if error is not None:
+                return error
+            return future.result() if self.processes is None else _arrays(future.result(), count)
+        except Exception as wrong:  # cancelled, or no arrays
+            return wrong.with_traceback(None)
 
     def _running(self) -> Any:
         with self._lock:

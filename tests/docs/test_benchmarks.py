@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from benchmarks import _headline, _record, _table
+from benchmarks import _comparison, _record, _table
 
 FACTS = {"date": "2026-01-02", "cpu": "a"}
 
@@ -82,5 +82,5 @@ def test_a_value_that_is_no_number_is_refused(results):
 )
 def test_verdicts(ours, theirs, more, text):
     worse = None if theirs is None else theirs * (0.5 if more else 2)
-    row = _headline.Row("what", "asked", {"ours": ours}, {"A": worse, "B": theirs}, more, "")
-    assert _headline.verdict(row) == text
+    row = _comparison.Row("what", "asked", {"ours": ours}, {"A": worse, "B": theirs}, more, "")
+    assert _comparison.verdict(row) == text

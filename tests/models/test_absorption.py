@@ -34,7 +34,7 @@ def test_solution_that_is_known(x64):
 
 @pytest.mark.slow
 def test_levels_see_one_noise():
-    """Likelihoods of the levels approach each other, and the prior is the same."""
+    """Log densities of the same latents approach each other from level to level."""
     levels = absorption.levels(4, 3)
     draws = Predictive(absorption.model, num_samples=20)(jax.random.key(0), levels)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from numpyro_inverse.infer.export._arviz import STATISTICS, tell_failures, to_ar
 from numpyro_inverse.infer.export._chains import POSTERIOR, STATS
 from numpyro_inverse.infer.export._old_runs import OldRun
 from numpyro_inverse.infer.export._run_folder import OLD_FORMAT, readable_group
-from numpyro_inverse.infer.export._run_store import RunStore, domain_array, sha256_of, simplices_array
+from numpyro_inverse.infer.export._run_store import RunStore, sha256_of
 from numpyro_inverse.infer.kernels._failures import FailureReport
 from numpyro_inverse.infer.whitening import LATENT
 
@@ -179,15 +180,25 @@ def noted_fields(trace: Trace, kept: Iterable[str]) -> tuple[dict[str, Any], dic
     domains: list[dict[str, Any]] = []
     for i, place in enumerate(distinct):
         values = {name: np.asarray(x) for name, (_, x) in place.coordinates.items()}
-        arrays |= {domain_array(i, name): x for name, x in values.items()}
+        arrays |= {_coordinate_array(i, name): x for name, x in values.items()}
         axes = {name: list(names) for name, (names, _) in place.coordinates.items()}
         sums = {name: sha256_of(x) for name, x in values.items()}
         space = place_of(place)
         domains.append({"shape": list(place.shape), "axes": axes, "sha256": sums, "space": list(space.coordinates)})
         if hasattr(space, "simplices"):
-            arrays[simplices_array(i)] = np.asarray(space.simplices)
-            domains[-1]["simplices"] = sha256_of(arrays[simplices_array(i)])
+            arrays[_simplices_array(i)] = np.asarray(space.simplices)
+            domains[-1]["simplices"] = sha256_of(arrays[_simplices_array(i)])
     return {"whitened": whitened, "domains": domains, "domain_of": index}, arrays
+
+
+def _coordinate_array(index: int, coordinate: str) -> str:
+    """Name of the array with a coordinate of a domain."""
+    return f"domains/{index}/{quote(coordinate, safe='')}"
+
+
+def _simplices_array(index: int) -> str:
+    """Name of the array with the corners of a domain's simplices."""
+    return f"simplices/{index}"
 
 
 def _stored_domains(run: RunStore, sites: Sequence[str]) -> dict[str, StoredDomain]:
@@ -195,13 +206,13 @@ def _stored_domains(run: RunStore, sites: Sequence[str]) -> dict[str, StoredDoma
     for index in {run.record["domain_of"][site] for site in sites if site in run.record["domain_of"]}:
         about = run.record["domains"][index]
         coordinates = {
-            name: (tuple(axes), run.read_array(domain_array(index, name), about["sha256"][name]))
+            name: (tuple(axes), run.read_array(_coordinate_array(index, name), about["sha256"][name]))
             for name, axes in about["axes"].items()
         }
         mesh = about.get("simplices")  # not in runs of earlier versions, as "space"
         space = StoredSpace(
             {name: coordinates[name] for name in about.get("space", coordinates)},
-            None if mesh is None else run.read_array(simplices_array(index), mesh),
+            None if mesh is None else run.read_array(_simplices_array(index), mesh),
         )
         found[index] = StoredDomain(tuple(about["shape"]), coordinates, space)
     return {site: found[run.record["domain_of"][site]] for site in sites if site in run.record["domain_of"]}

@@ -426,16 +426,6 @@ def _unsealed(attributes: Mapping[str, Any], where: str) -> dict[str, Any] | Non
     return json.loads(text)
 
 
-def domain_array(index: int, coordinate: str) -> str:
-    """Name of the array with a coordinate of a domain."""
-    return f"domains/{index}/{quote(coordinate, safe='')}"
-
-
-def simplices_array(index: int) -> str:
-    """Name of the array with the corners of a domain's simplices."""
-    return f"simplices/{index}"
-
-
 def sha256_of(values: np.ndarray) -> str:
     """As :meth:`RunStore.read_array` verifies it."""
     return _digest(values).tobytes().hex()

@@ -163,8 +163,8 @@ class _Problem:
         for name in others:
             if has_base(latent[name]["fn"]):
                 raise ValueError(
-                    f"{HERE}: site {name!r} has no `amplitudes` to center by, which "
-                    "fields on grids have, and `MaternKL` on meshes; use `whiten(model, 0.0)`."
+                    f"{HERE}: site {name!r} has no `amplitudes` to center by, which fields on grids have, and "
+                    "`MaternKL` on meshes; use `whiten(model, 0.0)`."
                 )
             if latent[name]["fn"].support.is_discrete:
                 raise ValueError(f"{HERE}: site {name!r} is discrete; it has no whitened coordinates.")
