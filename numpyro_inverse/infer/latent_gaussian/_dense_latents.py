@@ -1,4 +1,5 @@
-"""Latents of any Gaussian law, as white noise of at most some thousand numbers, by dense algebra."""
+"""Latents of any Gaussian law, as white noise, by dense algebra of the size of the data or the latents, whichever is
+smaller."""
 
 from __future__ import annotations
 
@@ -13,10 +14,13 @@ from jaxtyping import Array, Float
 
 from numpyro_inverse._model import Site, Trace, latent_sites, trace_at
 from numpyro_inverse.infer.exact._gaussian_site import gaussian_site
+from numpyro_inverse.infer.latent_gaussian._few_data import FewDataPosterior, dot
 from numpyro_inverse.infer.latent_gaussian._reading import HERE, LatentModel, Values, _affine
 from numpyro_inverse.infer.whitening import LATENT, whiten
 
-LIMIT = 2048
+LIMIT = 2048  # rows and columns of the matrices that are factorized
+ENTRIES = 2**25  # of the predictor's matrix
+COLUMNS = 256  # of a root of the covariance that are computed together
 
 
 class DenseLatents(eqx.Module):
@@ -53,7 +57,11 @@ class DenseLatents(eqx.Module):
         """The law of the predictor at hyperparameters."""
         zero = jnp.zeros(self.size, jnp.result_type(float))
         offset, slope = jax.linearize(lambda z: model.predictor(self.trace(model, hyper, z)), zero)
-        root = jax.vmap(slope, out_axes=1)(jnp.eye(self.size, dtype=zero.dtype))
+        if offset.size < self.size:
+            back = jax.linear_transpose(slope, zero)
+            root = jax.vmap(lambda v: back(v)[0])(jnp.eye(offset.size, dtype=offset.dtype))
+        else:
+            root = jax.vmap(slope, out_axes=1)(jnp.eye(self.size, dtype=zero.dtype))
         return DenseGaussian(self, model, hyper, offset, root)
 
 
@@ -69,7 +77,7 @@ class DenseGaussian(eqx.Module):
     @property
     def size(self) -> int:
         """How many numbers."""
-        return self.latents.size
+        return self.root.shape[1]
 
     def fixed(self) -> DenseGaussian:
         """The same law, not differentiated."""
@@ -77,21 +85,45 @@ class DenseGaussian(eqx.Module):
 
     def forward(self, r: Float[Array, " n"]) -> Float[Array, " m"]:
         """The predictor's departure."""
-        return _dot(self.root, r)
+        return dot(self.root, r)
 
     def adjoint(self, v: Float[Array, " m"]) -> Float[Array, " n"]:
         """Its transpose."""
-        return _dot(self.root.T, v)
+        return dot(self.root.T, v)
 
-    def factor(self, weights: Float[Array, " m"]) -> DensePosterior:
+    def factor(self, weights: Float[Array, " m"]) -> DensePosterior | FewDataPosterior:
         r"""The factorization of :math:`I + A^{\mathsf T} W A`."""
-        precision = jnp.eye(self.size, dtype=self.root.dtype) + _dot(self.root.T * weights, self.root)
+        if len(weights) < self.size:
+            return FewDataPosterior(self, weights)
+        precision = jnp.eye(self.size, dtype=self.root.dtype) + dot(self.root.T * weights, self.root)
         return DensePosterior(self, jnp.linalg.cholesky(precision))
 
     def values(self, r: Float[Array, " n"]) -> Values:
         """The latent sites."""
         trace = self.latents.trace(self.model, self.hyper, r)
         return {name: trace[name]["value"] for name in self.model.latents}
+
+    def sds(self, posterior: DensePosterior | FewDataPosterior, r: Float[Array, " n"]) -> Values:
+        """Standard deviations of the latent sites and of the predictors under a posterior with the mean r."""
+
+        def sites(z: Array) -> Values:
+            trace = self.latents.trace(self.model, self.hyper, z)
+            return {name: trace[name]["value"] for name in (*self.model.latents, *self.model.predictors)}
+
+        found, slope = jax.linearize(sites, r)
+
+        def add(variances: Values, columns: Float[Array, "n k"]) -> Values:
+            pushed = jax.vmap(slope, 1)(columns)
+            return jax.tree.map(lambda v, x: v + jnp.sum(x**2, axis=0), variances, pushed)
+
+        def block(variances: Values, start: Array) -> tuple[Values, None]:
+            places = start + jnp.arange(COLUMNS)
+            unit = (jnp.arange(self.size)[:, None] == places).astype(self.root.dtype)  # zero beyond the last
+            return add(variances, posterior.roots(unit)), None
+
+        variances = add(jax.tree.map(jnp.zeros_like, found), posterior.beyond())
+        variances, _ = jax.lax.scan(block, variances, jnp.arange(0, self.size, COLUMNS))
+        return jax.tree.map(jnp.sqrt, variances)
 
     def draw(self, key: Array) -> Float[Array, " n"]:
         """From the prior."""
@@ -118,15 +150,15 @@ class DensePosterior(eqx.Module):
 
     def sds(self, r: Float[Array, " n"]) -> Values:
         """Standard deviations of the latent sites and of the predictors."""
-        model, latents = self.law.model, self.law.latents
+        return self.law.sds(self, r)
 
-        def sites(z: Array) -> Values:
-            trace = latents.trace(model, self.law.hyper, z)
-            return {name: trace[name]["value"] for name in (*model.latents, *model.predictors)}
+    def roots(self, z: Float[Array, "n k"]) -> Float[Array, "n k"]:
+        """A square root of the covariance, times z."""
+        return solve_triangular(self.root, z, lower=True, trans=1)
 
-        slope = jax.linearize(sites, r)[1]
-        columns = solve_triangular(self.root, jnp.eye(self.law.size, dtype=self.root.dtype), lower=True)
-        return {name: jnp.sqrt(jnp.sum(x**2, axis=0)) for name, x in jax.vmap(slope)(columns).items()}
+    def beyond(self) -> Float[Array, "n 0"]:
+        """Nothing is missing in it."""
+        return jnp.zeros((self.law.size, 0), self.root.dtype)
 
 
 def dense_latents(model: LatentModel, hyper: Values) -> DenseLatents:
@@ -138,12 +170,13 @@ def dense_latents(model: LatentModel, hyper: Values) -> DenseLatents:
     trace = trace_at(whiten(model.model), model.args, model.kwargs)
     names = [name if name in latent_sites(trace) else name + LATENT for name in model.latents]
     found = DenseLatents(tuple((name, tuple(trace[name]["fn"].shape())) for name in names))
-    if found.size > LIMIT:
+    data = sum(int(np.size(trace[name]["value"])) for name in model.predictors)
+    if min(found.size, data) > LIMIT or found.size * data > ENTRIES:
         raise ValueError(
             f"{HERE}: the latents {', '.join(map(repr, model.latents))} are {found.size} numbers without a sparse "
             f"precision, or the predictor's dependence on them changes with the hyperparameters; dense algebra goes "
-            f"up to {LIMIT}. Sparse are `Matern` fields on a mesh with a smoothness of up to 2 - d / 2, whose scale is "
-            "an argument of `Matern`."
+            f"up to {LIMIT} latents or {LIMIT} data ({data} here), and {ENTRIES} as the product of both. Sparse are "
+            "`Matern` fields on a mesh with a smoothness of up to 2 - d / 2, whose scale is an argument of `Matern`."
         )
     if not _is_affine(found, model, hyper):
         raise ValueError(
@@ -158,7 +191,3 @@ def _is_affine(latents: DenseLatents, model: LatentModel, hyper: Values) -> Arra
     """Whether the predictor is affine in the white noise, on a line in a direction drawn at random."""
     step = jax.random.normal(jax.random.key(3), (latents.size,), jnp.result_type(float))
     return _affine(*(model.predictor(latents.trace(model, hyper, s * step)) for s in (0.0, 1.0, 3.0)))[0]
-
-
-def _dot(a: Array, b: Array) -> Array:
-    return jnp.matmul(a, b, precision="highest")

@@ -65,6 +65,19 @@ def slopes(likelihood: LogLikelihood, eta: Float[Array, " m"]) -> tuple[Array, A
     return gradient, -curvature
 
 
+def next_decrement(likelihood: LogLikelihood, eta: Float[Array, " m"], dual: Float[Array, " m"]) -> Float[Array, ""]:
+    r"""A bound on the squared length of the Newton step from the latents :math:`Q^{-1} A^{\mathsf T} a`.
+
+    The step's gradient is :math:`A^{\mathsf T} g` with :math:`g = \ell'(\eta) - a`, and
+    :math:`A (Q + A^{\mathsf T} W A)^{-1} A^{\mathsf T} \preceq W^{-1}`: its squared length is at most
+    :math:`\sum_i g_i^2 / W_i`. For normal data it is rounding after one step, without a second factorization.
+    """
+    gradient, weights = slopes(likelihood, eta)
+    g = gradient - dual
+    bound = g**2 / jnp.where(weights > 0, weights, 1)
+    return jnp.sum(jnp.where(weights > 0, bound, jnp.where(g == 0, 0, jnp.inf)))
+
+
 def find_mode(law: Any, likelihood: LogLikelihood, guess: Float[Array, " m"]) -> Mode:
     r"""Damped Newton steps on :math:`\ell(o + A r) - \tfrac12 r^{\mathsf T} Q r` (Rasmussen & Williams, algorithm 3.1),
     with the negative part of W left out, so that each goes up. Not differentiated.
@@ -73,6 +86,7 @@ def find_mode(law: Any, likelihood: LogLikelihood, guess: Float[Array, " m"]) ->
     """
     offset = law.offset
     eps = float(jnp.finfo(offset.dtype).eps)
+    rest = 1e-20 if eps < 1e-10 else 1e-8  # of a step that is not taken, so that W is that of the mode
     last = 1e-6 if eps < 1e-10 else 1e-4  # the step is taken; the next one, in `laplace`, is the square of it
 
     def value(eta: Array, dual: Array) -> Array:
@@ -99,12 +113,13 @@ def find_mode(law: Any, likelihood: LogLikelihood, guess: Float[Array, " m"]) ->
         good = reached >= before + promised - slack
         found, k = jnp.any(good), jnp.argmax(good)
         share = jnp.where(found, shares[k], 0)
+        short = (jnp.abs(decrement) <= last) | (next_decrement(likelihood, eta, dual) <= rest)
         new = Mode(
             jnp.where(found, mode.eta + share * change, mode.eta),
             jnp.where(found, mode.dual + share * (dual - mode.dual), mode.dual),
             decrement,
             mode.steps + 1,
-            found & (jnp.abs(decrement) <= last) & (share == 1),
+            found & short & (share == 1),
         )
         return new, jnp.where(found, reached[k], before), found | (mode.steps == 0)
 

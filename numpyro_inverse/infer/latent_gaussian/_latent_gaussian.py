@@ -63,11 +63,11 @@ class LatentGaussian(eqx.Module):
     .. math:: \begin{pmatrix} C & K \\ K & -A^{\mathsf T} W A \end{pmatrix},
 
     in the fronts of the sparse Cholesky factorization, so that the law is that of ``Matern(mesh, ...)`` to rounding.
-    All other Gaussian fields (on grids, in eigenfunctions, products) are whitened, and up to 2048 numbers are treated
-    by dense algebra.
+    All other Gaussian fields (on grids, in eigenfunctions, products) are whitened, and treated by dense algebra in the
+    space of the data, or of the numbers where these are fewer: the smaller of both is at most 2048.
 
-    The mode is found by damped Newton steps. Where there is none, or none within 50 steps, the density is NaN: a
-    divergence for a sampler, an error in :meth:`sample` and :meth:`marginals`.
+    The mode is found by damped Newton steps, of which normal data need one. Where there is none, or none within 50
+    steps, the density is NaN: a divergence for a sampler, an error in :meth:`sample` and :meth:`marginals`.
 
     A pytree: the argument of :attr:`model`.
 

@@ -1,0 +1,154 @@
+"""Posteriors in the space of fewer data than latents, against dense algebra in the space of the latents."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+from scipy.stats import multivariate_normal
+
+from numpyro_inverse.distributions import Matern, SpectralField
+from numpyro_inverse.domains import Grid
+from numpyro_inverse.infer import LatentGaussian
+from numpyro_inverse.infer.latent_gaussian._dense_latents import DenseGaussian
+from numpyro_inverse.infer.latent_gaussian._few_data import FewDataPosterior
+from numpyro_inverse.infer.latent_gaussian._laplace import find_mode, next_decrement
+
+M, N = 5, 8
+WEIGHTS = {
+    "positive": [2.0, 0.3, 5.0, 1.0, 100.0],
+    "some zero": [2.0, 0.0, 5.0, 0.0, 1.0],
+    "some negative": [2.0, -0.05, 5.0, -0.08, 0.0],
+}
+rng = np.random.default_rng(0)
+A, B, OFFSET = rng.normal(size=(M, N)), rng.normal(size=N), rng.normal(size=M)
+
+
+def _posterior(root, weights):
+    return FewDataPosterior(DenseGaussian(None, None, {}, jnp.asarray(OFFSET), jnp.asarray(root)), jnp.asarray(weights))
+
+
+def _precision(root, weights):
+    return jnp.eye(N) + root.T @ jnp.diag(weights) @ root
+
+
+@pytest.mark.parametrize("which", WEIGHTS)
+def test_algebra_in_the_space_of_the_data(x64, which):
+    """Solutions, square roots and determinants, to 1e-10."""
+    w = jnp.asarray(WEIGHTS[which])
+    posterior, covariance = _posterior(A, w), np.linalg.inv(_precision(A, w))
+    np.testing.assert_allclose(posterior.solve(jnp.asarray(B)), covariance @ B, rtol=1e-10)
+    roots, beyond = posterior.roots(jnp.eye(N)), posterior.beyond()
+    np.testing.assert_allclose(roots @ roots.T + beyond @ beyond.T, covariance, atol=1e-12)
+    assert jnp.any(beyond != 0) == (which == "some negative")
+    np.testing.assert_allclose(posterior.log_ratio(), jnp.linalg.slogdet(_precision(A, w))[1], rtol=1e-12)
+
+
+@pytest.mark.parametrize("which", WEIGHTS)
+def test_derivatives_in_the_space_of_the_data(x64, which):
+    """By the predictor's matrix and by the weights, also those that are zero, to 1e-10; and of a solution."""
+    w = jnp.asarray(WEIGHTS[which])
+    slopes = jax.grad(lambda a, v: _posterior(a, w).moved(v).log_ratio(), (0, 1))(jnp.asarray(A), w)
+    exact = jax.grad(lambda a, v: jnp.linalg.slogdet(_precision(a, v))[1], (0, 1))(jnp.asarray(A), w)
+    for found, right in zip(slopes, exact, strict=True):
+        np.testing.assert_allclose(found, right, rtol=1e-10, atol=1e-12)
+    slope = jax.grad(lambda a: B @ _posterior(a, w).solve(a.T @ OFFSET))(jnp.asarray(A))
+    exact = jax.grad(lambda a: B @ jnp.linalg.solve(_precision(a, w), a.T @ OFFSET))(jnp.asarray(A))
+    np.testing.assert_allclose(slope, exact, rtol=1e-9, atol=1e-12)
+
+
+def test_without_a_posterior_there_is_none(x64):
+    """A precision with two negative eigenvalues, whose determinant is positive."""
+    w = jnp.array([-50.0, 1.0, -50.0, 1.0, 1.0])
+    assert np.linalg.slogdet(_precision(A, w))[0] == 1
+    assert np.isnan(_posterior(A, w).log_ratio())
+
+
+def test_small_spreads_in_single_precision():
+    """Data of a noise of 1e-3: variances are the prior's times 1e-6, and the difference of two covariances would be
+    rounding."""
+    w = np.full(M, 1e6, np.float32)
+    roots = _posterior(A.astype(np.float32), w).roots(jnp.eye(N, dtype=jnp.float32))
+    seen = np.sum((A @ np.asarray(roots, float)) ** 2, axis=1)
+    exact = np.diag(A @ np.linalg.inv(np.eye(N) + 1e6 * A.T @ A) @ A.T)
+    np.testing.assert_allclose(seen, exact, rtol=1e-2)
+
+
+def heavy_tails(grid, seen, y):
+    """Student's t: the log likelihood is convex far from the data."""
+    scale = numpyro.sample("scale", dist.LogNormal(0.0, 0.5))
+    field = numpyro.sample("field", SpectralField(grid, 1 / (1 + grid.eigenvalues)))
+    eta = numpyro.deterministic("eta", scale * field[seen])
+    numpyro.sample("y", dist.StudentT(3.0, eta, 0.3).to_event(1), obs=y)
+
+
+def test_a_field_with_few_data_that_are_not_log_concave(x64):
+    """Mode, density, its derivative, and standard deviations, against dense algebra at the mode, to 1e-8."""
+    grid, seen, y = Grid(32), np.array([3, 9, 10, 30]), jnp.array([0.3, 4.0, 0.2, -0.5])
+    latent = LatentGaussian(heavy_tails, "eta", model_args=(grid, seen, y))
+    prior = np.asarray(SpectralField(grid, 1 / (1 + grid.eigenvalues)).covariance_matrix)
+
+    def likelihood(eta):
+        return jnp.sum(dist.StudentT(3.0, eta, 0.3).log_prob(y))
+
+    def dense(scale):
+        k = scale**2 * prior[np.ix_(seen, seen)]
+        eta = latent.marginals({"scale": jnp.array([scale])})["eta"].mean
+        np.testing.assert_allclose(eta, k @ jax.grad(likelihood)(eta), atol=1e-6)  # it is a mode
+        w = -jnp.diagonal(jax.hessian(likelihood)(eta))
+        value = likelihood(eta) - 0.5 * eta @ np.linalg.solve(k, eta)
+        return value - 0.5 * np.linalg.slogdet(np.eye(4) + w[:, None] * k)[1], w
+
+    value, w = dense(0.9)
+    assert w.min() < 0 < w.max()
+    found, slope = jax.value_and_grad(lambda s: latent.log_marginal({"scale": s}))(0.9)
+    np.testing.assert_allclose(found, value, rtol=1e-8)
+    h = 1e-4
+    np.testing.assert_allclose(slope, (dense(0.9 + h)[0] - dense(0.9 - h)[0]) / (2 * h), rtol=1e-5)
+    precision = np.linalg.inv(prior)
+    precision[seen, seen] += 0.81 * np.asarray(w)
+    sd = latent.marginals({"scale": jnp.array([0.9])})["field"].sd
+    np.testing.assert_allclose(sd, np.sqrt(np.diag(np.linalg.inv(precision))), rtol=1e-6)
+
+
+def on_a_large_grid(grid, places, y):
+    range_ = numpyro.sample("range", dist.LogNormal(-1.0, 0.3))
+    field = numpyro.sample("field", Matern(grid, range=range_, scale=1.0, smoothness=1.5))
+    eta = numpyro.deterministic("eta", field[places])
+    numpyro.sample("y", dist.Normal(eta, 0.2).to_event(1), obs=y)
+
+
+@pytest.mark.slow
+def test_more_numbers_than_dense_algebra_could_factorize(x64):
+    """A field of 2,304 numbers with nine data, against their covariance, to 1e-8."""
+    grid, places = Grid((48, 48)), tuple(np.random.default_rng(2).integers(0, 48, (2, 9)))
+    y = np.random.default_rng(3).normal(size=9)
+    latent = LatentGaussian(on_a_large_grid, "eta", model_args=(grid, places, jnp.asarray(y)))
+    flat = np.ravel_multi_index(places, grid.shape)
+    k = np.asarray(Matern(grid, range=0.4, scale=1.0, smoothness=1.5).covariance_matrix)[np.ix_(flat, flat)]
+    exact = multivariate_normal(np.zeros(9), k + 0.04 * np.eye(9)).logpdf(y)
+    np.testing.assert_allclose(latent.log_marginal({"range": jnp.array(0.4)}), exact, rtol=1e-8)
+
+
+def test_too_many_data_and_numbers_are_refused():
+    grid = Grid((48, 48))
+    places = np.unravel_index(np.arange(2304), grid.shape)
+    with pytest.raises(ValueError, match="dense algebra goes up to 2048 latents or 2048 data \\(2304 here\\)"):
+        LatentGaussian(on_a_large_grid, "eta", model_args=(grid, places, jnp.zeros(2304)))
+
+
+def test_the_bound_on_the_next_step(x64):
+    """The squared length of a Newton step is below its bound, and one step is enough for normal data."""
+    likelihood = lambda eta: jnp.sum(dist.Poisson(jnp.exp(eta)).log_prob(jnp.arange(M)))  # noqa: E731
+    dual = jnp.asarray(0.1 * np.random.default_rng(1).normal(size=M))
+    eta = jnp.asarray(OFFSET) + A @ (A.T @ dual)
+    g = jax.grad(likelihood)(eta) - dual
+    step = A @ jnp.linalg.solve(_precision(A, jnp.exp(eta)), A.T @ g)
+    bound = next_decrement(likelihood, eta, dual)
+    assert 0 < g @ step < bound < 100 * (g @ step)
+    law = DenseGaussian(None, None, {}, jnp.asarray(OFFSET), jnp.asarray(A))
+    normal = lambda eta: jnp.sum(dist.Normal(eta, 0.1).log_prob(jnp.arange(M)))  # noqa: E731
+    mode = find_mode(law, normal, jnp.zeros(M))
+    assert (int(mode.steps), bool(mode.converged)) == (1, True)
+    assert int(find_mode(law, likelihood, jnp.zeros(M)).steps) > 2
