@@ -139,6 +139,7 @@ def test_each_kernel_is_named_in_its_errors():
             ExactGibbs(model).init(jax.random.key(0), 2, None, (y,), {})
 
 
+@pytest.mark.slow
 def test_an_improper_hyperparameter_is_allowed():
     """It needs no draw; its posterior is NUTS's matter."""
 

@@ -145,6 +145,7 @@ def many_draws(name, precision):
     return _many(name, precision)[1]
 
 
+@pytest.mark.slow
 def test_shapes_and_dtypes(name, one, draws, precision):
     dtype = jnp.float64 if precision == "x64" else jnp.float32
     laws = [((), one, draws)] if name in WITHOUT_BATCH else [((), one, draws), (BATCH, *_many(name, precision))]
@@ -267,6 +268,7 @@ def test_density_is_that_of_the_sampler(name, precision):
         np.testing.assert_allclose(value, expected, rtol=1e-3 if precision == "float32" else 1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_gradients(name):
     """Of the log density and of a functional of a draw, in every parameter, against fourth-order differences."""

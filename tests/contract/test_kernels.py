@@ -129,6 +129,7 @@ def _short(name, chain_method):
     return mcmc
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chain_method", ["vectorized", pytest.param("parallel", marks=pytest.mark.statistical)])
 def test_chain_methods_agree(name, chain_method):
     one, other = (_short(name, m).get_samples(group_by_chain=True) for m in ("sequential", chain_method))
@@ -138,6 +139,7 @@ def test_chain_methods_agree(name, chain_method):
         assert np.max(np.abs(first - second)) > 10 * ROUNDING
 
 
+@pytest.mark.slow
 def test_continues_from_a_state(name):
     # Eight draws in one run, and the same in two runs of four.
     def run(num_samples):
@@ -156,6 +158,7 @@ def test_continues_from_a_state(name):
         )
 
 
+@pytest.mark.slow
 def test_compiles_with_the_whole_run(name):
     @jax.jit
     def draws(key, y):
@@ -173,6 +176,7 @@ def test_compiles_with_the_whole_run(name):
         np.testing.assert_allclose(values, plain.get_samples()[site], rtol=ROUNDING, atol=ROUNDING)
 
 
+@pytest.mark.slow
 def test_keeps_its_precision(name):
     assert all(v.dtype == jnp.float32 for v in _short(name, "sequential").get_samples().values())
     with jax.enable_x64(True):
@@ -206,6 +210,7 @@ def tilt(white, wrong):
 tilt.defvjp(lambda white, wrong: (tilt(white, wrong), white), lambda white, w: (-0.2 * w * white, jnp.zeros_like(w)))
 
 
+@pytest.mark.slow
 def test_declares_whether_it_needs_a_density(name):
     # A wrong value beside a right gradient changes the draws of the kernels that say so, and of no other.
     def tilted(wrong, y=None):
@@ -249,6 +254,7 @@ def test_block_of_gibbs(name):
     assert np.all(error <= limit), (error / noise, error, limit)
 
 
+@pytest.mark.slow
 def test_block_of_gibbs_runs(name):
     kernel = with_mala_on_the_scale(name)
     mcmc = mcmc_for(name, 2, 2, kernel=kernel)

@@ -29,6 +29,7 @@ SIGMA = 0.4
 # Total variation.
 
 
+@pytest.mark.slow
 def test_differences_and_their_adjoint(key):
     one, two = jax.random.split(key)
     for shape in ((6,), (3, 1, 2)):
@@ -122,6 +123,7 @@ def test_the_transform_is_orthonormal(moments, x64):
     np.testing.assert_allclose(jax.jit(lambda x: synthesize(analyze(x, low, 2), low))(x), x, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_wavelet_threshold_is_the_proximal_map(key, x64):
     """Its field is the gradient of the potential, which is the value of the minimum; no other point has a lower one."""
     denoiser, weight = WaveletThreshold(1.5, moments=2, levels=1), 1.5

@@ -82,6 +82,7 @@ def test_the_field_is_the_gradient_of_the_potential(gradient_step, key):
     assert jnp.linalg.norm(moved) > 0.1  # it does something
 
 
+@pytest.mark.slow
 def test_its_jacobian_is_symmetric(gradient_step, key):
     found = jacobian(gradient_step, jax.random.uniform(key, SHAPE), 0.1)
     assert jnp.linalg.norm(found - found.T) < 1e-5 * jnp.linalg.norm(found)

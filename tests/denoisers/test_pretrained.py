@@ -22,6 +22,7 @@ def photograph():
     return jnp.asarray(data.camera()[128:384, 128:384] / 255.0, jnp.float32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_the_score_on_the_held_out_photograph(name, photograph):
     """With other noise than the file's. Two draws of the noise differ in patches of 16 x 16 pixels, taken for
@@ -48,6 +49,7 @@ def noisy(photograph):
     return crop + SIGMA * jax.random.normal(jax.random.key(8), crop.shape)
 
 
+@pytest.mark.slow
 def test_what_the_audit_says_of_the_gradient_step_denoiser(noisy):
     denoiser = load_pretrained("gradient_step_denoiser")
     report = audit_denoiser(denoiser, noisy, SIGMA, rng_key=jax.random.key(9), num_probes=2, num_iterations=4)
@@ -56,6 +58,7 @@ def test_what_the_audit_says_of_the_gradient_step_denoiser(noisy):
     assert "NUTS, HMC and MALA with the potential" in report.recommendation.samplers
 
 
+@pytest.mark.slow
 def test_the_certificate_of_the_firmly_nonexpansive_denoiser_is_not_refuted(noisy):
     denoiser = load_pretrained("firmly_nonexpansive_denoiser")
     found = jacobian_norm(lambda x: 2 * denoiser(x, SIGMA) - x, noisy, rng_key=jax.random.key(9), num_iterations=8)

@@ -51,6 +51,7 @@ def model(y=None):
     numpyro.sample("y", ComplexNormal(x @ jnp.array([1 + 2j, 0.5 - 1j]), 0.5), obs=y)
 
 
+@pytest.mark.slow
 def test_the_information_is_that_of_both_parts(x64):
     """A^T A / sigma^2 with a row for each part."""
     a = np.array([[1, 0.5], [2, -1.0]])
@@ -58,6 +59,7 @@ def test_the_information_is_that_of_both_parts(x64):
     np.testing.assert_allclose(jax.vmap(product)(jnp.eye(2)), a.T @ a / 0.25, rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_in_nuts(key):
     """A regression on complex data; means over 16 chains, false-alarm rate 1e-5."""
     a, y = np.array([[1, 0.5], [2, -1.0]]), np.array([0.7, -0.4])

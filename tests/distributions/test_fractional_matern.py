@@ -52,6 +52,7 @@ def test_the_covariance_in_the_plane(nu):
     assert errors[0] < errors[1] + 0.002 * SCALE**2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("nu", "tolerance"), [(0.3, 2e-3), (3.2, 1e-4)])
 def test_fields_on_a_line(nu, tolerance, x64):
     """An error as small as is asked for; alpha/2 of 0.4, and of 1.85, of which one is a whole power. The derivative

@@ -61,6 +61,7 @@ def test_the_law_does_not_know_the_grid():
     assert np.max(found.gaps) < 1e-12
 
 
+@pytest.mark.slow
 def test_other_latents_and_other_functions():
     """A field as a latent is sampled by its white noise; coefficients of a mesh's eigenfunctions."""
     inner = Grid(5)
@@ -76,6 +77,7 @@ def test_other_latents_and_other_functions():
     np.testing.assert_allclose(law.from_base(jnp.arange(3.0)), [values[2], (values[2] + values[3]) / 2], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_several_fields_as_a_latent():
     """Their noise is that of each, and the generator gets them all; on another domain, too."""
     inner = Grid(4)

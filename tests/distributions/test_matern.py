@@ -123,6 +123,7 @@ def test_spectrum_at_extreme_ratios_of_ranges_to_cells(ndim, smoothness, ranges,
     assert np.all(np.asarray(field.spectrum) > 0)
 
 
+@pytest.mark.slow
 def test_boundary_inflation():
     """Variance at a Neumann edge is twice, at a corner four times that inside; Dirichlet: zero. Padding removes it."""
     arguments = {"range": 0.1, "scale": 1.0, "smoothness": 1.5}
@@ -135,6 +136,7 @@ def test_boundary_inflation():
     np.testing.assert_allclose(padded, 1.0, rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(9,), (4, 5), pytest.param((3, 2, 4), marks=pytest.mark.statistical)])
 def test_padding_by_the_whole_extent_averages_the_boundary_conditions(shape, x64):
     """The torus of twice the size is the mean of the 2^d Dirichlet/Neumann combinations (Kutri & Scheichl 2024)."""
@@ -146,6 +148,7 @@ def test_padding_by_the_whole_extent_averages_the_boundary_conditions(shape, x64
     np.testing.assert_allclose(padded, average, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_refinement_changes_nothing_but_resolution(x64):
     """Covariance between cell centres shared by grids of 16, 48 and 144 cells, at the boundary too."""
     arguments = {"range": 0.2, "scale": 1.0, "smoothness": 0.7}
@@ -158,6 +161,7 @@ def test_refinement_changes_nothing_but_resolution(x64):
     np.testing.assert_allclose(rows[2], rows[0], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_variance_and_lagged_covariance_agree_across_grids(x64):
     """16, 32 and 64 cells a side on a padded domain: variance, and correlation a quarter of the domain apart."""
     for n in (16, 32, 64):
@@ -167,6 +171,7 @@ def test_variance_and_lagged_covariance_agree_across_grids(x64):
         np.testing.assert_allclose(row[n // 4, 0], 4.0 * correlation(0.25 / 0.3, 1.0), rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("shape", "boundary", "ranges", "padding"),
     [
@@ -203,6 +208,7 @@ def test_log_density_is_that_of_the_dense_normal(shape, boundary, ranges, paddin
     np.testing.assert_allclose(field.log_prob(value), expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_range_of_one_axis_and_batches_of_ranges(x64):
     grid = Grid((4, 6))
     batch = matern(grid, range=(jnp.array([0.1, 0.2, 0.3]), 0.4), scale=1.0, smoothness=jnp.ones((2, 1)))
@@ -211,6 +217,7 @@ def test_range_of_one_axis_and_batches_of_ranges(x64):
     np.testing.assert_allclose(batch.spectrum[1, 1], one.spectrum, rtol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("smoothness", [0.5, 2.3])
 @pytest.mark.parametrize("shape", [(200,), (12, 10, 8)])
 def test_single_precision_agrees_with_double(shape, smoothness):
@@ -231,6 +238,7 @@ def test_single_precision_agrees_with_double(shape, smoothness):
     np.testing.assert_allclose(density / x.size, density64 / x.size, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_very_smooth_fields_stay_finite():
     """Smoothness 20 on a fine grid: the spectrum underflows in float32; samples and their gradients do not break."""
     z = jax.random.normal(jax.random.key(0), (64, 64))
@@ -243,6 +251,7 @@ def test_very_smooth_fields_stay_finite():
     assert np.isfinite(slope)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(256, 256), (48, 48, 48)])
 def test_large_samples(shape, key):
     """Finite, and the mean over cells of the squared field is its mean variance within 5 standard errors.
@@ -259,6 +268,7 @@ def test_large_samples(shape, key):
     np.testing.assert_allclose(np.mean(field.variance), np.mean(v), rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_variance_of_a_long_line():
     """100 000 cells, no n x n matrix: one in the middle, two at the ends."""
     variance = matern(Grid(100_000), range=0.1, scale=1.0, smoothness=1.0).variance
@@ -296,6 +306,7 @@ def test_units_shift_the_density_by_their_logarithm(shape, padding):
         np.testing.assert_allclose(shifted + n * np.log(height), expected, rtol=1e-4, atol=rounding)
 
 
+@pytest.mark.slow
 def test_many_cells_on_a_nanometer():
     """32^3 cells on 1 nm, in meters: the variance that they have on 1."""
     variances = [
@@ -318,6 +329,7 @@ SMOOTH = {  # shape, range, smoothness, padding; whether single precision has th
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", SMOOTH)
 def test_smooth_fields_have_a_density_that_is_right_or_none(case):
     """Where single precision gives a density it finds the scale of a draw within a fifth of a posterior sd of what
@@ -391,6 +403,7 @@ def test_point_observations_have_the_field_s_law(ndim, smoothness, x64):
     assert found < 0.965
 
 
+@pytest.mark.slow
 def test_padding_that_is_too_short_is_told():
     """One range in 3-D adds 8 % to the variance, and the padding that the warning asks for is enough."""
     grid, arguments = Grid((4, 4, 4)), {"range": 1.0, "scale": 1.0, "smoothness": 1.0}
@@ -402,6 +415,7 @@ def test_padding_that_is_too_short_is_told():
     np.testing.assert_allclose(Matern(grid, padding=2.0, **arguments).variance, 1.0, rtol=0.01)  # and no warning
 
 
+@pytest.mark.slow
 def test_long_tails_are_told():
     """A rough field's correlation reaches the middle of the domain from its edges."""
     with pytest.warns(UserWarning, match=r"smoothness 0.03 .* changes the variance by 2.4% in the middle"):
@@ -463,6 +477,7 @@ def test_padded_density_of_a_large_field():
         field.log_prob(jnp.zeros((65, 64)))
 
 
+@pytest.mark.slow
 def test_known_arrays_in_a_model_that_is_traced():
     """A range that is an array of JAX's, and known, as samplers pass a model's conditioned sites."""
 

@@ -100,6 +100,7 @@ def test_density_gradient_and_draws_against_dense_algebra(name, x64):
     np.testing.assert_allclose(variance, np.diag(covariance), rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_where_nothing_varies_it_is_the_stationary_field(x64):
     mesh = interval(6)
     known = {"range": 0.6, "scale": 1.3, "smoothness": 1.5}
@@ -114,6 +115,7 @@ def test_where_nothing_varies_it_is_the_stationary_field(x64):
     np.testing.assert_allclose(covariance, [dense, 4 * dense], rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_directions(x64):
     """The covariance is that of the isotropic field on the mesh at the places H^(-1/2) x, to rounding: the finite
     elements of one are those of the other, and the tensor's determinant is in the scale.
@@ -140,6 +142,7 @@ def _root_and_density(field, x):
     return jax.vmap(field.from_base)(jnp.eye(field.domain.size)), field.log_prob(x), field.variance
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", ["plane", "space"])
 def test_barriers_against_dense_algebra(shape, x64):
     if shape == "plane":
@@ -163,6 +166,7 @@ def test_barriers_against_dense_algebra(shape, x64):
     np.testing.assert_allclose(density, dist.MultivariateNormal(0.0, covariance).log_prob(x), rtol=1e-8)
 
 
+@pytest.mark.slow
 def test_nothing_is_correlated_through_a_wall():
     """Two places on both sides, at a third of the range: correlated without the wall, hardly with it, and at its gap
     again."""
@@ -184,6 +188,7 @@ def test_nothing_is_correlated_through_a_wall():
     assert walled[2, 3] > 0.5
 
 
+@pytest.mark.slow
 def test_ranges_that_are_inferred_in_a_model():
     mesh = interval(6)
     functions = np.stack([np.ones(6), mesh.points[:, 0]], axis=1)

@@ -77,6 +77,7 @@ def test_affine_posterior_in_closed_form(run):
     assert np.linalg.matrix_rank(np.cov(u.reshape(-1, 6).T), tol=1e-5) == 2
 
 
+@pytest.mark.slow
 def test_curved_posterior_against_quadrature():
     data = np.array([0.7, -0.4, 0.2])
     reference = exact.quadrature(ni.whiten(model), model_kwargs={"data": data, "generator": curved, "size": 3})
@@ -102,6 +103,7 @@ def test_the_rest_of_numpyro(run, key):
     assert np.isfinite(svi.run(key, 50, progress_bar=False, data=DATA).losses[-1])
 
 
+@pytest.mark.slow
 def test_an_equinox_generator_crosses_jit(key):
     network = eqx.nn.MLP(2, 6, 8, 1, key=key)
     prior = Pushforward(network, WHITE)

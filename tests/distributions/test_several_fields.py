@@ -90,6 +90,7 @@ def test_a_field_in_time_against_dense_algebra(x64):
     np.testing.assert_allclose([logdet, float(blocks.logdet())], exact, rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_correlated_fields_against_dense_algebra(x64):
     mesh = interval(6)
     u = np.random.default_rng(1).normal(size=(2, 6))
@@ -118,6 +119,7 @@ def _grid_field():
     return SpectralField(grid, 1 / (1 + grid.eigenvalues))
 
 
+@pytest.mark.slow
 def test_batches_and_shapes():
     """A batch of parameters gives what each gives by itself."""
     field = _grid_field()

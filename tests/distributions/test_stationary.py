@@ -60,6 +60,7 @@ def test_window_sees_the_leading_cells(x64):
     assert seen.mean.shape == (3, 2, 4)
 
 
+@pytest.mark.slow
 def test_windowed_density_in_single_precision_at_any_scale():
     """Rounding leaves the products of a covariance of size 1e6 asymmetric by more than any absolute tolerance.
 

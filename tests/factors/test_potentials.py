@@ -88,6 +88,7 @@ def test_gradients(x64):
         np.testing.assert_allclose(jax.grad(envelope.stand_in)(x), (x - soft(x, 0.3)) / 0.3, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_moreau_envelope_by_minimization(x64):
     """Its value, and its derivatives in x, twice, and in the smoothing, against Huber's function."""
 
@@ -105,6 +106,7 @@ def test_moreau_envelope_by_minimization(x64):
     np.testing.assert_allclose(jax.hessian(envelope)(x, mu), jax.hessian(huber)(x, mu), atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["site", pytest.param("factor", marks=pytest.mark.statistical)])
 def test_nuts_samples_the_smoothed_posterior(form):
     """Mean and covariance are those of the Gaussian with the prior C + sigma^2 I. 24 chains; false-alarm rate 1e-5."""
@@ -193,6 +195,7 @@ def test_our_kernels_name_the_site():
         _run(NUTS(factor_model(WITHOUT_VALUE["RED of a function"])))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("form", "make"),
     [("site", ULA), ("factor", SKROCK), ("factor", TemperedSGLD)],
@@ -207,6 +210,7 @@ def test_samplers_of_gradients_accept(form, make):
     np.testing.assert_allclose(found, with_value, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_line_integral_or_a_declaration_lets_nuts_run():
     for denoiser in (LineIntegral(lambda x, sigma: jnp.tanh(x)), DeclaredPotential(SKEW, lambda x, sigma: x @ x)):
         assert np.all(np.isfinite(_run(NUTS(site_model(RED(denoiser, sigma=SIGMA)))).get_samples()["x"]))
@@ -222,6 +226,7 @@ def test_parameters_of_a_gradient_alone_cannot_be_sampled():
         _run(ULA(model, step_size=0.01))
 
 
+@pytest.mark.slow
 def test_a_model_with_a_factor_can_be_drawn_exported_and_predicted():
     """Nothing asks for the value of a factor that has none but a sampler; it is no data and no likelihood."""
     model = factor_model(RED(SKEW, sigma=SIGMA))
@@ -263,6 +268,7 @@ def test_scaled_and_masked():
     np.testing.assert_allclose(scaled, 2 * full, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_energy_in_programs():
     """A law that crosses jit and vmap, with a support of its own."""
     law = Energy(Score(GAUSSIAN, sigma=SIGMA), (N,))

@@ -18,6 +18,7 @@ from tests.domains.meshes import interval
 from tests.infer._laws import Target, assert_agree, chain_z
 
 
+@pytest.mark.slow
 def test_solution_that_is_known(x64):
     r""":math:`p = 2 + \cos \pi x \cos \pi y` has no flux through the boundary, and
     :math:`f = 2 e^u + (2 \pi^2 + e^u) \cos \pi x \cos \pi y`; the error falls with the square of the edges."""

@@ -79,6 +79,7 @@ def test_the_density_of_choices(heating):
 # A grid world.
 
 
+@pytest.mark.slow
 def test_soft_values_are_exact(x64):
     reward = jnp.asarray(grid_world.features() @ [2.0, -1.5])
     q = grid_world.soft_q_values(reward, tolerance=1e-12)
@@ -93,6 +94,7 @@ def test_soft_values_are_exact(x64):
     check_grads(total, (jnp.array([2.0, -1.5]),), order=1, modes=["rev"], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_density_of_actions():
     states, actions = grid_world.simulate(jax.random.key(1), [2.0, -1.5])
     weights = np.array([1.0, 0.5])
@@ -143,6 +145,7 @@ def test_the_exact_step_of_an_oscillator(x64):
     np.testing.assert_allclose(b[0, 0], (1 - np.cos(angle)) / 4.0, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_the_regulator_and_its_gradient(x64):
     a, b = (np.asarray(m) for m in linear_quadratic.oscillator(jnp.asarray(1.0), jnp.asarray(0.1)))
 
@@ -160,6 +163,7 @@ def test_the_regulator_and_its_gradient(x64):
     np.testing.assert_allclose(jacobian @ weights, 0, atol=1e-9)  # Euler: no change along the scale
 
 
+@pytest.mark.slow
 def test_the_weights_of_a_cost_are_known_up_to_scale(x64):
     states, controls = linear_quadratic.simulate_expert(jax.random.key(0), [2.0, 0.5, 0.7])
     scale = Symmetry(Scaling(), ["position", "velocity", "effort"])

@@ -55,6 +55,7 @@ def test_against_a_plain_assembly(forward, x64):
     np.testing.assert_allclose(forward(theta), expected((y.ravel(), x.ravel())), atol=1e-12)
 
 
+@pytest.mark.slow
 def test_derivatives_in_both_modes(x64):
     rng = np.random.default_rng(1)
     x, v, w = rng.normal(size=(8, 8)), rng.normal(size=(8, 8)), rng.normal(size=169)

@@ -64,6 +64,7 @@ def test_the_shipped_autoencoder_has_its_score(key):
     assert abs(error.mean() - about["test_reconstruction_rms"] ** 2) < 5 * error.std() / 10
 
 
+@pytest.mark.slow
 def test_the_shipped_patch_flow_has_its_score(key):
     """Bits per dimension of 1,000 patches of the held-out photograph, against the score of 20,000 others; 5 standard
     errors. No Gaussian can do as well: not even the one with the mean and covariance of those very patches.

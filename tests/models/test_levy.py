@@ -75,6 +75,7 @@ def test_the_model_has_the_density_of_its_law(x64):
     np.testing.assert_allclose(value, expected, rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_gaussian_posterior():
     """The latent Gibbs sampler's draws are independent: z of means and variances of 64 samples."""
     _, data, noise = levy.simulate(jax.random.key(1), law="gauss", operator="deconvolution")

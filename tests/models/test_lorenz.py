@@ -58,6 +58,7 @@ def test_ergodic_averages():
     assert np.all(np.abs(odd.mean(0)) < 4.8 * odd.std(0) / 16)
 
 
+@pytest.mark.slow
 def test_models_of_trajectories():
     """Data from the model have its residuals: chi-squared within 5 standard deviations."""
     for module, shape in ((lorenz63, (200, 3)), (lorenz96, (100, 40))):
@@ -73,6 +74,7 @@ def test_models_of_trajectories():
         np.testing.assert_allclose(value, prior + trace["x"]["fn"].log_prob(trace["x"]["value"]), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_simulator_models():
     """Finite for all of 200 draws, near the averages that are known, and moved by each of the unknowns."""
     for module, names, num_data in ((lorenz63, ("rho", "beta"), 9), (lorenz96, ("theta",), 6)):

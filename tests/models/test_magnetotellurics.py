@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from models import magnetotellurics as mt
 
@@ -27,6 +28,7 @@ def test_two_layers(x64):
     np.testing.assert_allclose(found[1], np.rad2deg(np.angle(z)), atol=1e-8)
 
 
+@pytest.mark.slow
 def test_layers_of_equal_resistivity_are_one_and_gradients_are_finite():
     rho = jnp.array([2.0, 2.0, 1.0, 1.0])
     many = mt.response(rho, jnp.array([100.0, 200.0, 5.0, 5.0]))

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from jax.flatten_util import ravel_pytree
 from numpyro.infer.util import potential_energy
 
@@ -19,6 +20,7 @@ def test_the_data_have_the_published_quality():
     assert seen.out_shape[0] == np.sum(np.random.default_rng(0).random(restoration.SHAPE) < 0.5)
 
 
+@pytest.mark.slow
 def test_exact_posterior_is_where_the_model_is_stationary(x64):
     """The mean by a Newton step of the model's own potential, the standard deviation by its Hessian."""
     prior = restoration.gaussian_prior(SHAPE)
@@ -36,6 +38,7 @@ def test_exact_posterior_is_where_the_model_is_stationary(x64):
     np.testing.assert_allclose(np.sqrt(np.diag(np.linalg.inv(hessian))).reshape(SHAPE), sd, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_plug_and_play_restores_the_photograph():
     """PnP-ADMM with the gradient-step denoiser, above the best of the peers in the notes (26.9 dB)."""
     truth, data = restoration.simulate(jax.random.key(0))

@@ -100,6 +100,7 @@ def test_two_moons_law():
     assert np.isneginf(two_moons.log_likelihood(theta, two_moons._center(theta) - 0.1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in sbibm.TASKS if name not in SAME])
 def test_reference_draws_are_stationary(name):
     """Metropolis chains at the posterior of observation 1, started at the published draws, leave them in law.
@@ -158,6 +159,7 @@ def chains(name, densities):
     return later - start
 
 
+@pytest.mark.slow
 def test_tasks_that_share_a_posterior():
     """Their log likelihoods differ by what does not depend on theta: for the published spikes, by nothing."""
     for name, other in SAME.items():
@@ -170,6 +172,7 @@ def test_tasks_that_share_a_posterior():
     np.testing.assert_allclose(bernoulli_glm.design().T @ spikes, bernoulli_glm.observation(3), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_closed_forms(x64):
     rng = np.random.default_rng(0)
     theta, x = rng.normal(size=10), rng.normal(size=10)
@@ -213,6 +216,7 @@ def test_differential_equations(name):
         np.testing.assert_allclose(ours[k], expected, atol=0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*SLOW, "bernoulli_glm_raw"])
 def test_counts_and_positive_data(name):
     """What a support promises holds for data from the prior, and none fails."""
@@ -224,6 +228,7 @@ def test_counts_and_positive_data(name):
     assert jnp.issubdtype(x.dtype, jnp.integer) == (name != "lotka_volterra")
 
 
+@pytest.mark.slow
 def test_distractors():
     """The constants against the published ones; projections of the noise are mixtures of t laws."""
     locations, roots = slcp_distractors.noise()

@@ -42,6 +42,7 @@ def diffraction():
     return phase_retrieval.coded_diffraction(jax.random.key(0), SHAPE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "symmetry"),
     [
@@ -74,6 +75,7 @@ def test_the_spectral_estimate_points_to_the_signal():
     np.testing.assert_allclose(jnp.linalg.norm(estimate), jnp.linalg.norm(truth), rtol=0.05)
 
 
+@pytest.mark.slow
 def test_a_blind_deconvolution_has_its_shifts():
     symmetry = Symmetry(CyclicShift((blind_deconvolution.SIZE,)), {"image": 1, "kernel": -1})
     (image, kernel), data = blind_deconvolution.simulate(jax.random.key(0), noise=1e-6)

@@ -1,6 +1,7 @@
 """Tomography: projections of shapes with closed forms, and the posterior by another route."""
 
 import numpy as np
+import pytest
 from scipy.integrate import quad
 
 from models import tomography
@@ -49,6 +50,7 @@ def test_exact_posterior(key):
     agrees_with_model(tomography.model, "attenuation", data, posterior, shape=shape, num_angles=angles)
 
 
+@pytest.mark.slow
 def test_full_size(key):
     """Residual chi-squared within 5 standard deviations (1 in 1e5); the error is what the posterior says.
 

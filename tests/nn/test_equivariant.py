@@ -105,6 +105,7 @@ def test_a_wrong_order_of_the_directions_is_seen(key, monkeypatch):
     assert violation(network, SQUARE, SQUARE, IMAGE) > 1e-3
 
 
+@pytest.mark.slow
 def test_circular_convolutions_commute_with_shifts(key):
     layer = circular_convolution(2, 1, 2, 5, key=key)
     group = CyclicShift((6, 6))
@@ -114,6 +115,7 @@ def test_circular_convolutions_commute_with_shifts(key):
     assert violation(line, CyclicShift((8,)), CyclicShift((8,)), SIGNAL[None]) < ROUNDING
 
 
+@pytest.mark.slow
 def test_the_wrappers_train(key):
     """Gradients flow into the network, and the group is no parameter."""
     network = eqx.nn.Linear(8, 8, key=key)

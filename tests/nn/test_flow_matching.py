@@ -22,6 +22,7 @@ def affine(t, x):
     return -mean + gain @ jnp.linalg.inv(spread) @ (x - (1 - t) * mean)
 
 
+@pytest.mark.slow
 def test_the_density_of_the_affine_velocity(x64):
     """Exact up to the solver's tolerance, 1e-8 a step."""
     x = jnp.asarray(MEAN + np.random.default_rng(0).normal(size=(5, 2)) @ ROOT.T)
@@ -29,6 +30,7 @@ def test_the_density_of_the_affine_velocity(x64):
     np.testing.assert_allclose(found, multivariate_normal(MEAN, COVARIANCE).logpdf(x), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_draws_of_the_affine_velocity():
     """The map from noise to data is affine too: its matrix times its transpose is the covariance."""
     noise = jnp.concatenate([jnp.zeros((1, 2)), jnp.eye(2)])

@@ -112,6 +112,7 @@ def test_inverse_and_log_determinant(x64, kind):
     np.testing.assert_allclose(log_det_back, -log_det, rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_layers_take_turns(x64):
     """Without the linear maps: couplings change every number, and every number then depends on every other."""
     key, size = jax.random.key(3), np.eye(4)
@@ -146,6 +147,7 @@ def test_the_convolution_is_equinox_own(key):
     np.testing.assert_allclose(_convolve(layer, x), expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_start_that_standardises():
     rows, entropy = gaussian(20_000)
     found, error = score(FLOWS["splines"](3, rows), gaussian(50_000)[0])

@@ -27,6 +27,7 @@ def _fields(grid, amplitudes):
     return np.tensordot(amplitudes, waves, 1)
 
 
+@pytest.mark.slow
 def test_values_at_points_are_those_of_the_inner_grid(vae):
     z = jnp.array([0.3, -1.2])
     points = np.random.default_rng(0).uniform(0, 0.75, (9, 2))
@@ -34,6 +35,7 @@ def test_values_at_points_are_those_of_the_inner_grid(vae):
     np.testing.assert_allclose(vae.evaluate(z, jnp.asarray(points, jnp.float32)), exact, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(7,), (3, 4, 2)])
 def test_any_dimension(shape):
     inner = Grid(shape)
@@ -45,6 +47,7 @@ def test_any_dimension(shape):
     np.testing.assert_allclose(seen[0], vae.encoder(vae.coefficients(z).ravel())[:2], rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_bounds_of_a_function_on_two_grids_are_the_same(vae):
     """Quadrature at cell centers is exact for these functions; rows that are filled up count as they are."""
     amplitudes = np.random.default_rng(2).normal(size=(2, 3))

@@ -19,6 +19,7 @@ def networks(key):
     return eqx.nn.Linear(2, 2, key=first), eqx.nn.MLP(2, "scalar", 32, 2, activation=jax.nn.softplus, key=second)
 
 
+@pytest.mark.slow
 def test_linear_generator_learns_a_gaussian(key):
     """Mean and covariance within 0.1, and no difference in 500 draws by the MMD test at level 1e-3."""
     data, drawn, tested = jax.random.split(key, 3)
@@ -48,6 +49,7 @@ def test_energy_score(key):
     assert abs(found.mean() - (2 * across - 2 / np.sqrt(np.pi))) < 5 * found.std() / np.sqrt(len(found))
 
 
+@pytest.mark.slow
 def test_one_step_of_the_generator_in_many(key):
     """The generator moves with every ``critic_steps``-th step only."""
     generator, critic = networks(key)

@@ -53,6 +53,7 @@ def exact_log_mass(middle, width):
     return np.where(width * np.maximum(-middle, 1) < 1, thin, high + np.log1p(-np.exp(low - high)))
 
 
+@pytest.mark.slow
 def test_masses_of_intervals():
     """In single precision against double, relative to 1 or to the logarithm, from 1e-6 to 100 deviations wide."""
     middle, width = np.meshgrid([-300.0, -30, -6, -1, -0.01, 0, 0.3, 2, 9, 100], np.geomspace(1e-6, 100, 33))
@@ -80,6 +81,7 @@ def test_derivatives_of_masses(x64):
     np.testing.assert_allclose(dw, (high + low) / 2 / mass, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_first_and_last_bins_take_the_rest(x64):
     edges = np.arange(5) - 1.3
     middle, width = edges * 0.7, np.full(5, 0.7)
@@ -90,6 +92,7 @@ def test_first_and_last_bins_take_the_rest(x64):
     assert log_bin_mass(jnp.asarray(3.0), jnp.asarray(1.0), True, True) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("context", [None, 3])
 def test_a_number_depends_on_those_before_it_and_on_the_context(x64, context):
     """The Jacobian of its parameters: full below the diagonal, zero elsewhere, and none zero for the context."""
@@ -130,6 +133,7 @@ def test_masses_and_densities_sum_to_one(x64):
     np.testing.assert_allclose(np.trapezoid(np.exp(density), real), 1, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_off_the_support():
     law = MixtureAutoregressive(2, kinds=(constraints.boolean, constraints.nonnegative_integer), width=8, key=KEY)
     rows = jnp.array([[0.0, 3], [2.0, 3], [0.5, 3], [1.0, -1], [1.0, 1.5]])
@@ -162,6 +166,7 @@ def test_draws_have_their_own_law():
     assert chi2.sf(statistic, kept.sum() - 1) > 5e-6
 
 
+@pytest.mark.slow
 def test_derivatives_with_respect_to_the_context(x64):
     """Against differences; never zero."""
     law = moved(MixtureAutoregressive(4, components=3, width=16, depth=1, kinds=MIXED, context=2, key=KEY))

@@ -31,6 +31,7 @@ class Known:
         return jnp.sum(x * c)
 
 
+@pytest.mark.slow
 def test_the_loss_is_its_formula(x64):
     """All pairs but one are contrasts, so that the choice of them is an order only."""
     x, c = (jnp.asarray(a[:3], float) for a in pairs(3, 0))

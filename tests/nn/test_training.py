@@ -182,6 +182,7 @@ MASK = rng.random(300) < 0.7
 LEAST_SQUARES = np.linalg.lstsq(X[MASK], Y[MASK], rcond=None)[0]
 
 
+@pytest.mark.slow
 def test_lbfgs_reaches_least_squares(tmp_path, x64):
     """All rows, with a mask, in memory and in a memory map, HDF5 and zarr; to 1e-7, half of double precision."""
     settings = TrainingSettings(
@@ -351,6 +352,7 @@ def test_dequantisation_keeps_the_grey_value(key):
     assert abs(np.mean(np.asarray(values) * 256 - images) - 0.5) < 5 * (1 / 12 / 256) ** 0.5
 
 
+@pytest.mark.slow
 def test_what_cannot_be_dequantized(key):
     for images in (np.ones(3), np.ones(3, bool)):
         with pytest.raises(TypeError, match="dequantize: `images` must be integers from 0 to 255; got an array of"):

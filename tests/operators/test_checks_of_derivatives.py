@@ -27,6 +27,7 @@ def _with_error(relative, entry=None):
 X = np.linspace(-1.0, 2.0, 5)
 
 
+@pytest.mark.slow
 def test_a_right_gradient_passes_in_many_draws():
     """128 directions in each precision; ten times the extrapolation's own error has never been exceeded."""
     assert check_gradient(_with_error(0.0), X, num_directions=64).holds

@@ -70,6 +70,7 @@ def test_gaussian_keeps_the_mean_and_spreads_by_its_width(boundary, x64):
     np.testing.assert_allclose(y.sum(0) @ (np.arange(33) - 16) ** 2, 2.25, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_width_can_be_inferred(x64):
     """With ``radius`` the width may be traced, and the derivative is that of finite differences."""
     x = jnp.asarray(np.random.default_rng(3).normal(size=(9, 8)))
@@ -91,6 +92,7 @@ def test_kernel_can_be_inferred(x64):
     np.testing.assert_allclose(jax.jvp(blur, (kernel,), (direction,))[1], blur(direction), atol=1e-13)
 
 
+@pytest.mark.slow
 def test_norm_bound_is_the_norm_where_it_can_be(x64):
     kernel = np.random.default_rng(5).normal(size=(3, 4))
     periodic = Convolution(kernel, (5, 6))

@@ -39,6 +39,7 @@ def test_values_and_derivatives(derivative, x64):
     np.testing.assert_allclose(found, jax.vmap(jax.vmap(inside))(jnp.asarray(batches)), rtol=1e-14)
 
 
+@pytest.mark.slow
 def test_several_arguments_and_results(x64):
     """One argument batched and the other not; a gradient for each; cotangents and tangents that are zero."""
 
@@ -115,6 +116,7 @@ def test_a_batch_is_run_at_once():
         np.testing.assert_allclose(jax.vmap(G)(POINTS[:2]), [oven(p) for p in POINTS[:2]], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_hmc_against_the_traced_model(x64):
     """The same draws, as the same numbers come in."""
 

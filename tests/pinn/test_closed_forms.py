@@ -25,6 +25,7 @@ def problem(spectral, x64):
     return dr.problem(spectral)
 
 
+@pytest.mark.slow
 def test_the_penalized_problem(spectral, problem):
     """Objective, gradient and minimizer: arithmetic, condition number below 1e3 squared."""
     potential = pinn.PenalizedPotential(problem)
@@ -71,6 +72,7 @@ def test_soft_constraints_tend_to_the_adjoint_gradient(spectral, problem):
     np.testing.assert_allclose(np.divide(errors[:-1], errors[1:]), 10, rtol=0.01)
 
 
+@pytest.mark.slow
 def test_second_derivatives(spectral, problem):
     """Through the implicit function, in both modes, against central differences of the closed gradients: their error is
     of the order of step squared, 1e-6."""
@@ -105,6 +107,7 @@ def nonlinear_potentials():
         }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["more residuals", "more parameters"])
 def test_the_implicit_gradient_against_differences(kind, nonlinear_potentials, x64):
     """To 1e-4, the error of a central difference and of the inner tolerance."""
@@ -116,6 +119,7 @@ def test_the_implicit_gradient_against_differences(kind, nonlinear_potentials, x
         np.testing.assert_allclose(grad[i], (up - down) / 2e-3, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_an_inner_solve_that_does_not_converge(nonlinear_potentials, x64):
     """An error with the residual outside, NaN inside, never a gradient."""
     stopped = pinn.PhysicsConstrainedPotential(nonlinear_potentials["more residuals"].problem, max_steps=1)
@@ -128,6 +132,7 @@ def test_an_inner_solve_that_does_not_converge(nonlinear_potentials, x64):
     assert np.all(np.isnan(grad))
 
 
+@pytest.mark.slow
 def test_reduced_and_joint_minimization(spectral, problem):
     """The penalized minimizer both ways, the constrained one by reduction, each where its gradient vanishes.
 

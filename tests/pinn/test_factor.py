@@ -64,6 +64,7 @@ def test_the_posterior_with_and_without_its_volume(weak, x64):
     assert exact[0] - plain[0] > 0.1 * exact[1]
 
 
+@pytest.mark.slow
 def test_a_network_and_conditions_in_a_model(key):
     """The factor is the sum of normal log densities, of the equation and of its conditions."""
     box = dr.DOMAIN
@@ -89,6 +90,7 @@ def test_a_network_and_conditions_in_a_model(key):
     assert sum(name.startswith("u/") for name in trace) == 4
 
 
+@pytest.mark.slow
 def test_bad_factors():
     box, basis = dr.DOMAIN, pinn.SineBasis(dr.DOMAIN, 3)
     pde = pinn.PDE(bpinn.operator, box, points=box.grid(5), boundary=pinn.dirichlet(0.0, box.boundary()))

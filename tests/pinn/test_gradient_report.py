@@ -28,6 +28,7 @@ def reports():
     return spectral, found
 
 
+@pytest.mark.slow
 def test_the_gradients_are_those_of_the_formulas(reports):
     """u_m = u (1 - q^m), q = 1 - eta d^2: the joint, unrolled and implicit gradients after 100 steps."""
     spectral, found = reports

@@ -14,6 +14,7 @@ def problem(x64):
     return dr.problem(dr.simulate(np.random.default_rng(0), 6), num_points=12)
 
 
+@pytest.mark.slow
 def test_which_block_moves_which_parameter(problem, key):
     phi = problem.trial.with_coefficients(jax.random.normal(key, (6,)))
     moves = problem.gradients(phi, 3.0)
@@ -34,6 +35,7 @@ def test_adam_moves_theta_by_the_blocks_that_are_named(problem):
     assert len(moved.losses) == 21
 
 
+@pytest.mark.slow
 def test_batches_with_momentum(problem, key):
     """Half of the points a step reach the minimum of all of them, where residuals and data agree (noise 0.01)."""
     best = pinn.joint(problem, 1.0, progress_bar=False)
@@ -43,6 +45,7 @@ def test_batches_with_momentum(problem, key):
     assert best.loss <= fit.loss < 1e-2 * start
 
 
+@pytest.mark.slow
 def test_a_network(key):
     """In single precision: the equation's solution for theta = 3 within 1e-2 of its largest value."""
     box = dr.DOMAIN

@@ -74,6 +74,7 @@ def test_a_hierarchy_in_closed_form(run):
         assert abs(np.mean(z**2) - 1) < 0.06 + 4.9 * np.sqrt(2 / ess_square)
 
 
+@pytest.mark.slow
 def test_the_density_of_the_model_is_the_exact_one(nle):
     """Where the posterior is, to 0.02 nats a group: a wrong noise (0.44 for 0.4) is off by 0.1."""
     rng = np.random.default_rng(0)
@@ -124,6 +125,7 @@ def test_any_number_of_repetitions_and_another_prior(nle):
     assert abs(np.average(grid, weights=weights) - mean) < 0.2 / np.sqrt(precision)
 
 
+@pytest.mark.slow
 def test_the_derivative_in_the_arguments(x64):
     """Against central differences: a law whose gradient is stopped would give zero."""
     rng = np.random.default_rng(0)

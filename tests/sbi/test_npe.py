@@ -54,6 +54,7 @@ def linear():
 X = np.array([0.8, -0.5, 1.5], np.float32)
 
 
+@pytest.mark.slow
 def test_a_linear_gaussian_posterior(linear):
     """Means within 3 % of a standard deviation, covariances within 3 % and 4.9 standard errors (12 limits, 1e-5)."""
     mean, covariance = _exact(X)
@@ -65,6 +66,7 @@ def test_a_linear_gaussian_posterior(linear):
     assert np.abs(white.T @ white / n - np.eye(3)).max() < 0.03 + 4.9 * np.sqrt(2 / n)
 
 
+@pytest.mark.slow
 def test_the_density_of_a_posterior(linear):
     mean, covariance = _exact(X)
     posterior = linear.posterior(X)
@@ -76,6 +78,7 @@ def test_the_density_of_a_posterior(linear):
     assert gap.std() < 0.1
 
 
+@pytest.mark.slow
 def test_draws_go_to_arviz(linear):
     tree = to_arviz(linear.sample(random.key(1), X, num_samples=50))
     assert tree.posterior["theta"].shape == (4, 50, 3)
@@ -96,6 +99,7 @@ def dependent_model(x=None):
     numpyro.sample("x", Simulator(_box, theta, event_dims=1), obs=x)
 
 
+@pytest.mark.slow
 def test_no_draw_leaves_its_support():
     """Whatever was learned: the network here has random weights."""
     npe, rng = NPE(dependent_model), np.random.default_rng(0)
@@ -225,6 +229,7 @@ def unsorted_model(b=None, a=None):
     numpyro.sample("a", Simulator(lambda key, o: o + 1.0 * random.normal(key), offset), obs=a)
 
 
+@pytest.mark.slow
 def test_latents_and_data_keep_their_names():
     """Two independent normal problems, means and widths against closed forms within 0.1 standard deviations.
 
@@ -299,6 +304,7 @@ class Moved(eqx.Module):
         return self.density.sample(key, context) + self.move
 
 
+@pytest.mark.slow
 def test_importance_weights_correct_a_poor_posterior(linear):
     """Moved by half a standard deviation; the weighted mean is within 4.9 of its standard errors."""
     mean, covariance = _exact(X)
@@ -314,6 +320,7 @@ def test_importance_weights_correct_a_poor_posterior(linear):
     assert found.resampled(random.key(5), 7)["theta"].shape == (7, 3)
 
 
+@pytest.mark.slow
 def test_where_a_kernel_starts(linear):
     mcmc = MCMC(
         NUTS(tractable, init_strategy=linear.init_strategy(random.key(0), X)), num_warmup=1, num_samples=1, **QUIET
@@ -393,6 +400,7 @@ def _within(x=None):
     numpyro.sample("x", dist.Uniform(0.0, top).expand([2]).to_event(1), obs=x)
 
 
+@pytest.mark.slow
 def test_data_may_be_discrete_or_have_a_support_that_depends_on_latents():
     assert NPE(_counts, "counts").simulate(random.key(0), 50, **QUIET).data["counts"].shape == (50, 3)
     npe = NPE(_within, "x")
@@ -470,6 +478,7 @@ def test_the_simulator_has_no_likelihood_to_correct_by(linear):
         linear.posterior(X).log_prob({})
 
 
+@pytest.mark.slow
 def test_the_prior_as_posterior_fails_where_data_are_looked_at(linear):
     """The log likelihood of an importance-corrected model has the data; TARP's references depend on them too."""
 

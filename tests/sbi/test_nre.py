@@ -39,6 +39,7 @@ def _exact(x, theta):
     return likelihood - stats.norm.logpdf(x, 0.0, np.hypot(1.0, NOISE)).sum(axis=-1)
 
 
+@pytest.mark.slow
 def test_the_ratio_is_absolute(nre):
     """Where simulations are: 0.05 nats on average (a free constant would show), 0.25 in root mean square."""
     rows = simulate(model, random.key(5), 1000, **QUIET)
@@ -60,6 +61,7 @@ def test_the_evidence_of_the_data_relative_to_the_simulations(nre):
     assert abs(jax.nn.logsumexp(log_ratio) - np.log(20_000)) < 0.1
 
 
+@pytest.mark.slow
 def test_the_posterior(nre):
     mcmc = MCMC(NUTS(nre.model), num_warmup=300, num_samples=2000, **QUIET)
     mcmc.run(random.key(1), x=X)

@@ -67,6 +67,7 @@ def test_data_without_chaos():
     assert growth == pytest.approx(np.log(2), abs=4.5 * 0.64 * np.sqrt(2 / 128))
 
 
+@pytest.mark.slow
 def test_lorenz63():
     """The largest Lyapunov exponent over the prior, 0.906 at (28, 8/3)."""
     report = shattering(lorenz63.model, jax.random.key(0))
@@ -100,6 +101,7 @@ def _in_rho(x=None):
     numpyro.sample("x", dist.Normal(path, 1.0).to_event(2), obs=x, infer={"times": 0.1 * np.arange(1, 201)})
 
 
+@pytest.mark.slow
 def test_lorenz96():
     """1.67 at F = 8, and medians of the derivative by an independent code, at most 3 times apart."""
     report = shattering(lorenz96.model, jax.random.key(1), wrt=["forcing"], params={"forcing": 8.0})

@@ -84,6 +84,7 @@ def test_many_arguments_keep_their_order():
     np.testing.assert_array_equal(found.data["x"][:, 1:], np.tile(np.arange(1.0, 12.0), (4, 1)))
 
 
+@pytest.mark.slow
 def test_rows_do_not_depend_on_the_batch_size(rows):
     other = simulate(model, random.key(0), 100, observed="other", batch_size=33, progress_bar=False)
     for one, two in zip(jax.tree.leaves(rows.data), jax.tree.leaves(other.data), strict=True):
@@ -158,6 +159,7 @@ def test_a_store_grows(tmp_path, whole):
     np.testing.assert_array_equal(shorter.data["x"], whole.data["x"][:70])
 
 
+@pytest.mark.slow
 def test_a_store_of_other_simulations_is_refused(tmp_path):
     store = tmp_path / "store"
     _stored(store, num=60)
@@ -236,6 +238,7 @@ def _external_model(program):
     return external_model
 
 
+@pytest.mark.slow
 def test_external_programs():
     with External(shifted, (2,), processes=2) as program:
         found = simulate(_external_model(program), random.key(0), 40, batch_size=20, progress_bar=False)

@@ -152,6 +152,7 @@ def test_momentum_has_a_theorem_for_proximal_operators_alone():
     assert report(pnp_fista, HALF, firm, 0.9).theorem is None
 
 
+@pytest.mark.slow
 def test_no_theorem_applies_is_an_answer_and_averaging_may_change_it():
     back = Certified(-np.eye(SIZE))
     assert report(pnp_pgd, HALF, back, 1.0).theorem is None

@@ -128,6 +128,7 @@ def model(y=None, z=None):
 Y, Z = rng.normal(size=5), rng.normal(size=2) + 1j * rng.normal(size=2)
 
 
+@pytest.mark.slow
 def test_the_term_of_a_gaussian_model_is_least_squares(x64, key):
     term = model_data_term(model, "x", model_kwargs={"y": Y, "z": Z}, values={"noise": 0.7})
     assert isinstance(term, LeastSquares)

@@ -85,6 +85,7 @@ def test_strength_is_the_weight_of_red(x64):
     np.testing.assert_allclose(found.x, PROBLEM.red(2.5 * WEIGHT), atol=1e-8)
 
 
+@pytest.mark.slow
 def test_the_scalar_case_tells_red_from_plug_and_play():
     """A = s = y = 1, W = 1/2, gamma = lambda = 1: 2/3 against 1/2."""
     term, half = LeastSquares(Matrix(np.eye(1)), np.ones(1), 1.0), lambda x, sigma: x / 2
@@ -161,6 +162,7 @@ def closed_form(y, sigma, step, covariance, kind):
     return jnp.sum(jnp.sin(x))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("solver", "step", "kind"),
     [
@@ -177,6 +179,7 @@ def test_derivatives_of_the_fixed_point_equal_those_of_the_closed_form(solver, s
         np.testing.assert_allclose(ours, theirs, atol=1e-6 * max(float(jnp.max(jnp.abs(theirs))), 1))
 
 
+@pytest.mark.slow
 def test_derivatives_of_a_nonlinear_fixed_point_equal_unrolled_ones(x64, key):
     """A denoiser that is no closed form: tanh of a matrix, contractive."""
     weights = 0.4 * jax.random.normal(key, (SIZE, SIZE)) / np.sqrt(SIZE)
@@ -205,6 +208,7 @@ def test_derivatives_of_a_nonlinear_fixed_point_equal_unrolled_ones(x64, key):
 # What goes wrong.
 
 
+@pytest.mark.slow
 def test_what_looks_converged_and_diverges_later_is_reported():
     """A direction that no datum sees and that the denoiser stretches by a fifth, at first of length 1e-8."""
     term = LeastSquares(Mask(np.array([True, True, False])), np.array([1.0, 2.0]), 1.0)
@@ -230,6 +234,7 @@ def broken(x, sigma):
     return jnp.where(jnp.abs(x) > 0.4, jnp.nan, 0.5 * x)
 
 
+@pytest.mark.slow
 def test_a_denoiser_that_returns_nan_is_named():
     term = LeastSquares(Matrix(np.eye(2)), np.ones(2), 1.0)
     with pytest.raises(
@@ -246,6 +251,7 @@ def test_a_denoiser_that_returns_nan_is_named():
         krasnoselskii_mann(jnp.log, -np.ones(2))
 
 
+@pytest.mark.slow
 def test_a_derivative_that_does_not_exist_is_refused():
     """The identity has no isolated fixed point where nothing is seen."""
     term = LeastSquares(Mask(np.array([True, False])), np.ones(1), 1.0)

@@ -123,6 +123,7 @@ NETWORKS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 def test_training_end_to_end_lowers_the_error(name):
     """Gaussian signals around a mean that the network can learn; the operator and the data term stay as they are."""
@@ -142,6 +143,7 @@ def test_training_end_to_end_lowers_the_error(name):
         assert found.bound == pytest.approx(0.9)  # mu is 0
 
 
+@pytest.mark.slow
 def test_training_coupled_weights_beats_thresholding_and_leaves_the_matrix():
     x = sparse_signals(256, 3)
     untrained = CoupledLISTA(DICTIONARY, 4, threshold=0.05)
@@ -218,6 +220,7 @@ def model(y):
     numpyro.sample("y", dist.Normal(jnp.asarray(A) @ x, 0.1).to_event(1), obs=y)
 
 
+@pytest.mark.slow
 def test_an_unrolled_solver_is_the_location_of_a_guide_and_the_start_of_nuts():
     """The best location of a Gaussian guide is the posterior mean, whatever its scales: MoDL finds it by the ELBO."""
     y = A @ (1 + 0.3 * np.random.default_rng(1).normal(size=SMALL))

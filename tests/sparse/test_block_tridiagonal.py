@@ -59,6 +59,7 @@ def make(rng):
     return diagonal + 3 * jnp.eye(S), below, arrow, tip + 3 * jnp.eye(A)
 
 
+@pytest.mark.slow
 def test_against_dense_algebra(x64):
     rng = np.random.default_rng(0)
     blocks, x = make(rng), jnp.asarray(rng.normal(size=T * S + A))

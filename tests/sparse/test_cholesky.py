@@ -45,6 +45,7 @@ def everything(pattern, values, b):
     }
 
 
+@pytest.mark.slow
 def test_against_dense_algebra(matrix, x64):
     pattern, values = analyzed(matrix)
     a, n = matrix[0].toarray(), pattern.size
@@ -152,12 +153,14 @@ def test_derivatives_against_dense_algebra(plane, name):
     assert_close(found[name], wanted[name])
 
 
+@pytest.mark.slow
 def test_gradients_in_three_dimensions(x64):
     pattern, at, direction = point((2, 2, 3))
     found, wanted = derivatives(first_derivatives, pattern, *at, direction)
     assert_close({name: found[name] for name in wanted}, wanted)
 
 
+@pytest.mark.slow
 def test_derivatives_against_finite_differences(plane, x64):
     """Central differences: an error of h^2 from truncation, 1e-16 / h from rounding, h = 1e-5."""
     pattern, at, direction, (found, _) = plane
@@ -198,6 +201,7 @@ def test_single_precision(square):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_several_matrices_at_a_time(square):
     pattern, values, b = square
     several = jnp.stack([values, 1.3 * values]), jnp.stack([b, 2 * b])
@@ -208,6 +212,7 @@ def test_several_matrices_at_a_time(square):
             np.testing.assert_allclose(a[i], b, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_not_positive_definite_is_nan_and_the_pivot_is_named(square):
     pattern, values, b = square
     bad = values.at[pattern.diagonal[5]].add(-10.0)

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 import scipy.sparse as sp
 
 from numpyro_inverse.sparse._quasidefinite import analyze_quasidefinite
@@ -43,6 +44,7 @@ def results(pattern, c, k, h, b, direction):
     return factor.logdet(), factor.solve(b), factor.selected_inverse(), grads, change
 
 
+@pytest.mark.slow
 def test_against_dense_algebra(x64):
     """Values to 1e-10; derivatives by central differences of the dense result."""
     points, graph, c, k, h = problem()
@@ -75,6 +77,7 @@ def test_against_dense_algebra(x64):
     np.testing.assert_allclose(change, -(there @ step @ there)[rows, cols], rtol=1e-8, atol=1e-13)
 
 
+@pytest.mark.slow
 def test_what_is_not_definite_is_nan():
     points, graph, c, k, h = problem()
     pattern = analyze_quasidefinite(sp.csr_array(graph), points, 2, leaf_size=12)

@@ -44,6 +44,7 @@ def blind(data=None, kernel_scale=1.0):
     numpyro.sample("data", dist.Normal(convolve(kernel, image), NOISE).to_event(1), obs=data)
 
 
+@pytest.mark.slow
 def test_blind_deconvolution_is_invariant_under_opposite_shifts():
     opposite = Symmetry(SHIFT, {"image": 1, "kernel": -1})
     found = check_invariance(blind, opposite)
@@ -73,6 +74,7 @@ def test_the_prior_that_breaks_it_is_named():
         found.require("here")
 
 
+@pytest.mark.slow
 def test_a_scaling_breaks_both_priors_and_not_the_likelihood():
     found = check_invariance(blind, Symmetry(Scaling(), {"image": 1, "kernel": -1}))
     assert set(found.broken_by) == {"image", "kernel"}
@@ -92,6 +94,7 @@ def test_a_scaling_breaks_both_priors_and_not_the_likelihood():
     assert flat.violation == pytest.approx(flat.log_abs_det)
 
 
+@pytest.mark.slow
 def test_a_known_kernel_is_equivariant_and_not_invariant():
     invariance = check_invariance(deconvolution, Symmetry(SHIFT, "image"))
     assert invariance.broken_by == ("data",)
@@ -129,6 +132,7 @@ def test_the_posterior_of_a_known_kernel_is_equivariant_to_1e_5(key):
 # Draws.
 
 
+@pytest.mark.slow
 def test_symmetrized_draws_have_every_element_and_the_same_canonical_form(key):
     symmetry = Symmetry(SHIFT * SignFlip(), {"image": 1, "kernel": -1})
     rng = np.random.default_rng(0)

@@ -27,6 +27,7 @@ def representation(irreps, angles):
     return FiniteGroup([lambda x, d=d: d @ x for d in matrices], (irreps.dim,))
 
 
+@pytest.mark.slow
 def test_a_layer_of_e3nn_is_equivariant_and_a_dense_one_is_not():
     angles = octahedral_angles()
     group_in, group_out = representation("0e + 1o", angles), representation("0e + 1o + 2e", angles)

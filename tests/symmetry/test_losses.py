@@ -140,6 +140,7 @@ def plain_loss(module, batch, key):
     return jnp.mean(jnp.sum((jax.vmap(module)(x) - u) ** 2, axis=1))
 
 
+@pytest.mark.slow
 def test_the_plain_mean_square_learns_zero_and_the_others_learn_the_signal():
     norm, error = trained(plain_loss)
     assert norm < 0.2

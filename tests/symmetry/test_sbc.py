@@ -65,6 +65,7 @@ def p_values(inference, **options):
     return study.p_values
 
 
+@pytest.mark.slow
 def test_raw_coordinates_fail_for_a_stuck_sampler_and_invariants_pass():
     found = p_values(stuck)
     assert found["u"] < 1e-10
@@ -72,6 +73,7 @@ def test_raw_coordinates_fail_for_a_stuck_sampler_and_invariants_pass():
     assert found["u canonical"] > 1e-5
 
 
+@pytest.mark.slow
 def test_a_correct_sampler_passes_everywhere():
     assert min(p_values(free).values()) > 1e-5 / 3
 

@@ -122,6 +122,7 @@ def _finite(grid):
     return Pushforward(lambda z: jnp.sin(z @ basis), dist.Normal(0, 1).expand([4]).to_event(1))
 
 
+@pytest.mark.slow
 def test_labels_of_generators():
     grids = [Grid(n) for n in (8, 16, 32)]
     found = check_projective_consistency(_convolutional, *grids, rng_key=KEY)
@@ -136,6 +137,7 @@ def test_labels_of_generators():
     assert (found.label, found.evidence) == ("exact", "pathwise")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["scale", "corner", "range", "scale of a constant"])
 def test_a_law_that_is_off_by_a_few_percent_from_grid_to_grid(what):
     """No Gaussian law, whose draws of two grids with one latent differ by as much at each refinement: 5 % of the
@@ -167,6 +169,7 @@ def test_the_size_of_the_test_of_pairs():
     assert kstest(p_values, "uniform").pvalue > 1e-4
 
 
+@pytest.mark.slow
 def test_laws_that_draws_cannot_tell_apart():
     """White noise as a generator's output, of which nobody knows that it is Gaussian (level 1e-3, a fixed key); and a
     latent that is shared but means another thing on each grid, of which the law is the same."""

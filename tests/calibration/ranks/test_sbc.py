@@ -30,6 +30,7 @@ def test_an_exact_posterior_passes(key):
     assert set(study.table.index) == {"x", "log_likelihood"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", linear.WRONG)
 def test_wrong_posteriors_are_rejected(key, name):
     study = sbc(linear.model, linear.WRONG[name], num_datasets=500, rng_key=key, **QUIET)
@@ -163,6 +164,7 @@ def test_ties_are_broken_at_random(key):
     assert np.sum((counts - 1000) ** 2 / 1000) < 19 + 5 * np.sqrt(38)
 
 
+@pytest.mark.slow
 def test_a_discrete_posterior_of_one_value_passes(key):
     def model(data=None):
         k = numpyro.sample("k", dist.Bernoulli(0.5))
@@ -218,6 +220,7 @@ def test_batches_and_keys_do_not_matter(key):
     np.testing.assert_array_equal(one.ranks["x"], other.ranks["x"])
 
 
+@pytest.mark.slow
 def test_failed_fits_are_counted(key):
     def fragile(key, y):
         return {"x": jnp.where(y[0] > 0.5, jnp.nan, 1.0) * linear.exact(key, y)["x"]}
@@ -228,6 +231,7 @@ def test_failed_fits_are_counted(key):
     assert f"{study.failed.sum()} of 100 fits FAILED" in study.verdict()
 
 
+@pytest.mark.slow
 def test_plots_arviz_and_report(key, tmp_path):
     import arviz as az
     from matplotlib import pyplot as plt

@@ -36,6 +36,7 @@ def normal(x):
     return 0.5 * jnp.sum(x**2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("algorithm", [blackjax.mala, blackjax.elliptical_slice], ids=name_of)
 def test_the_law_of_a_mixture(algorithm, key):
     # False-alarm rate 1e-5 a case; the other algorithms and targets are in tests/statistical.
@@ -110,6 +111,7 @@ def test_warm_up_finds_the_step_size_and_draws_keep_it(key):
     assert len(np.unique(fields["step_size"])) == 8  # each chain its own
 
 
+@pytest.mark.slow
 def test_given_parameters_are_kept():
     kernel = BlackJAX(model, algorithm=blackjax.mala, step_size=0.05)
     mcmc = an_mcmc(kernel)
@@ -118,6 +120,7 @@ def test_given_parameters_are_kept():
     assert mcmc.last_state.parameters == {}
 
 
+@pytest.mark.slow
 def test_options_of_a_warm_up(key):
     warmup = partial(blackjax.window_adaptation, is_mass_matrix_diagonal=False)
     kernel = BlackJAX(potential_fn=normal, algorithm=blackjax.nuts, warmup=warmup)
@@ -169,6 +172,7 @@ def test_pickled_kernels_know_their_algorithm():
     assert kernel._algorithm is blackjax.elliptical_slice
 
 
+@pytest.mark.slow
 def test_sgld_draws_batches_afresh(key):
     # 64 data in batches of 8: the gradient's noise shows in the potential of one point.
     data = np.linspace(-1, 1, 64).astype(np.float32)
@@ -246,6 +250,7 @@ def test_a_step_that_is_too_large():
         finished(mcmc, jax.random.key(0), jnp.ones(2))
 
 
+@pytest.mark.slow
 def test_too_few_temperatures(key):
     kernel = BlackJAX(
         potential_fn=lambda x: 0.5 * jnp.sum((x - 30.0) ** 2) * 1e4,

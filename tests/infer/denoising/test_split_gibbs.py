@@ -130,6 +130,7 @@ def test_the_weights_are_the_ratio_of_the_likelihoods(gaussian_run):
     np.testing.assert_allclose(found.ravel(), expected - expected.max(), atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_weighted_draws_have_the_posterior(gaussian_run):
     """The mean of weight times (moment - its exact value) is zero: z by chain."""
     z = np.asarray(gaussian_run.get_samples(group_by_chain=True)["x"])

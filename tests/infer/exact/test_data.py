@@ -95,6 +95,7 @@ SCANS = np.random.default_rng(1).standard_normal((REPLICATES, CELLS))
 ALL_SCANS = np.tile(np.eye(CELLS), (REPLICATES, 1))
 
 
+@pytest.mark.slow
 def test_every_replicate_counts(x64):
     expected = dense(ALL_SCANS, covariance(), NOISE, SCANS.ravel())
     assert_dense(ExactGaussian(field_scans), (jnp.asarray(SCANS),), expected)
@@ -116,6 +117,7 @@ def test_what_is_counted(model, x64):
     np.testing.assert_allclose(law.logpdf(affine.offset) + log_two_pi + found.log_normalizer(), expected, rtol=1e-8)
 
 
+@pytest.mark.slow
 def test_the_evidence_of_replicates_in_gibbs(x64):
     """The potential of the noise against its closed form, so that its posterior is right at every value."""
 
@@ -149,6 +151,7 @@ def complex_problem():
     return np.concatenate([f.real, f.imag]), y
 
 
+@pytest.mark.slow
 def test_both_parts_of_complex_data_count(x64):
     a, y = complex_problem()
     expected = dense(a, covariance(), 0.1, np.concatenate([y.real, y.imag]))

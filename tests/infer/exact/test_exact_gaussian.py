@@ -126,6 +126,7 @@ def root_of(model, data):
 # --- the law of the draws
 
 
+@pytest.mark.slow
 def test_dense_draws_have_the_posterior_law(key):
     model, data, mean, covariance = deblurring(64, 1)
     assert root_of(model, data) is DenseRoot
@@ -134,6 +135,7 @@ def test_dense_draws_have_the_posterior_law(key):
     assert np.max(extra["error"]) < 1e-2
 
 
+@pytest.mark.slow
 def test_diagonal_draws_have_the_posterior_law(key):
     model, data, mean, covariance, _ = matern()
     assert root_of(model, data) is DiagonalRoot
@@ -141,6 +143,7 @@ def test_diagonal_draws_have_the_posterior_law(key):
     assert_law(found, mean, covariance)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["single", pytest.param("double", marks=pytest.mark.statistical)])
 def test_matrix_free_draws_have_the_posterior_law(key, matrix_free, precision):
     with jax.enable_x64(precision == "double"):
@@ -153,6 +156,7 @@ def test_matrix_free_draws_have_the_posterior_law(key, matrix_free, precision):
         assert np.min(extra["num_steps"]) > 10
 
 
+@pytest.mark.slow
 def test_draws_are_independent(key):
     model, data, _, _ = deblurring(32, 1)
     found, _ = draws(model, data, 4000, key)
@@ -216,6 +220,7 @@ def test_dense_and_matrix_free_agree_with_linear_algebra(x64, monkeypatch):
     np.testing.assert_allclose(kernel.posterior_mean(data)["x"], mean, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_diagonal_posterior_agrees_with_linear_algebra(x64):
     model, data, mean, covariance, _ = matern()
     kernel = ExactGaussian(model)
@@ -231,6 +236,7 @@ def test_log_evidence_is_the_marginal_density(x64, options):
     np.testing.assert_allclose(ExactGaussian(model).log_evidence(data), evidence, rtol=1e-8)
 
 
+@pytest.mark.slow
 def test_a_hidden_part_is_not_diagonal():
     model, data, *_ = matern(hide=True)
     assert root_of(model, data) is DataRoot  # fewer data than latents
@@ -302,6 +308,7 @@ def test_chained_latents_and_several_observed_sites(x64, key):
     assert again["a"].shape == (4000, 6)
 
 
+@pytest.mark.slow
 def test_conditioned_hyperparameters_are_constants(x64, key):
     """A conditioned site may have any distribution; its density counts in the evidence."""
 
@@ -364,6 +371,7 @@ def test_deterministic_sites_and_the_summary(key, capsys):
     assert "u_latent" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", ["dense", "matrix-free"])
 def test_inside_jit_over_data_sets(key, size, monkeypatch):
     """One program for many data sets: traced model arguments."""
@@ -381,6 +389,7 @@ def test_inside_jit_over_data_sets(key, size, monkeypatch):
     assert_law(np.asarray(both[1], float), -mean, covariance)
 
 
+@pytest.mark.slow
 def test_a_run_with_jit_model_args_follows_its_data(key):
     model, data, mean, covariance = deblurring(12, 1)
     mcmc = MCMC(ExactGaussian(model), num_warmup=0, num_samples=500, jit_model_args=True, progress_bar=False)
@@ -423,6 +432,7 @@ def message_of(function):
     return str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chain_method", ["vectorized", pytest.param("parallel", marks=pytest.mark.statistical)])
 def test_too_few_iterations_is_an_error(key, matrix_free, chain_method):
     if chain_method == "parallel" and jax.local_device_count() < 2:
@@ -438,6 +448,7 @@ def test_too_few_iterations_is_an_error(key, matrix_free, chain_method):
     assert "max_steps" in message_of(run)
 
 
+@pytest.mark.slow
 def test_an_unreachable_tolerance_is_an_error(key, matrix_free):
     model, data, _, _ = deblurring(12, 2)
 
@@ -455,6 +466,7 @@ def test_a_dense_posterior_spoiled_by_rounding_is_an_error():
         ExactGaussian(model, tolerance=1e-9).posterior_mean(data)
 
 
+@pytest.mark.slow
 def test_continuing_with_other_data_is_an_error(key):
     model, data, _, _ = deblurring(12, 1)
     mcmc = MCMC(ExactGaussian(model), num_warmup=0, num_samples=5, progress_bar=False)
@@ -591,6 +603,7 @@ def test_fingerprint_tells_data_apart():
         assert same != module.fingerprint(other)
 
 
+@pytest.mark.slow
 def test_the_affine_map_is_the_model(x64):
     model, data, _, _ = deblurring(8, 1)
     affine_model = AffineModel(model, (data,), {})

@@ -117,6 +117,7 @@ def test_replicates_follow_the_likelihood(tree):
     assert not np.allclose(tree.posterior_predictive["image"], DATA["image"])
 
 
+@pytest.mark.slow
 def test_replicates_do_not_depend_on_the_batch_size(mcmc, tree):
     again = to_arviz(mcmc, batch_size=1000, log_likelihood=False)
     np.testing.assert_allclose(
@@ -183,6 +184,7 @@ def test_an_axis_called_like_a_site_gets_another_name():
     assert to_arviz(samples, named, {"u": LINE}).posterior["u"].dims == ("chain", "draw", "x_u")
 
 
+@pytest.mark.slow
 def test_single_chain_of_another_kernel():
     def plain():
         numpyro.sample("u", dist.Normal().expand([5]).to_event(1))
@@ -194,6 +196,7 @@ def test_single_chain_of_another_kernel():
     assert set(tree.sample_stats.data_vars) == {"n_steps", "diverging"}  # a tree depth would be NUTS's
 
 
+@pytest.mark.slow
 def test_failures_of_the_forward_map_are_told(tmp_path):
     def failing(y):
         u = numpyro.sample("u", dist.Normal())

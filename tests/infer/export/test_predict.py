@@ -304,6 +304,7 @@ def test_crps_of_normal_draws(key):
     assert np.max(np.abs(z)) < stats.t.isf(ALARM / 6, 399)
 
 
+@pytest.mark.slow
 def test_intervals_cover_what_the_model_draws(plane):
     """Data of the same law as the predictions: coverage has the spread of independent trials."""
     draws = {name: np.broadcast_to(x[:1, :1], (1, 500, *x.shape[2:])) for name, x in plane.items()}
@@ -335,6 +336,7 @@ def test_effects_of_new_groups_are_drawn_anew():
     assert np.max(np.abs(z)) < limit(4)
 
 
+@pytest.mark.slow
 def test_the_data_sites_of_a_run_are_those_that_it_observed():
     mcmc = MCMC(ExactGaussian(groups_model), num_warmup=0, num_samples=4, progress_bar=False)
     mcmc.run(jax.random.key(0), jnp.zeros(3))

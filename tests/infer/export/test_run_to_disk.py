@@ -178,6 +178,7 @@ def test_ensembles(tmp_path, monkeypatch):
     assert draws["sample_stats/inner_state.accept_prob"].shape == (4, 8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "begun",
     [pytest.param(40, id="whole blocks"), pytest.param(30, id="within a block", marks=pytest.mark.statistical)],
@@ -203,6 +204,7 @@ def test_a_finished_run_stays(tmp_path, whole):
     assert_same_bits(before, raw(tmp_path / "run"))
 
 
+@pytest.mark.slow
 def test_thinning_sites_and_quantities(tmp_path, whole):
     write(
         tmp_path / "few",
@@ -216,6 +218,7 @@ def test_thinning_sites_and_quantities(tmp_path, whole):
     np.testing.assert_allclose(few["posterior/largest"], full["posterior/values"][:, 1::2].max(axis=2), rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_reader(tmp_path):
     grid, y = Grid((4, 4), extent=2.0), np.ones((4, 4), np.float32)
 
@@ -247,6 +250,7 @@ def test_reader(tmp_path):
     assert tree.sample_stats.attrs["num_failures"] == 0
 
 
+@pytest.mark.slow
 def test_fields_on_meshes(tmp_path):
     """As `to_arviz` names them, triangles and units of stacked axes included; a flipped corner is told."""
     mesh = square(4)
@@ -297,6 +301,7 @@ def test_effective_sample_size_of_an_autoregressive_chain():
     assert abs(smallest_ess(sums) / (80_000 / 19) - 1) < 0.35  # 5 standard deviations
 
 
+@pytest.mark.slow
 def test_progress_bar_shows_the_effective_sample_size(tmp_path, capsys):
     short = an_mcmc(num_warmup=0, num_samples=2)
     write(tmp_path / "quiet", short, block_size=2, progress_bar=None)  # as the MCMC says
@@ -355,6 +360,7 @@ def test_values_that_are_not_finite_end_the_run(tmp_path):
         write(tmp_path / "run", an_mcmc(num_warmup=0), quantities=quantities)
 
 
+@pytest.mark.slow
 def test_failures_of_the_forward_map_are_told(tmp_path):
     """By the run at its end, by the same call of a finished run, and by the reader."""
 
@@ -378,6 +384,7 @@ def test_failures_of_the_forward_map_are_told(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_an_edited_quantity(tmp_path):
     short = an_mcmc(num_warmup=0, num_samples=2)
     write(tmp_path / "run", short, block_size=2, quantities=lambda draw: {"q": jnp.max(draw["values"])})
@@ -385,6 +392,7 @@ def test_an_edited_quantity(tmp_path):
         write(tmp_path / "run", short, block_size=2, quantities=lambda draw: {"q": jnp.min(draw["values"])})
 
 
+@pytest.mark.slow
 def test_an_edited_model_among_many_data(tmp_path):
     # The log density is some -30,000, and changes by 4: seen because each site is compared by its own size.
     y = np.random.default_rng(0).normal(2.0, 1.0, 20_000).astype(np.float32)
@@ -402,6 +410,7 @@ def test_an_edited_model_among_many_data(tmp_path):
         write(tmp_path / "run", edited(4.0), y=y, block_size=2)
 
 
+@pytest.mark.slow
 def test_other_versions(tmp_path, monkeypatch, whole):
     from numpyro_inverse.infer.export import _run_to_disk
 
@@ -585,6 +594,7 @@ def test_runs_of_version_1():
     assert tree.attrs["run_num_samples"] == 8
 
 
+@pytest.mark.slow
 def test_sites_with_slashes(tmp_path):
     def part():
         return numpyro.sample("x", dist.Normal().expand([2]).to_event(1))

@@ -75,6 +75,7 @@ def test_acceptance_rate(key):
     assert stats.ttest_ind(accepted, larger, equal_var=False).pvalue < 1e-5
 
 
+@pytest.mark.slow
 def test_a_perfect_approximation_is_always_accepted(key):
     kernel = DelayedAcceptance(potential_fn=_wide, approximation=_wide)
     mcmc = MCMC(kernel, num_warmup=20, num_samples=50, progress_bar=False)

@@ -76,6 +76,7 @@ def test_information_about_a_scale_and_by_simulation(key, x64):
     np.testing.assert_allclose(found, [[count / 4, 0], [0, 2 * count]], atol=error)
 
 
+@pytest.mark.slow
 def test_custom_vjps_and_factors(key, x64):
     """Only reverse mode is asked for; a factor informs nothing."""
 
@@ -165,6 +166,7 @@ def test_the_plain_ratio_of_densities_is_found_out(key, monkeypatch):
     assert np.max(np.abs(chain_z(draws, target))) > 15
 
 
+@pytest.mark.slow
 def test_a_wrong_energy_is_found_out(key, monkeypatch):
     # A tenth too small.
     real = LowRankNUTS._evaluate
@@ -221,6 +223,7 @@ def test_steps_of_nuts_end_where_a_trajectory_has_turned(step_size, key):
     assert 2.5 * used >= min(step_size, 1.2 * np.pi / 3)
 
 
+@pytest.mark.slow
 def test_flat_draws_have_the_model_s_shapes(key):
     mcmc = MCMC(LowRankNUTS(linear_model, rank=9), num_warmup=3, num_samples=2, progress_bar=False)
     mcmc.run(key, DATA.astype(np.float32))

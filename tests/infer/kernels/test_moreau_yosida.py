@@ -17,6 +17,7 @@ def _prox(x, smoothing):
     return x / (1 + smoothing)
 
 
+@pytest.mark.slow
 def test_laplace_prior(key):
     # exp(-x^2 / 2 - the Moreau envelope of 3 |x|), the Huber function, by quadrature; delta small. False-alarm
     # rate 1e-5, beyond a bias of delta * L / 4 in the second moment.

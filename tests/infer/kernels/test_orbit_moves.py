@@ -69,6 +69,7 @@ def test_a_square_against_the_closed_form():
     np.testing.assert_allclose(mcmc.get_extra_fields()["orbit_accept_prob"], 1, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_a_prior_that_is_not_symmetric_is_obeyed():
     mcmc = run(OrbitMoves(MALA(square), FLIP), Y, 0.4)
     draws = of_square(mcmc.get_samples(group_by_chain=True))
@@ -215,6 +216,7 @@ def test_a_support_that_depends_on_what_is_moved():
     np.testing.assert_allclose(log_density, log_density_of(dependent, (Y,), {}, proposal)[0], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_values_outside_of_a_support_are_rejected():
     def positive(data=None):
         u = numpyro.sample("u", dist.HalfNormal(1.0))

@@ -119,6 +119,7 @@ def test_the_test_has_power(kernel):
     assert np.max(np.abs(t_statistics(draws(kernel, "symmetric"), mean, limit))) > 2 * LIMIT
 
 
+@pytest.mark.slow
 def test_a_mixture_up_to_the_smoothing():
     """Mean and second moment of one number under a bimodal prior smoothed by sigma, by quadrature.
 

@@ -14,6 +14,7 @@ def _potential(x):
     return 0.5 * jnp.sum(PRECISIONS * x**2)
 
 
+@pytest.mark.slow
 def test_stable_to_its_limit(key):
     kernel = SKROCK(potential_fn=_potential, step_size=1.0, stages=5)
     inside = SKROCK(potential_fn=_potential, step_size=0.99 * kernel.max_step_size(148.0), stages=5)

@@ -22,6 +22,7 @@ def model(y=None):
 EXACT = np.linalg.eigvalsh(MATRIX.T @ MATRIX / 0.25 + np.eye(8) / 4)[-1]
 
 
+@pytest.mark.slow
 def test_suggested_step_is_stable_and_a_fraction_of_the_limit(key):
     # 2 / L of a Gaussian posterior, whose L is an eigenvalue.
     delta = suggest_step_size(model, key, model_kwargs={"y": jnp.ones(12)}, safety=0.9, num_warmup=50)
@@ -35,6 +36,7 @@ def test_suggested_step_is_stable_and_a_fraction_of_the_limit(key):
         jax.block_until_ready(mcmc.get_samples())
 
 
+@pytest.mark.slow
 def test_a_model_without_a_density(key):
     # The prior's curvature is that of 1 - W, W = I / 2; there is no value of it that MALA could use.
     red = RED(lambda x, sigma: 0.5 * x, sigma=0.2)
@@ -59,6 +61,7 @@ def test_bad_parameters(key):
         lipschitz_constant(model, 0, model_args=(jnp.ones(12),))
 
 
+@pytest.mark.slow
 def test_a_model_whose_arguments_have_our_names(key):
     # The model's `num_points` is its own.
     def named(num_points, safety):

@@ -49,6 +49,7 @@ def _batch_z(key, fresh):
     return linear_chain_z(draws, np.array([variance]), np.array([1 - ETA * (COUNT + 1)]))
 
 
+@pytest.mark.slow
 def test_fresh_batches(key):
     # The heat of batches drawn afresh for every gradient, without replacement. The batches' noise has
     # lighter tails than a Gaussian (20 numbers), so the standard errors are too wide. False-alarm rate at most 1e-5.

@@ -194,6 +194,7 @@ def on_a_grid(family, scale, y):
     numpyro.sample("y", FAMILIES[family][0](eta).to_event(1), obs=y)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "family", ["poisson", *(pytest.param(k, marks=pytest.mark.statistical) for k in ("binomial", "bernoulli"))]
 )
@@ -221,6 +222,7 @@ def one_cell(y):
     numpyro.sample("y", dist.Poisson(jnp.exp(numpyro.deterministic("eta", u))), obs=y)
 
 
+@pytest.mark.slow
 def test_one_poisson_cell_by_quadrature(x64):
     """The next term of the expansion in the inverse counts is 1 / (12 y) at most, here by its constant."""
     latent = LatentGaussian(one_cell, "eta", sites=["u"], model_args=(jnp.asarray(40),))
@@ -300,6 +302,7 @@ def _cells(y, law):
     numpyro.sample("y", law(eta).to_event(1), obs=y)
 
 
+@pytest.mark.slow
 def test_a_law_of_logits_at_zero(x64):
     """Newton's method begins at a predictor of zero, where NumPyro's gradient is y for y - n / 2: of another sign.
 
@@ -316,6 +319,7 @@ def test_a_law_of_logits_at_zero(x64):
     np.testing.assert_allclose(latent.log_marginal({}), value, rtol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("counts", [[20_000, 21_000], [0, 3], [0, 0]])
 @pytest.mark.parametrize("double", [True, False])
 def test_counts_far_from_the_prior_mean(counts, double):
@@ -337,6 +341,7 @@ def test_counts_far_from_the_prior_mean(counts, double):
     np.testing.assert_allclose(found, value, rtol=1e-9 if double else 1e-4, atol=4 * rounding)
 
 
+@pytest.mark.slow
 def test_scaled_and_masked_data(x64):
     """The integral of a normal law times normal densities to the powers 2.5 and 0, in closed form."""
     seen, noise = np.array([True, True, False, True]), 0.4
@@ -371,6 +376,7 @@ def _scaled(mesh, seen, part, y):
     numpyro.sample("y", dist.Normal(numpyro.deterministic("eta", eta), 0.5).to_event(1), obs=y)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", [None, "field", pytest.param("effect", marks=pytest.mark.slow), "datum"])
 def test_a_predictor_that_changes_a_little_somewhere(part):
     """By 0.3 %, in a field beside an effect of size 1e6, in an effect of 1e-3, in one datum: never constant."""

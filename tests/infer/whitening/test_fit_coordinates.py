@@ -92,6 +92,7 @@ def dense_trend():
     return np.linalg.inv(design.T @ np.linalg.solve(covariance, design) + np.eye(2))
 
 
+@pytest.mark.slow
 def test_the_spread_of_an_intercept_is_marginal(fitted):
     """The model is Gaussian, so the covariance is exact but for rounding: single precision at a condition of 1e4."""
     found = np.asarray(fitted["trend"].hyper_covariance, float)

@@ -43,6 +43,7 @@ def test_joint_density_is_the_original_one_times_the_jacobian(x64, key, centerin
     np.testing.assert_allclose(here, there + np.linalg.slogdet(jacobian)[1], rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_prior_draws_through_whitened_sites_have_the_fields_covariance(key):
     """Chi-square of 2,000 draws in the field's own covariance; false-alarm rate 1e-4."""
     prior = ni.distributions.Matern(GRID, range=0.4, scale=0.7, smoothness=1.5)
@@ -57,6 +58,7 @@ def test_prior_draws_through_whitened_sites_have_the_fields_covariance(key):
         assert low < np.sum(white**2) < high
 
 
+@pytest.mark.slow
 def test_every_kind_of_field_site(key):
     """Batches, plates, `expand`, `to_event` and windows keep the shapes and the density of the original site."""
 
@@ -139,6 +141,7 @@ def test_coordinates_centering_follows_the_expected_information():
     assert ratio.max() < high
 
 
+@pytest.mark.slow
 def test_coordinates_centering_finds_the_hyperparameters(key):
     """The rough mode lies within one posterior standard deviation of the exact marginal's mean, from quadrature."""
     data = line_data()
@@ -152,6 +155,7 @@ def test_coordinates_centering_finds_the_hyperparameters(key):
     assert 0.3 < float(fitted.hyper_spread["scale"]) / sd < 2.0  # a curvature at the mode, not the marginal's spread
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "chain_method",
     ["vectorized", *(pytest.param(m, marks=pytest.mark.statistical) for m in ("sequential", "parallel"))],
