@@ -136,7 +136,7 @@ class DensePosterior(eqx.Module):
     law: DenseGaussian
     root: Float[Array, "n n"]
 
-    def moved(self, weights: Float[Array, " m"]) -> DensePosterior:
+    def moved(self, weights: Float[Array, " m"]) -> DensePosterior | FewDataPosterior:
         """The factorization as a function of other weights."""
         return self.law.factor(weights)
 
