@@ -75,6 +75,31 @@ def test_small_spreads_in_single_precision():
     np.testing.assert_allclose(seen, exact, rtol=1e-2)
 
 
+def test_a_wide_intercept_in_single_precision():
+    """An effect of a prior standard deviation of 30 that all of 60 data share, noise .25: B_+ has a condition number of
+    1e6, the badly scaled precision loses nothing by it. Predictor and its derivative by the effect's size, to 1e-4."""
+    rng = np.random.default_rng(4)
+    columns, w, y = rng.normal(size=(60, 80)) / 20, np.full(60, 16.0, np.float32), 6 + rng.normal(size=60) / 4
+
+    def predicted(width, solve):
+        root = jnp.concatenate([jnp.asarray(columns), width * jnp.ones((60, 1))], axis=1)
+        b = root.T @ (w * jnp.asarray(y))
+        return root @ solve(root.astype(b.dtype), b)
+
+    def found(width):
+        posterior = lambda root: FewDataPosterior(DenseGaussian(None, None, {}, 0 * w, root), jnp.asarray(w))  # noqa: E731
+        return predicted(width, lambda root, b: posterior(root).solve(b))
+
+    def exact(width):
+        return predicted(width, lambda root, b: jnp.linalg.solve(jnp.eye(81) + 16.0 * root.T @ root, b))
+
+    single = jax.jit(lambda width: (found(width), jax.grad(lambda v: jnp.sum(found(v)))(width)))(30.0)
+    with jax.enable_x64(True):
+        double = (exact(30.0), jax.grad(lambda v: jnp.sum(exact(v)))(30.0))
+    np.testing.assert_allclose(single[0], double[0], rtol=1e-4)
+    np.testing.assert_allclose(single[1], double[1], rtol=1e-2, atol=1e-3)
+
+
 def heavy_tails(grid, seen, y):
     """Student's t: the log likelihood is convex far from the data."""
     scale = numpyro.sample("scale", dist.LogNormal(0.0, 0.5))
