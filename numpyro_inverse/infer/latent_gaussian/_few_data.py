@@ -103,10 +103,10 @@ class FewDataPosterior(eqx.Module):
         one = jnp.eye(len(inner), dtype=b.dtype)
         inner = b - dot(root.T, solve_triangular(self.first + one, inner, lower=True, trans=1))
         seen = cho_solve((self.second, True), self.minus * dot(self.half, inner))
-        return self._root(inner + dot(self.half.T, self.minus * seen))
+        return self.roots(inner + dot(self.half.T, self.minus * seen))
 
-    def _root(self, z: Float[Array, "n *k"]) -> Float[Array, "n *k"]:
-        """R z."""
+    def roots(self, z: Float[Array, "n *k"]) -> Float[Array, "n *k"]:
+        """R z, R being a square root of the covariance but for what the negative weights add."""
         root = self.plus[:, None] * stop_gradient(self.law.root)
         one = jnp.eye(len(root), dtype=root.dtype)
         inner = solve_triangular(self.first + one, dot(root, z), lower=True)
@@ -127,7 +127,7 @@ class FewDataPosterior(eqx.Module):
         beyond = self._beyond()
         added = dot(self.half, beyond)
         variances = jnp.sum(self.half**2, axis=1) + jnp.sum(added**2, axis=1)
-        seen = self._root((self.half + dot(added, beyond.T)).T).T
+        seen = self.roots((self.half + dot(added, beyond.T)).T).T
         change = jnp.vdot(variances, self.weights - w) + 2 * jnp.vdot(w[:, None] * seen, self.law.root - root)
         return value + change
 
@@ -135,13 +135,9 @@ class FewDataPosterior(eqx.Module):
         """Standard deviations of the latent sites and of the predictors."""
         return self.law.sds(self, r)
 
-    def roots(self, z: Float[Array, "n k"]) -> Float[Array, "n k"]:
-        """A square root of the covariance, without what the negative weights add, times z."""
-        return self._root(z)
-
     def beyond(self) -> Float[Array, "n m"]:
         """What the negative weights add to the covariance is this matrix times its transpose."""
-        return self._root(self._beyond())
+        return self.roots(self._beyond())
 
 
 def dot(a: Array, b: Array) -> Array:
