@@ -208,7 +208,6 @@ def test_compare_takes_a_chain():
     assert set(found.table.index) == {"u", "size"}
 
 
-@pytest.mark.slow
 def test_reference_of_distributions(key):
     reference = exact.Reference.of(p=dist.Beta(3.0, 4.0), x=dist.Normal(jnp.zeros(2), 1.0).to_event(1))
     assert exact.compare(reference.draw(key, 2000), reference).p_value > 1e-3

@@ -210,7 +210,6 @@ def tilt(white, wrong):
 tilt.defvjp(lambda white, wrong: (tilt(white, wrong), white), lambda white, w: (-0.2 * w * white, jnp.zeros_like(w)))
 
 
-@pytest.mark.slow
 def test_declares_whether_it_needs_a_density(name):
     # A wrong value beside a right gradient changes the draws of the kernels that say so, and of no other.
     def tilted(wrong, y=None):

@@ -329,7 +329,6 @@ SMOOTH = {  # shape, range, smoothness, padding; whether single precision has th
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("case", SMOOTH)
 def test_smooth_fields_have_a_density_that_is_right_or_none(case):
     """Where single precision gives a density it finds the scale of a draw within a fifth of a posterior sd of what
@@ -403,7 +402,6 @@ def test_point_observations_have_the_field_s_law(ndim, smoothness, x64):
     assert found < 0.965
 
 
-@pytest.mark.slow
 def test_padding_that_is_too_short_is_told():
     """One range in 3-D adds 8 % to the variance, and the padding that the warning asks for is enough."""
     grid, arguments = Grid((4, 4, 4)), {"range": 1.0, "scale": 1.0, "smoothness": 1.0}
@@ -415,7 +413,6 @@ def test_padding_that_is_too_short_is_told():
     np.testing.assert_allclose(Matern(grid, padding=2.0, **arguments).variance, 1.0, rtol=0.01)  # and no warning
 
 
-@pytest.mark.slow
 def test_long_tails_are_told():
     """A rough field's correlation reaches the middle of the domain from its edges."""
     with pytest.warns(UserWarning, match=r"smoothness 0.03 .* changes the variance by 2.4% in the middle"):

@@ -233,7 +233,6 @@ def test_distributions_keep_their_parameters(tmp_path):
     assert eqx.tree_equal(load(tmp_path / "x", jax.tree.map(jnp.zeros_like, law)), jax.tree.map(jnp.asarray, law))
 
 
-@pytest.mark.slow
 def test_bad_arguments(tmp_path):
     save(tmp_path / "x", FLOW)
     for path in (None, 3, ["x"], ""):

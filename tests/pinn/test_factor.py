@@ -90,7 +90,6 @@ def test_a_network_and_conditions_in_a_model(key):
     assert sum(name.startswith("u/") for name in trace) == 4
 
 
-@pytest.mark.slow
 def test_bad_factors():
     box, basis = dr.DOMAIN, pinn.SineBasis(dr.DOMAIN, 3)
     pde = pinn.PDE(bpinn.operator, box, points=box.grid(5), boundary=pinn.dirichlet(0.0, box.boundary()))

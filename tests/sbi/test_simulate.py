@@ -159,7 +159,6 @@ def test_a_store_grows(tmp_path, whole):
     np.testing.assert_array_equal(shorter.data["x"], whole.data["x"][:70])
 
 
-@pytest.mark.slow
 def test_a_store_of_other_simulations_is_refused(tmp_path):
     store = tmp_path / "store"
     _stored(store, num=60)

@@ -208,7 +208,6 @@ def test_derivatives_of_a_nonlinear_fixed_point_equal_unrolled_ones(x64, key):
 # What goes wrong.
 
 
-@pytest.mark.slow
 def test_what_looks_converged_and_diverges_later_is_reported():
     """A direction that no datum sees and that the denoiser stretches by a fifth, at first of length 1e-8."""
     term = LeastSquares(Mask(np.array([True, True, False])), np.array([1.0, 2.0]), 1.0)
@@ -234,7 +233,6 @@ def broken(x, sigma):
     return jnp.where(jnp.abs(x) > 0.4, jnp.nan, 0.5 * x)
 
 
-@pytest.mark.slow
 def test_a_denoiser_that_returns_nan_is_named():
     term = LeastSquares(Matrix(np.eye(2)), np.ones(2), 1.0)
     with pytest.raises(
@@ -251,7 +249,6 @@ def test_a_denoiser_that_returns_nan_is_named():
         krasnoselskii_mann(jnp.log, -np.ones(2))
 
 
-@pytest.mark.slow
 def test_a_derivative_that_does_not_exist_is_refused():
     """The identity has no isolated fixed point where nothing is seen."""
     term = LeastSquares(Mask(np.array([True, False])), np.ones(1), 1.0)

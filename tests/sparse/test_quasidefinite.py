@@ -77,7 +77,6 @@ def test_against_dense_algebra(x64):
     np.testing.assert_allclose(change, -(there @ step @ there)[rows, cols], rtol=1e-8, atol=1e-13)
 
 
-@pytest.mark.slow
 def test_what_is_not_definite_is_nan():
     points, graph, c, k, h = problem()
     pattern = analyze_quasidefinite(sp.csr_array(graph), points, 2, leaf_size=12)

@@ -256,7 +256,6 @@ class WrongVolume(Scaling):
         return 0 * g
 
 
-@pytest.mark.slow
 def test_what_is_no_action_is_refused():
     x = GROUPS["shift"].array()
     with pytest.raises(ValueError, match="Wrong is no group action: the inverse of g does not undo g"):

@@ -1,5 +1,4 @@
-"""Latents of any Gaussian law, as white noise, by dense algebra of the size of the data or the latents, whichever is
-smaller."""
+"""Latents of any Gaussian law, as white noise, by dense algebra in the space of the data or theirs, the smaller one."""
 
 from __future__ import annotations
 
@@ -19,7 +18,7 @@ from numpyro_inverse.infer.latent_gaussian._reading import HERE, LatentModel, Va
 from numpyro_inverse.infer.whitening import LATENT, whiten
 
 LIMIT = 2048  # rows and columns of the matrices that are factorized
-ENTRIES = 2**25  # of the predictor's matrix
+ENTRIES = 2**25  # of the predictor's matrix, where the numbers are more than that
 COLUMNS = 256  # of a root of the covariance that are computed together
 
 
@@ -171,11 +170,11 @@ def dense_latents(model: LatentModel, hyper: Values) -> DenseLatents:
     names = [name if name in latent_sites(trace) else name + LATENT for name in model.latents]
     found = DenseLatents(tuple((name, tuple(trace[name]["fn"].shape())) for name in names))
     data = sum(int(np.size(trace[name]["value"])) for name in model.predictors)
-    if min(found.size, data) > LIMIT or found.size * data > ENTRIES:
+    if found.size > LIMIT and (data > LIMIT or found.size * data > ENTRIES):
         raise ValueError(
             f"{HERE}: the latents {', '.join(map(repr, model.latents))} are {found.size} numbers without a sparse "
             f"precision, or the predictor's dependence on them changes with the hyperparameters; dense algebra goes "
-            f"up to {LIMIT} latents or {LIMIT} data ({data} here), and {ENTRIES} as the product of both. Sparse are "
+            f"up to {LIMIT} numbers, or {LIMIT} data ({data} here) with {ENTRIES} as the product of both. Sparse are "
             "`Matern` fields on a mesh with a smoothness of up to 2 - d / 2, whose scale is an argument of `Matern`."
         )
     if not _is_affine(found, model, hyper):

@@ -70,7 +70,8 @@ def next_decrement(likelihood: LogLikelihood, eta: Float[Array, " m"], dual: Flo
 
     The step's gradient is :math:`A^{\mathsf T} g` with :math:`g = \ell'(\eta) - a`, and
     :math:`A (Q + A^{\mathsf T} W A)^{-1} A^{\mathsf T} \preceq W^{-1}`: its squared length is at most
-    :math:`\sum_i g_i^2 / W_i`. For normal data it is rounding after one step, without a second factorization.
+    :math:`\sum_i g_i^2 / W_i`, infinite where a weight is not positive and its slope is not zero. For normal data it is
+    rounding after one step, so that no second matrix is factorized to see that.
     """
     gradient, weights = slopes(likelihood, eta)
     g = gradient - dual

@@ -78,7 +78,6 @@ def test_another_study_is_refused(begun, name):
         study(store=begun, **options)
 
 
-@pytest.mark.slow
 def test_another_kind_of_study_is_refused(begun):
     options = {"num_datasets": 40, "rng_key": KEY, "batch_size": 10, "progress_bar": False, "store": begun}
     for test in (coverage, tarp):

@@ -196,7 +196,6 @@ def test_single_chain_of_another_kernel():
     assert set(tree.sample_stats.data_vars) == {"n_steps", "diverging"}  # a tree depth would be NUTS's
 
 
-@pytest.mark.slow
 def test_failures_of_the_forward_map_are_told(tmp_path):
     def failing(y):
         u = numpyro.sample("u", dist.Normal())

@@ -360,7 +360,6 @@ def test_values_that_are_not_finite_end_the_run(tmp_path):
         write(tmp_path / "run", an_mcmc(num_warmup=0), quantities=quantities)
 
 
-@pytest.mark.slow
 def test_failures_of_the_forward_map_are_told(tmp_path):
     """By the run at its end, by the same call of a finished run, and by the reader."""
 
@@ -384,7 +383,6 @@ def test_failures_of_the_forward_map_are_told(tmp_path):
     )
 
 
-@pytest.mark.slow
 def test_an_edited_quantity(tmp_path):
     short = an_mcmc(num_warmup=0, num_samples=2)
     write(tmp_path / "run", short, block_size=2, quantities=lambda draw: {"q": jnp.max(draw["values"])})
@@ -392,7 +390,6 @@ def test_an_edited_quantity(tmp_path):
         write(tmp_path / "run", short, block_size=2, quantities=lambda draw: {"q": jnp.min(draw["values"])})
 
 
-@pytest.mark.slow
 def test_an_edited_model_among_many_data(tmp_path):
     # The log density is some -30,000, and changes by 4: seen because each site is compared by its own size.
     y = np.random.default_rng(0).normal(2.0, 1.0, 20_000).astype(np.float32)
@@ -410,7 +407,6 @@ def test_an_edited_model_among_many_data(tmp_path):
         write(tmp_path / "run", edited(4.0), y=y, block_size=2)
 
 
-@pytest.mark.slow
 def test_other_versions(tmp_path, monkeypatch, whole):
     from numpyro_inverse.infer.export import _run_to_disk
 

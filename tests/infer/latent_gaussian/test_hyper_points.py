@@ -59,7 +59,6 @@ def test_a_design_is_exact_for_a_normal_law(x64):
     np.testing.assert_allclose([points.mean()["level"], points.sd()["level"]], [mean, precision**-0.5], rtol=1e-4)
 
 
-@pytest.mark.slow
 def test_a_support_that_moves():
     """A grid is one in unconstrained numbers, which are not those of a support that depends on another site."""
 

@@ -377,7 +377,7 @@ def _scaled(mesh, seen, part, y):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("part", [None, "field", pytest.param("effect", marks=pytest.mark.slow), "datum"])
+@pytest.mark.parametrize("part", [None, "field", "effect", "datum"])
 def test_a_predictor_that_changes_a_little_somewhere(part):
     """By 0.3 %, in a field beside an effect of size 1e6, in an effect of 1e-3, in one datum: never constant."""
     mesh = interval(200)
