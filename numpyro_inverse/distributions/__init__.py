@@ -16,6 +16,7 @@ from numpyro_inverse.distributions._matern import Matern as Matern
 from numpyro_inverse.distributions._matern_kl import MaternKL as MaternKL
 from numpyro_inverse.distributions._matern_mesh import MaternMesh as MaternMesh
 from numpyro_inverse.distributions._nonstationary_matern import NonstationaryMatern as NonstationaryMatern
+from numpyro_inverse.distributions._normal_sequence import NormalSequence as NormalSequence
 from numpyro_inverse.distributions._pc_priors import PCRange as PCRange
 from numpyro_inverse.distributions._pc_priors import PCScale as PCScale
 from numpyro_inverse.distributions._pushforward import Pushforward as Pushforward

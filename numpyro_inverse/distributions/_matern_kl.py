@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 from numpyro.distributions import Normal, constraints
 
 from numpyro_inverse._checks import check_broadcast, check_finite, check_instance, check_positive, is_traced
+from numpyro_inverse.distributions._normal_sequence import NormalSequence
 from numpyro_inverse.distributions._reparametrized import ReparametrizedDistribution
 from numpyro_inverse.domains import Eigenbasis
 
@@ -31,7 +32,10 @@ class MaternKL(ReparametrizedDistribution):
     :math:`(1 + \lambda_m / \kappa^2)^{-\nu}`, with :math:`\lambda_m \approx 4 \pi m / |D|`: one percent at smoothness 1
     needs :math:`m \approx 63 |D| / \rho^2` modes.
 
-    The law has no density, for it lives in :math:`m` dimensions; sample it whitened.
+    The law has no density, for it lives in :math:`m` dimensions; sample it whitened. Where the data read the field at
+    fewer places than the mesh has nodes, sample its :attr:`coefficients` instead, which have one, and read them by
+    :meth:`Eigenbasis.interpolation() <numpyro_inverse.domains.Eigenbasis.interpolation>`: the cost is that of a matrix
+    of the places by the modes.
 
     Args:
         basis: the eigenfunctions, ``Eigenbasis(mesh, num_modes)``.
@@ -105,6 +109,11 @@ class MaternKL(ReparametrizedDistribution):
         ratio = self.basis.eigenvalues / kappa[..., None] ** 2
         log_variance = log_first[..., None] - (nu[..., None] + d / 2) * jnp.log1p(ratio)
         return self.scale[..., None] * jnp.exp(0.5 * log_variance)
+
+    @property
+    def coefficients(self) -> NormalSequence:
+        """The law of the coefficients of the field's departure from its mean."""
+        return NormalSequence(self.amplitudes)
 
     @property
     def base_dist(self):

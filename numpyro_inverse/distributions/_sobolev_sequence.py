@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import jax.numpy as jnp
-import numpyro.distributions as dist
 from jaxtyping import Array, Float
 from numpyro.distributions import constraints
 
-from numpyro_inverse._checks import check_broadcast, check_count, check_positive, check_real, check_trailing, is_traced
-from numpyro_inverse.distributions._reparametrized import ReparametrizedDistribution
+from numpyro_inverse._checks import check_broadcast, check_count, check_positive, is_traced
+from numpyro_inverse.distributions._normal_sequence import IndependentCoefficients
 
 
-class SobolevSequence(ReparametrizedDistribution):
+class SobolevSequence(IndependentCoefficients):
     r"""Independent coefficients :math:`\theta_j \sim N(0, \tau^2 j^{-1 - 2\alpha})`, j = 1, ..., J.
 
     Almost surely in the Sobolev space of order s for every :math:`s < \alpha`, and in none of order
@@ -34,7 +33,6 @@ class SobolevSequence(ReparametrizedDistribution):
 
     arg_constraints = {"smoothness": constraints.positive, "scale": constraints.positive}  # noqa: RUF012
     reparametrized_params = ["smoothness", "scale"]  # noqa: RUF012
-    support = constraints.real_vector
     pytree_data_fields = ("smoothness", "scale")
     pytree_aux_fields = ("num_modes",)
 
@@ -63,41 +61,3 @@ class SobolevSequence(ReparametrizedDistribution):
         r"""Standard deviations, :math:`\tau j^{-1/2 - \alpha}`."""
         j = jnp.arange(1, self.num_modes + 1, dtype=self.scale.dtype)
         return self.scale[..., None] * j ** (-0.5 - self.smoothness[..., None])
-
-    @property
-    def base_dist(self) -> dist.Distribution:
-        """White noise."""
-        return dist.Normal(jnp.zeros((), self.scale.dtype), 1.0).expand((*self.batch_shape, self.num_modes)).to_event(1)
-
-    def from_base(self, z: Float[Array, "*batch J"]) -> Float[Array, "*batch J"]:
-        """Coefficients from white noise."""
-        return self.from_coefficients(self.amplitudes * z)
-
-    def from_coefficients(self, w: Float[Array, "*batch J"]) -> Float[Array, "*batch J"]:
-        """The coefficients are the event itself."""
-        return w
-
-    def log_prob(self, value: Float[Array, "*batch J"]) -> Float[Array, "*batch"]:
-        """Log density.
-
-        Raises:
-            TypeError: ``value`` is not of real numbers.
-            ValueError: its last axis is not of J coefficients.
-        """
-        value = check_trailing(
-            "SobolevSequence.log_prob",
-            "value",
-            check_real("SobolevSequence.log_prob", "value", value),
-            (self.num_modes,),
-        )
-        return dist.Normal(0.0, self.amplitudes).to_event(1).log_prob(value)
-
-    @property
-    def mean(self) -> Float[Array, "*batch J"]:
-        """Zero."""
-        return jnp.zeros((*self.batch_shape, self.num_modes), self.scale.dtype)
-
-    @property
-    def variance(self) -> Float[Array, "*batch J"]:
-        """Squared amplitudes."""
-        return self.amplitudes**2

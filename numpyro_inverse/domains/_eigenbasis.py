@@ -65,12 +65,12 @@ class Eigenbasis(eqx.Module):
         return (self.num_modes,)
 
     def interpolation(self, points: Float[Array, "m d"]) -> LinearOperator:
-        """From the coefficients of a function to its values at scattered points.
+        """From the coefficients of a function to its values at scattered points: one matrix, of points by modes.
 
         Raises:
             TypeError, ValueError: as :meth:`Mesh.interpolation`.
         """
-        return self.mesh.interpolation(points) @ Matrix(self.modes)
+        return Matrix(jax.vmap(self.mesh.interpolation(points), in_axes=1, out_axes=1)(self.modes))
 
     @property
     def num_modes(self) -> int:

@@ -22,11 +22,13 @@ from numpyro_inverse.distributions import (
     Flow,
     FunctionSpaceGenerator,
     Matern,
+    MaternKL,
     NonstationaryMatern,
+    NormalSequence,
     SobolevSequence,
     SpectralField,
 )
-from numpyro_inverse.domains import Barrier, ElementMatrices, Grid
+from numpyro_inverse.domains import Barrier, Eigenbasis, ElementMatrices, Grid
 from numpyro_inverse.nn import AutoregressiveFlow, CouplingFlow
 from tests.domains.meshes import interval
 
@@ -125,6 +127,14 @@ def _fractional(mean, **parameters):
     return Matern(_mesh(jax.config.jax_enable_x64), smoothness=0.8, mean=_mean(mean, 1), **parameters)
 
 
+def _eigenfunctions(mean, **parameters):
+    return MaternKL(_basis(jax.config.jax_enable_x64), mean=_mean(mean, 1), **parameters)
+
+
+def _sequence(scale):
+    return NormalSequence(jnp.asarray(scale)[..., None] * jnp.array([2.0, 1.0, 0.3]))
+
+
 class _Bounded(eqx.Module):
     scale: Any
 
@@ -144,6 +154,11 @@ def _mesh(x64):
     return interval(5)
 
 
+@cache
+def _basis(x64):
+    return Eigenbasis(_mesh(x64), 4)
+
+
 SCALE = {"scale": 0.8}
 
 DISTRIBUTIONS = {
@@ -154,6 +169,7 @@ DISTRIBUTIONS = {
     "Matern, mesh": (_matern_mesh, {"range": 0.6, "scale": 1.2, "mean": 0.5}),
     "NonstationaryMatern": (_varying, {"range": 0.6, "scale": 1.2, "slope": -0.4, "mean": 0.5}),
     "BarrierMatern": (_walled, {"range": 0.6, "scale": 1.2, "mean": 0.5}),
+    "MaternKL": (_eigenfunctions, {"range": 0.6, "scale": 1.2, "smoothness": 0.8, "mean": 0.5}),
     "FractionalMatern": (_fractional, {"range": 0.6, "scale": 1.2, "mean": 0.5}),
     "SpectralField, Sobolev": (_sobolev, {"order": 1.5, "mean": 0.3}),
     "SpectralField, first-order GMRF": (_gmrf, {"precision": 30.0}),
@@ -163,12 +179,13 @@ DISTRIBUTIONS = {
     "Flow, affine couplings": (_flow(partial(CouplingFlow, 4, layers=2, width=4, bins=0)), SCALE),
     "Flow, autoregressive": (_flow(partial(AutoregressiveFlow, 3, layers=2, width=4)), SCALE),
     "ComplexNormal": (_complex_normal, {"real": 0.4, "imag": -1.1, "scale": 0.8}),
+    "NormalSequence": (_sequence, SCALE),
     "SobolevSequence": (partial(SobolevSequence, 6), {"smoothness": 0.8, "scale": 1.3}),
 }
 
 FLOWS = ("Flow, affine couplings", "Flow, autoregressive")
 WITHOUT_BATCH = ("FunctionSpaceGenerator",)
-WITHOUT_DENSITY = ("FractionalMatern", "FunctionSpaceGenerator")
+WITHOUT_DENSITY = ("MaternKL", "FractionalMatern", "FunctionSpaceGenerator")
 WITHOUT_MOMENTS = (*FLOWS, "FunctionSpaceGenerator")  # in closed form
 
 
