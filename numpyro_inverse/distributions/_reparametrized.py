@@ -19,9 +19,12 @@ class ReparametrizedDistribution(Distribution):
     prior needs; two further members, where it has them, open further doors:
 
     - ``domain``, a :class:`~numpyro_inverse.domains.Domain`: where the values of ``u`` are. :func:`to_arviz` and the
-      plots take the coordinates from it, and ``ExactGibbs`` marginalizes sites that have one.
+      plots take the coordinates from it.
     - ``amplitudes`` and ``from_coefficients(w)``: ``from_base(z)`` is ``from_coefficients(amplitudes * z)``, z white
       noise, so that each coefficient may be centered by itself and ``fit_coordinates`` can fit how far.
+
+    ``LatentGaussian`` and ``ExactGibbs`` marginalize sites that have either; the latter those with places if there are
+    any.
 
     These are looked for by name, not by type: any NumPyro distribution with ``base_dist`` and ``from_base`` will do.
     """

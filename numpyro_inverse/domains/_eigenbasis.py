@@ -15,7 +15,7 @@ from numpyro_inverse.domains._mesh import Mesh
 from numpyro_inverse.operators._linear_operator import LinearOperator
 from numpyro_inverse.operators._matrix import Matrix
 
-DENSE = 1500  # nodes up to which all eigenvectors are computed
+DENSE = 1500  # nodes up to which the dense eigensolver is used
 
 
 class Eigenbasis(eqx.Module):
@@ -46,7 +46,7 @@ class Eigenbasis(eqx.Module):
         if m > mesh.size:
             raise ValueError(f"Eigenbasis: `num_modes` must be at most {mesh.size}, the number of nodes; got {m}.")
         stiffness, mass = mesh.stiffness_matrix, mesh.mass_matrix
-        if mesh.size <= DENSE or m > mesh.size // 2:
+        if mesh.size <= DENSE or m > mesh.size // 8:  # then the sparse solver would take longer
             values, vectors = eigh(stiffness.toarray(), mass.toarray(), subset_by_index=(0, m - 1))
         else:
             shift = -stiffness.diagonal().mean() / mass.diagonal().mean() / mesh.size

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from numpyro_inverse import operators as op
-from numpyro_inverse.distributions import Matern, SobolevSequence, SpectralField
+from numpyro_inverse.distributions import Matern, NormalSequence, SobolevSequence, SpectralField
 from numpyro_inverse.domains import Grid
 
 NAN, INF = float("nan"), float("inf")
@@ -173,6 +173,11 @@ CASES = {
         "range",
         lambda v: Matern(GRID, range=v, scale=np.ones(3), smoothness=1.0),
         [np.ones(2), np.ones((2, 2))],
+    ),
+    "NormalSequence amplitudes": (
+        "amplitudes",
+        NormalSequence,
+        [*STRANGE, None, 1.0, np.ones(0), np.ones((2, 0)), np.array([1.0, -1.0]), np.array([np.inf]), np.zeros(2)],
     ),
     "SobolevSequence num_modes": ("num_modes", lambda v: SobolevSequence(v, smoothness=1.0), COUNTS),
     "SobolevSequence smoothness": ("smoothness", lambda v: SobolevSequence(3, smoothness=v), PARAMETERS),

@@ -7,6 +7,7 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
+from numpyro.infer import MCMC, NUTS
 from scipy.integrate import quad
 from scipy.linalg import eigh
 
@@ -14,6 +15,7 @@ import numpyro_inverse as ni
 from numpyro_inverse.distributions import MaternKL
 from numpyro_inverse.distributions._reparametrized import has_amplitudes
 from numpyro_inverse.domains import Eigenbasis
+from numpyro_inverse.infer import ExactGibbs, LatentGaussian
 from tests.distributions.mesh_reference import kappa, matern, precision, tau2
 from tests.domains.meshes import interval, square
 
@@ -114,3 +116,48 @@ def test_bad_arguments():
         MaternKL(basis, range=1.0, scale=1.0, smoothness=1.0, mean=np.zeros(4))
     with pytest.raises(NotImplementedError, match="has no density over 5 nodes"):
         MaternKL(basis, range=1.0, scale=1.0, smoothness=1.0).log_prob(jnp.zeros(5))
+
+
+PLACES = np.array([[0.21, 0.4], [0.77, 0.5], [0.5, 0.93]])
+
+
+def _on_nodes(basis, seen, y):
+    range_ = numpyro.sample("range", dist.LogNormal(-1.0, 0.5))
+    u = numpyro.sample("u", MaternKL(basis, range=range_, scale=1.0, smoothness=1.0))
+    numpyro.sample("y", dist.Normal(numpyro.deterministic("eta", seen(u)), 0.2).to_event(1), obs=y)
+
+
+def _in_coefficients(basis, seen, y):
+    range_ = numpyro.sample("range", dist.LogNormal(-1.0, 0.5))
+    w = numpyro.sample("w", MaternKL(basis, range=range_, scale=1.0, smoothness=1.0).coefficients)
+    numpyro.sample("y", dist.Normal(numpyro.deterministic("eta", seen(w)), 0.2).to_event(1), obs=y)
+
+
+def test_coefficients_read_at_places_are_the_field_there(x64):
+    mesh = square(4, jitter=0.1)
+    basis = Eigenbasis(mesh, 9)
+    field = MaternKL(basis, range=0.5, scale=1.2, smoothness=0.8, mean=0.3)
+    w = field.coefficients.sample(jax.random.key(0))
+    np.testing.assert_allclose(
+        0.3 + basis.interpolation(PLACES)(w), mesh.interpolation(PLACES)(field.from_coefficients(w)), rtol=1e-12
+    )
+
+
+@pytest.mark.slow
+def test_coefficients_are_integrated_out_like_the_field(x64):
+    """The density of data, to 1e-9."""
+    mesh, y = square(4, jitter=0.1), jnp.array([0.3, -0.4, 0.1])
+    basis = Eigenbasis(mesh, 9)
+    on_nodes = LatentGaussian(_on_nodes, "eta", model_args=(basis, mesh.interpolation(PLACES), y))
+    in_coefficients = LatentGaussian(_in_coefficients, "eta", model_args=(basis, basis.interpolation(PLACES), y))
+    hyper = {"range": jnp.array(0.6)}
+    np.testing.assert_allclose(in_coefficients.log_marginal(hyper), on_nodes.log_marginal(hyper), rtol=1e-9)
+
+
+@pytest.mark.slow
+def test_exact_gibbs_takes_a_sequence_where_there_is_no_field():
+    mesh = interval(30)
+    basis, places = Eigenbasis(mesh, 12), np.linspace(0.1, 0.9, 7)
+    mcmc = MCMC(ExactGibbs(_in_coefficients, NUTS), num_warmup=5, num_samples=5, progress_bar=False)
+    mcmc.run(jax.random.key(0), basis, basis.interpolation(places), jnp.asarray(np.sin(5 * places)))
+    assert mcmc.get_samples()["w"].shape == (5, 12)

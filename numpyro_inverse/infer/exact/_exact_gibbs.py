@@ -22,7 +22,7 @@ from numpyro.util import is_prng_key
 from numpyro_inverse._checks import check_callable, check_positive_number, describe, is_traced
 from numpyro_inverse._fingerprint import fingerprint
 from numpyro_inverse._model import Site, abstract_trace, latent_sites, trace_at
-from numpyro_inverse.distributions._reparametrized import domain_of
+from numpyro_inverse.distributions._reparametrized import domain_of, has_amplitudes
 from numpyro_inverse.infer.exact._affine import AffineModel
 from numpyro_inverse.infer.exact._exact_gaussian import DENSE_LIMIT
 from numpyro_inverse.infer.exact._gaussian_posterior import (
@@ -122,7 +122,7 @@ class ExactGibbs(MCMCKernel):
             latents; locations, scales and the forward map may depend on the others in any differentiable way.
         kernel: from the marginal model to a kernel for the hyperparameters: ``NUTS``, ``MALA``, a ``partial`` of them.
             Where none is left (all are conditioned, or other blocks' of ``Gibbs``) it is not used.
-        sites: names of the sites to marginalize; default: the fields.
+        sites: names of the sites to marginalize; default: the fields, or a sequence of coefficients.
         tolerance: largest ``error`` of a draw of the field. Default: 1e-2 in single, 1e-6 in double precision.
 
     Raises:
@@ -223,6 +223,7 @@ class ExactGibbs(MCMCKernel):
         chosen = self._sites
         if chosen is None:
             chosen = [k for k, s in latent.items() if domain_of(s["fn"]) is not None]
+            chosen = chosen or [k for k, s in latent.items() if has_amplitudes(s["fn"])]
             if not chosen:
                 raise ValueError(f"{HERE}: the model has no field; name the sites to marginalize in `sites`.")
         unknown = sorted(set(chosen) - set(latent))

@@ -8,11 +8,12 @@ likelihood is not log-concave), the covariance is found in two steps. That for t
 
 (Rasmussen & Williams, Gaussian Processes for Machine Learning, 2006, section 3.4), and has the square root
 
-.. math:: R = I - A^{\mathsf T} W_+^{1/2} L^{-\mathsf T} (L + I)^{-1} W_+^{1/2} A, \qquad B_+ = L L^{\mathsf T}
+.. math:: R = I - A^{\mathsf T} M A, \qquad M = W_+^{1/2} L^{-\mathsf T} (L + I)^{-1} W_+^{1/2}, \qquad
+    B_+ = L L^{\mathsf T}
 
 (Andrews, AIAA Journal 6 (1968) 1165-1166), which no cancellation spoils. The negative weights add
 
-.. math:: R S S^{\mathsf T} R^{\mathsf T}, \qquad S = (A R)^{\mathsf T} W_-^{1/2} L_-^{-\mathsf T}, \qquad
+.. math:: R S S^{\mathsf T} R^{\mathsf T}, \qquad S = (A R)^{\mathsf T} N, \qquad N = W_-^{1/2} L_-^{-\mathsf T}, \qquad
     I - W_-^{1/2} A R (A R)^{\mathsf T} W_-^{1/2} = L_- L_-^{\mathsf T} ,
 
 and the precision's determinant is :math:`|L|^2 |L_-|^2`. Where the last matrix is not positive definite there is no
@@ -28,7 +29,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax.lax import stop_gradient
-from jax.scipy.linalg import cho_solve, solve_triangular
+from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, Float
 
 from numpyro_inverse.infer.latent_gaussian._reading import Values
@@ -36,7 +37,7 @@ from numpyro_inverse.infer.latent_gaussian._reading import Values
 if TYPE_CHECKING:
     from numpyro_inverse.infer.latent_gaussian._dense_latents import DenseGaussian
 
-REFINEMENTS = 6  # of a solution; each costs two products with the predictor's matrix
+REFINEMENTS = 6  # of a solution, at most; each costs four products with the predictor's matrix
 
 
 class FewDataPosterior(eqx.Module):
@@ -49,30 +50,48 @@ class FewDataPosterior(eqx.Module):
         law: the prior.
         weights: W, which :meth:`moved` replaces.
         plus: the square roots of W_+.
-        minus: those of W_-.
         first: L.
-        half: A R.
         second: L_-.
+        minus: N.
     """
 
     law: DenseGaussian
     weights: Float[Array, " m"]
     plus: Float[Array, " m"]
-    minus: Float[Array, " m"]
     first: Float[Array, "m m"]
-    half: Float[Array, "m n"]
     second: Float[Array, "m m"]
+    minus: Float[Array, "m m"]
 
     def __init__(self, law: DenseGaussian, weights: Float[Array, " m"]):
         self.law, self.weights = law, weights
-        root, w = stop_gradient(law.root), stop_gradient(weights)
-        self.plus, self.minus = jnp.sqrt(jnp.maximum(w, 0)), jnp.sqrt(jnp.maximum(-w, 0))
-        one, scaled = jnp.eye(len(w), dtype=root.dtype), self.plus[:, None] * root
-        self.first = jnp.linalg.cholesky(one + dot(scaled, scaled.T))
-        inner = solve_triangular(self.first, self.plus[:, None] * dot(root, root.T), lower=True)
-        self.half = root - dot(solve_triangular(self.first + one, inner, lower=True, trans=1).T, scaled)
-        scaled = self.minus[:, None] * self.half
-        self.second = jnp.linalg.cholesky(one - dot(scaled, scaled.T))
+        w = stop_gradient(weights)
+        self.plus, minus = jnp.sqrt(jnp.maximum(w, 0)), jnp.sqrt(jnp.maximum(-w, 0))
+        one = jnp.eye(len(w), dtype=law.gram.dtype)
+        self.first = jnp.linalg.cholesky(one + self.plus[:, None] * law.gram * self.plus)
+        seen = self._if_negative(lambda half: dot(half, half.T), jnp.zeros_like(one))
+        self.second = jnp.linalg.cholesky(one - minus[:, None] * seen * minus)
+        self.minus = solve_triangular(self.second, jnp.diag(minus), lower=True).T
+
+    def _if_negative(self, function: Callable[[Array], Array], otherwise: Array) -> Array:
+        """A function of A R if there are negative weights."""
+        return jax.lax.cond(jnp.any(self.weights < 0), lambda: function(self._half()), lambda: otherwise)
+
+    def _half(self) -> Float[Array, "m n"]:
+        """A R."""
+        root = stop_gradient(self.law.root)
+        return root - dot(self._inner_transposed(self.law.gram).T, root)
+
+    def _inner(self, v: Float[Array, "m *k"]) -> Float[Array, "m *k"]:
+        """M v, by solutions: as a matrix it would lose what is small in it."""
+        one = jnp.eye(len(self.plus), dtype=v.dtype)
+        v = solve_triangular(self.first + one, _rows(self.plus, v), lower=True)
+        return _rows(self.plus, solve_triangular(self.first, v, lower=True, trans=1))
+
+    def _inner_transposed(self, v: Float[Array, "m *k"]) -> Float[Array, "m *k"]:
+        """Its transpose times v."""
+        one = jnp.eye(len(self.plus), dtype=v.dtype)
+        v = solve_triangular(self.first, _rows(self.plus, v), lower=True)
+        return _rows(self.plus, solve_triangular(self.first + one, v, lower=True, trans=1))
 
     def moved(self, weights: Float[Array, " m"]) -> FewDataPosterior:
         """The same factorization as a function of weights that have the same numbers."""
@@ -81,40 +100,52 @@ class FewDataPosterior(eqx.Module):
     def solve(self, b: Float[Array, " n"]) -> Float[Array, " n"]:
         """The covariance times b.
 
-        It is refined: a wide prior of an effect that all data share makes B_+ ill conditioned, where the precision
-        itself is merely badly scaled.
+        It is refined as long as that helps: a wide prior of an effect that all data share makes B_+ ill conditioned,
+        where the precision itself is merely badly scaled.
         """
 
         def precision(x: Array) -> Array:
             return x + self.law.adjoint(self.weights * self.law.forward(x))
 
         def refined(precision: Callable[[Array], Array], b: Array) -> Array:
-            x = self._covariance(b)
-            for _ in range(REFINEMENTS):
-                x = x + self._covariance(b - precision(x))
-            return x
+            def helps(carry: tuple) -> Array:
+                _, _, count, helped = carry
+                return helped & (count < REFINEMENTS)
+
+            def refine(carry: tuple) -> tuple:
+                x, before, count, _ = carry
+                rest = b - precision(x)
+                step = self._covariance(rest)
+                length = jnp.abs(jnp.vdot(rest, step))  # squared, in posterior standard deviations
+                helped = length < 0.25 * before
+                return jnp.where(helped, x + step, x), length, count + 1, helped
+
+            first = self._covariance(b)
+            start = first, jnp.abs(jnp.vdot(b, first)), 0, jnp.asarray(True)
+            return jax.lax.while_loop(helps, refine, start)[0]
 
         return jax.lax.custom_linear_solve(precision, b, refined, symmetric=True)
 
     def _covariance(self, b: Float[Array, " n"]) -> Float[Array, " n"]:
-        """The covariance times b, up to rounding times the condition number of B_+."""
-        root = self.plus[:, None] * stop_gradient(self.law.root)
-        inner = solve_triangular(self.first, dot(root, b), lower=True)
-        one = jnp.eye(len(inner), dtype=b.dtype)
-        inner = b - dot(root.T, solve_triangular(self.first + one, inner, lower=True, trans=1))
-        seen = cho_solve((self.second, True), self.minus * dot(self.half, inner))
-        return self.roots(inner + dot(self.half.T, self.minus * seen))
+        """The covariance times b, up to rounding times the condition number of B_+.
+
+        Products with A A^T in place of those with A would be cheaper, and lose what is small beside it.
+        """
+        root = stop_gradient(self.law.root)
+
+        def transposed(z: Array) -> Array:
+            return z - dot(self._inner_transposed(dot(root, z)), root)
+
+        def added(z: Array) -> Array:
+            seen = dot(self.minus.T, dot(root, self.roots(z)))
+            return z + transposed(dot(dot(self.minus, seen), root))
+
+        return self.roots(jax.lax.cond(jnp.any(self.weights < 0), added, lambda z: z, transposed(b)))
 
     def roots(self, z: Float[Array, "n *k"]) -> Float[Array, "n *k"]:
         """R z, R being a square root of the covariance but for what the negative weights add."""
-        root = self.plus[:, None] * stop_gradient(self.law.root)
-        one = jnp.eye(len(root), dtype=root.dtype)
-        inner = solve_triangular(self.first + one, dot(root, z), lower=True)
-        return z - dot(root.T, solve_triangular(self.first, inner, lower=True, trans=1))
-
-    def _beyond(self) -> Float[Array, "n m"]:
-        """S."""
-        return dot(self.half.T, solve_triangular(self.second, jnp.diag(self.minus), lower=True).T)
+        root = stop_gradient(self.law.root)
+        return z - dot(self._inner(dot(root, z)).T, root).T
 
     def log_ratio(self) -> Float[Array, ""]:
         r"""The precision's log determinant.
@@ -124,10 +155,11 @@ class FewDataPosterior(eqx.Module):
         """
         root, w = stop_gradient(self.law.root), stop_gradient(self.weights)
         value = 2 * sum(jnp.sum(jnp.log(jnp.diagonal(factor))) for factor in (self.first, self.second))
-        beyond = self._beyond()
-        added = dot(self.half, beyond)
-        variances = jnp.sum(self.half**2, axis=1) + jnp.sum(added**2, axis=1)
-        seen = self.roots((self.half + dot(added, beyond.T)).T).T
+        half = self._half()
+        added = self._if_negative(lambda half: dot(half, dot(half.T, self.minus)), jnp.zeros_like(self.minus))
+        variances = jnp.sum(half**2, axis=1) + jnp.sum(added**2, axis=1)
+        beyond = self._if_negative(lambda half: dot(dot(added, self.minus.T), half), jnp.zeros_like(half))
+        seen = self.roots((half + beyond).T).T
         change = jnp.vdot(variances, self.weights - w) + 2 * jnp.vdot(w[:, None] * seen, self.law.root - root)
         return value + change
 
@@ -137,7 +169,12 @@ class FewDataPosterior(eqx.Module):
 
     def beyond(self) -> Float[Array, "n m"]:
         """What the negative weights add to the covariance is this matrix times its transpose."""
-        return self.roots(self._beyond())
+        return self.roots(dot(self._half().T, self.minus))
+
+
+def _rows(weights: Float[Array, " m"], v: Float[Array, "m *k"]) -> Float[Array, "m *k"]:
+    """Each row of v times its weight."""
+    return weights.reshape(-1, *(1,) * (v.ndim - 1)) * v
 
 
 def dot(a: Array, b: Array) -> Array:

@@ -1,4 +1,4 @@
-"""Hyperparameters as a few weighted points: on a grid, or of a central composite design."""
+"""Hyperparameters at their mode: as a few weighted points, on a grid or of a central composite design, and for NUTS."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 from numpyro.distributions import biject_to
 from numpyro.infer.util import potential_energy
@@ -17,13 +18,15 @@ from scipy.optimize import minimize
 
 from numpyro_inverse._checks import check_count, check_key, check_positive_number
 from numpyro_inverse._model import Trace, trace_at
+from numpyro_inverse.infer._init_near import init_near
 from numpyro_inverse.infer.latent_gaussian._reading import HERE
 
 if TYPE_CHECKING:
     from numpyro_inverse.infer.latent_gaussian._latent_gaussian import LatentGaussian
 
-GRID_LIMIT, CCD_LIMIT = 3, 6
+GRID_LIMIT, CCD_LIMIT, NUTS_LIMIT = 3, 6, 64
 RADIUS = 1.1  # of the design, times the square root of the dimension
+NO_DENSITY = 1e29  # a potential above it stands for none
 EDGE = 0.02  # of the weight, at the edge of the grid
 
 
@@ -69,7 +72,7 @@ class _Surface:
     def __init__(self, latent: LatentGaussian, limit: int, what: str):
         reading = latent.reading
         start = _unconstrained(latent)
-        self.latent, self.size, self._dtype = latent, start.size, start.dtype
+        self.latent, self.size, self.dtype = latent, start.size, start.dtype
         names = ", ".join(map(repr, reading.hyper)) or "none"
         if not 1 <= self.size <= limit:
             raise ValueError(
@@ -82,7 +85,7 @@ class _Surface:
             )
         found = minimize(self._potential, np.asarray(start, float), jac=True, method="BFGS", options={"gtol": 1e-2})
         self.mode, self.axes = found.x, np.eye(self.size)
-        if not found.fun < 1e29:
+        if not found.fun < NO_DENSITY:
             raise ValueError(f"{HERE}: the density of the hyperparameters {names} has no mode that could be found.")
         for _ in range(2):  # a Newton step, and the Hessian where it leads
             hessian = self._hessian()
@@ -99,25 +102,31 @@ class _Surface:
                 self.mode = better
 
     def _potential(self, x: np.ndarray) -> tuple[float, np.ndarray]:
-        found, slopes = _value_and_grad(self.latent, jnp.asarray(x, self._dtype))
+        found, slopes = _value_and_grad(self.latent, jnp.asarray(x, self.dtype))
         value, gradient = float(found), np.asarray(slopes, float)
         if not (np.isfinite(value) and np.isfinite(gradient).all()):
-            return 1e30, np.zeros_like(x)
+            return 10 * NO_DENSITY, np.zeros_like(x)
         return value, gradient
 
     def _hessian(self) -> np.ndarray:
         """Central differences of the gradient."""
-        h = 30 * float(jnp.finfo(self._dtype).eps) ** 0.5
+        h = 30 * float(jnp.finfo(self.dtype).eps) ** 0.5
         columns = []
         for e in np.eye(self.size):
-            columns.append((self._potential(self.mode + h * e)[1] - self._potential(self.mode - h * e)[1]) / (2 * h))
+            sides = [self._potential(self.mode + side * e) for side in (h, -h)]
+            if max(value for value, _ in sides) > NO_DENSITY:
+                raise ValueError(
+                    f"{HERE}: beside the mode of the hyperparameters {', '.join(map(repr, self.latent.reading.hyper))} "
+                    "their density or its gradient is not finite; double precision (`jax.enable_x64`) may have it."
+                )
+            columns.append((sides[0][1] - sides[1][1]) / (2 * h))
         return (np.stack(columns) + np.stack(columns).T) / 2
 
     def at(self, z: np.ndarray) -> tuple[dict[str, Array], np.ndarray]:
         """Constrained hyperparameters at standardized ones, and their log densities."""
-        x = jnp.asarray(self.mode + z @ self.axes.T, self._dtype)
+        x = jnp.asarray(self.mode + z @ self.axes.T, self.dtype)
         density = np.array([-self._potential(np.asarray(point))[0] for point in x])
-        return _constrained(self.latent, x), np.where(density > -1e29, density, -np.inf)
+        return _constrained(self.latent, x), np.where(density > -NO_DENSITY, density, -np.inf)
 
 
 def _moving_supports(latent: LatentGaussian) -> list[str]:
@@ -154,6 +163,11 @@ def _by_site(latent: LatentGaussian, x: Array) -> dict[str, Array]:
 
 def _energy(latent: LatentGaussian, x: Array) -> Array:
     return potential_energy(latent.model, (latent,), {}, _by_site(latent, x))
+
+
+@eqx.filter_jit
+def _split(latent: LatentGaussian, x: Array) -> dict[str, Array]:
+    return _by_site(latent, x)
 
 
 @eqx.filter_jit
@@ -211,3 +225,18 @@ def ccd_points(latent: LatentGaussian) -> HyperPoints:
 
 def _points(values: dict[str, Array], weights: np.ndarray, density: np.ndarray) -> HyperPoints:
     return HyperPoints(values, jnp.asarray(weights / weights.sum()), jnp.asarray(density))
+
+
+def nuts_settings(latent: LatentGaussian) -> dict[str, Any]:
+    """See :meth:`LatentGaussian.nuts_settings`."""
+    surface = _Surface(latent, NUTS_LIMIT, "a mass matrix")
+    mode = _split(latent, jnp.asarray(surface.mode, surface.dtype))
+    order = ravel_pytree(_split(latent, jnp.arange(surface.size)))[0]  # NumPyro's is that of the names
+    covariance = jnp.asarray(surface.axes @ surface.axes.T, surface.dtype)[jnp.ix_(order, order)]
+    names = tuple(sorted(mode))
+    return {
+        "inverse_mass_matrix": {names: covariance},
+        "dense_mass": [names],
+        "adapt_mass_matrix": False,
+        "init_strategy": init_near(mode, covariance),
+    }

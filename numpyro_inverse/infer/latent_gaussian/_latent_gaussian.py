@@ -17,7 +17,7 @@ from numpyro.infer import MCMC
 from numpyro_inverse._checks import check_callable, check_key, describe
 from numpyro_inverse._model import trace_at
 from numpyro_inverse.infer.latent_gaussian._dense_latents import DenseLatents, dense_latents
-from numpyro_inverse.infer.latent_gaussian._hyper_points import HyperPoints, ccd_points, grid_points
+from numpyro_inverse.infer.latent_gaussian._hyper_points import HyperPoints, ccd_points, grid_points, nuts_settings
 from numpyro_inverse.infer.latent_gaussian._laplace import Laplace, find_mode, laplace
 from numpyro_inverse.infer.latent_gaussian._reading import HERE, LatentModel, Values, prior_mean, read_model
 from numpyro_inverse.infer.latent_gaussian._sparse_latents import SparseLatents, sparse_latents
@@ -74,8 +74,8 @@ class LatentGaussian(eqx.Module):
     Args:
         model: a NumPyro model.
         predictor: the deterministic site that is :math:`\eta`, or several.
-        sites: the latent sites to integrate out; default: the fields, and every normal site that acts on the
-            predictor alone, and affinely.
+        sites: the latent sites to integrate out; default: the fields, and every normal site and sequence of
+            coefficients that acts on the predictor alone, and affinely.
         model_args: the model's arguments, with the data.
         model_kwargs: its keyword arguments.
 
@@ -158,7 +158,7 @@ class LatentGaussian(eqx.Module):
         Raises:
             ValueError: a hyperparameter is missing.
         """
-        return self._laplace(self._named(hyper)).log_marginal
+        return _log_marginal(self, self._named(hyper))
 
     def _named(self, hyper: Any) -> Values:
         if not isinstance(hyper, Mapping):
@@ -250,10 +250,24 @@ class LatentGaussian(eqx.Module):
         """
         return ccd_points(self)
 
+    def nuts_settings(self) -> dict[str, Any]:
+        r"""Keyword arguments for NumPyro's ``NUTS`` on :attr:`model`.
+
+        The mass matrix is the Hessian of :math:`-\log \hat p(\theta, y)` at its mode, in unconstrained space, and is
+        kept; the chains start at draws of a Gaussian around the mode that is 1.5 times as wide. Warm-up has to find the
+        step size: 50 iterations do. For up to 64 numbers.
+
+        >>> kernel = NUTS(latent.model, **latent.nuts_settings())  # doctest: +SKIP
+
+        Raises:
+            ValueError: more than 64 hyperparameters, or none; no mode of theirs.
+        """
+        return nuts_settings(self)
+
     def _draws(self, posterior: Any) -> tuple[Values, tuple[int, ...]]:
         """Hyperparameters with one leading axis, and the shape that it stands for."""
         if isinstance(posterior, MCMC):
-            posterior = posterior.get_samples(group_by_chain=True)
+            posterior = jax.tree.map(np.asarray, posterior.get_samples(group_by_chain=True))  # from several devices
         hyper = self._named(posterior)
         shapes = {k: v.shape[: v.ndim - self.start[k].ndim] for k, v in hyper.items()}
         shape = next(iter(shapes.values()), ())
@@ -287,8 +301,13 @@ def marginal_model(latent: LatentGaussian) -> None:
         shown(*reading.args, **reading.kwargs)
     hyper = {name: trace[name]["value"] for name in reading.hyper}
     with handlers.block():
-        value = latent._laplace(hyper).log_marginal
+        value = _log_marginal(latent, hyper)
     numpyro.factor("log_marginal", value)
+
+
+@eqx.filter_jit  # NumPyro evaluates models outside of compiled programs where a chain starts
+def _log_marginal(latent: LatentGaussian, hyper: Values) -> Array:
+    return latent._laplace(hyper).log_marginal
 
 
 @eqx.filter_jit

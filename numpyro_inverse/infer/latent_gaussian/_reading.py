@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 from numpyro import handlers
-from numpyro.distributions import Normal
+from numpyro.distributions import Distribution, Normal
 
 from numpyro_inverse._model import (
     Site,
@@ -26,7 +26,7 @@ from numpyro_inverse._model import (
     subsampling_plates,
     trace_at,
 )
-from numpyro_inverse.distributions._reparametrized import domain_of, unwrapped
+from numpyro_inverse.distributions._reparametrized import domain_of, has_amplitudes, has_base, unwrapped
 from numpyro_inverse.infer.exact._gaussian_site import describe, is_gaussian, is_masked
 from numpyro_inverse.infer.exact._requirements import improper_at_rest
 
@@ -167,7 +167,7 @@ def _check_sites(trace: Trace, latent: Trace, observed: Trace, predictors: tuple
 
 
 def _chosen(model: LatentModel, latent: Trace, sites: Sequence[str] | None) -> tuple[str, ...]:
-    """The names of the latents: those given, or the fields and every normal site that acts on the predictor alone."""
+    """The names of the latents: those given, or the fields and every effect that acts on the predictor alone."""
     if sites is not None:
         unknown = [name for name in sites if name not in latent]
         if unknown or not sites:
@@ -177,23 +177,28 @@ def _chosen(model: LatentModel, latent: Trace, sites: Sequence[str] | None) -> t
         chosen = tuple(name for name in latent if name in sites)
     else:
         fields = model.latents
-        if not fields:
+        others = [k for k, s in latent.items() if k not in fields and _may_act(s["fn"])]
+        chosen = (*fields, *_effects(model, latent, others)) if others else fields
+        if not any(has_base(latent[name]["fn"]) for name in chosen):
             raise ValueError(
                 f"{HERE}: the model has no Gaussian field, such as `Matern(mesh, ...)`; name the latents that are to "
                 "be integrated out in `sites`."
             )
-        normal = [k for k, s in latent.items() if isinstance(unwrapped(s["fn"]), Normal) and k not in fields]
-        chosen = (*fields, *_effects(model, latent, normal)) if normal else fields
     for name in chosen:
         _check_latent(name, latent[name])
     return tuple(sorted(chosen, key=lambda name: isinstance(unwrapped(latent[name]["fn"]), Normal)))  # effects last
+
+
+def _may_act(fn: Distribution) -> bool:
+    """Whether it is a normal law or one of a field's coefficients."""
+    return isinstance(unwrapped(fn), Normal) or has_amplitudes(fn)
 
 
 def _check_latent(name: str, site: Site) -> None:
     fn = site["fn"]
     if is_masked(fn) or site["scale"] is not None:
         raise ValueError(f"{HERE}: the log density of latent site {name!r} is masked or scaled.")
-    base = getattr(unwrapped(fn), "base_dist", None) if domain_of(fn) is not None else fn
+    base = getattr(unwrapped(fn), "base_dist", None) if has_base(fn) else fn
     if base is None or not is_gaussian(base):
         raise ValueError(
             f"{HERE}: latent site {name!r} is {describe(fn)}, not Gaussian. Leave it out of `sites`, or use NUTS."

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
-from numpyro.distributions import biject_to
 
+from numpyro_inverse.infer._init_near import init_near
 from numpyro_inverse.infer.whitening._directions import Directions
 from numpyro_inverse.infer.whitening._reparam import LATENT
 
 RIDGE = 0.1  # smallest curvature that is no ridge
-OVERDISPERSION = 1.5  # of starting points, in marginal posterior standard deviations
 
 
 class Coordinates(eqx.Module):
@@ -113,7 +109,11 @@ class Coordinates(eqx.Module):
             "inverse_mass_matrix": mass,
             "dense_mass": [others] if others else [],
             "adapt_mass_matrix": self.has_ridge,
-            "init_strategy": partial(_InitNear(self)),
+            "init_strategy": init_near(
+                self.hyper_location,
+                self.hyper_covariance,
+                {f"{k}{LATENT}": (v, self.mode_variance[k]) for k, v in self.mode_location.items()},
+            ),
         }
         if self.has_ridge or not np.isfinite(self.step_size):
             return settings
@@ -144,34 +144,3 @@ class Coordinates(eqx.Module):
         if self.has_ridge:
             lines.append(f"RIDGE: smallest curvature {float(self.smallest_curvature):.2g} of the sketch's")
         return "\n".join(lines)
-
-
-class _InitNear:
-    """A NumPyro initialization strategy: draws around the sketch, of the other sites jointly."""
-
-    def __init__(self, coordinates: Coordinates):
-        self.coordinates = coordinates
-        self.joint: dict[str, Array] = {}
-
-    def __call__(self, site: dict[str, Any] | None = None) -> Any:
-        if site is None:
-            return partial(_InitNear(self.coordinates))
-        if site["type"] != "sample" or site["is_observed"]:
-            return None
-        name, key, fitted = site["name"], site["kwargs"]["rng_key"], self.coordinates
-        field = name.removesuffix(LATENT)
-        if field != name and field in fitted.mode_location:
-            location, spread = fitted.mode_location[field], jnp.sqrt(fitted.mode_variance[field])
-            return location + spread * jax.random.normal(key, jnp.shape(location), jnp.result_type(location))
-        if name not in fitted.hyper_location:
-            return None
-        if name not in self.joint:  # the first site of a pass through the model
-            self.joint = _joint_draw(fitted, key)
-        return biject_to(site["fn"].support)(self.joint.pop(name))
-
-
-def _joint_draw(fitted: Coordinates, key: Array) -> dict[str, Array]:
-    center, unravel = ravel_pytree(fitted.hyper_location)
-    root = jnp.linalg.cholesky(fitted.hyper_covariance)
-    noise = jax.random.normal(key, center.shape, center.dtype)
-    return dict(unravel(center + OVERDISPERSION * jnp.matmul(root, noise, precision="highest")))

@@ -26,8 +26,14 @@ rng = np.random.default_rng(0)
 A, B, OFFSET = rng.normal(size=(M, N)), rng.normal(size=N), rng.normal(size=M)
 
 
+def _law(root, offset=OFFSET):
+    root = jnp.asarray(root)
+    fixed = jax.lax.stop_gradient(root)
+    return DenseGaussian(None, None, {}, jnp.asarray(offset), root, fixed @ fixed.T)
+
+
 def _posterior(root, weights):
-    return FewDataPosterior(DenseGaussian(None, None, {}, jnp.asarray(OFFSET), jnp.asarray(root)), jnp.asarray(weights))
+    return FewDataPosterior(_law(root), jnp.asarray(weights))
 
 
 def _precision(root, weights):
@@ -88,7 +94,7 @@ def test_a_wide_intercept_in_single_precision():
         return root @ solve(root, root.T @ (w * jnp.asarray(y)))
 
     def by_data(root, b):
-        return FewDataPosterior(DenseGaussian(None, None, {}, 0 * w, root), jnp.asarray(w)).solve(b)
+        return FewDataPosterior(_law(root, 0 * w), jnp.asarray(w)).solve(b)
 
     def exact(root, b):
         return jnp.linalg.solve(jnp.eye(81) + 16.0 * root.T @ root, b)
@@ -185,7 +191,7 @@ def test_the_bound_on_the_next_step(x64):
     step = A @ jnp.linalg.solve(_precision(A, jnp.exp(eta)), A.T @ g)
     bound = next_decrement(likelihood, eta, dual)
     assert 0 < g @ step < bound < 100 * (g @ step)
-    law = DenseGaussian(None, None, {}, jnp.asarray(OFFSET), jnp.asarray(A))
+    law = _law(A)
     normal = lambda eta: jnp.sum(dist.Normal(eta, 0.1).log_prob(jnp.arange(M)))  # noqa: E731
     mode = find_mode(law, normal, jnp.zeros(M))
     assert (int(mode.steps), bool(mode.converged)) == (1, True)
