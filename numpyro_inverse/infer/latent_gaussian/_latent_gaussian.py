@@ -257,6 +257,7 @@ class LatentGaussian(eqx.Module):
         kept; the chains start at draws of a Gaussian around the mode that is 1.5 times as wide. Warm-up has to find the
         step size: 50 iterations do. For up to 64 numbers.
 
+        >>> # not run: the documentation's page of latent Gaussian models runs it
         >>> kernel = NUTS(latent.model, **latent.nuts_settings())  # doctest: +SKIP
 
         Raises:
