@@ -7,8 +7,7 @@ r"""The permeability of the ground from pressures: Darcy's equation with a Maté
     coefficients.
 :Data: p at 5 x 5 points.
 :Likelihood: normal, standard deviation 0.02; p is of the order of 1.
-:Reference posterior: none in closed form. :func:`reference` is a finite-element solver, by which draws of any other
-    method can be weighted: :func:`log_weights`.
+:Reference posterior: none in closed form. :func:`reference` is a finite-element solver.
 :Source: the equation is Darcy's; the problem is the usual one of Bayesian inversion, A. M. Stuart, Acta Numerica 19
     (2010) 451-559, section 3.3.
 """
@@ -75,13 +74,6 @@ def reference(theta, points, cells=24):
     wells = LinearForm(lambda v, w: at(source, w.x) * v).assemble(basis)
     pressure = solve(*condense(flow, wells, D=basis.get_dofs()))
     return basis.probes(np.asarray(points, float).T) @ pressure
-
-
-def log_weights(theta, values, energies):
-    """Logarithms of the importance weights of draws, shape (n, K), whose misfits were ``energies``: with those of the
-    reference solver they are draws of its posterior."""
-    misfits = [0.5 * np.sum((reference(t, PLACES) - values) ** 2) / NOISE**2 for t in np.asarray(theta)]
-    return np.asarray(energies) - misfits
 
 
 def simulate(rng, num=12):
