@@ -65,12 +65,16 @@ class Eigenbasis(eqx.Module):
         return (self.num_modes,)
 
     def interpolation(self, points: Float[Array, "m d"]) -> LinearOperator:
-        """From the coefficients of a function to its values at scattered points: one matrix, of points by modes.
+        """From the coefficients of a function to its values at scattered points: one matrix, of points by modes, where
+        the points are fewer than the nodes.
 
         Raises:
             TypeError, ValueError: as :meth:`Mesh.interpolation`.
         """
-        return Matrix(jax.vmap(self.mesh.interpolation(points), in_axes=1, out_axes=1)(self.modes))
+        at = self.mesh.interpolation(points)
+        if at.out_shape[0] >= self.mesh.size:
+            return at @ Matrix(self.modes)
+        return Matrix(jax.vmap(at, in_axes=1, out_axes=1)(self.modes))
 
     @property
     def num_modes(self) -> int:

@@ -133,13 +133,15 @@ def _in_coefficients(basis, seen, y):
     numpyro.sample("y", dist.Normal(numpyro.deterministic("eta", seen(w)), 0.2).to_event(1), obs=y)
 
 
-def test_coefficients_read_at_places_are_the_field_there(x64):
+@pytest.mark.parametrize("places", [PLACES, np.random.default_rng(3).uniform(0.05, 0.95, (20, 2))])
+def test_coefficients_read_at_places_are_the_field_there(places, x64):
+    """At fewer places than nodes, and at more."""
     mesh = square(4, jitter=0.1)
     basis = Eigenbasis(mesh, 9)
     field = MaternKL(basis, range=0.5, scale=1.2, smoothness=0.8, mean=0.3)
     w = field.coefficients.sample(jax.random.key(0))
     np.testing.assert_allclose(
-        0.3 + basis.interpolation(PLACES)(w), mesh.interpolation(PLACES)(field.from_coefficients(w)), rtol=1e-12
+        0.3 + basis.interpolation(places)(w), mesh.interpolation(places)(field.from_coefficients(w)), rtol=1e-12
     )
 
 

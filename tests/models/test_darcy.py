@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from numpyro.infer.util import log_density
+from scipy.stats import norm
 
 from models import darcy
 from numpyro_inverse import pinn
@@ -18,7 +20,7 @@ def test_reference_solutions_converge():
 
 @pytest.mark.slow
 def test_the_physics_constrained_solution(x64):
-    """Pressures to 1e-3 of the largest, and a derivative of the misfit in a random direction to 2 %."""
+    """Pressures to 1e-3 of the largest; the model's log density and a derivative of the misfit to 2 %."""
     rng = np.random.default_rng(0)
     theta, values = darcy.simulate(rng)
     potential = pinn.PhysicsConstrainedPotential(darcy.problem(values))
@@ -29,5 +31,8 @@ def test_the_physics_constrained_solution(x64):
     direction, h = rng.normal(size=12), 1e-3
     away = theta + 0.1 * rng.normal(size=12)
     slope = jax.jit(jax.grad(potential.energy))(jnp.asarray(away)) @ direction
-    sides = [np.sum((darcy.reference(away + s * direction, darcy.PLACES) - values) ** 2) for s in (h, -h)]
+    sides = np.array([np.sum((darcy.reference(away + s * direction, darcy.PLACES) - values) ** 2) for s in (h, -h)])
+    likelihood, _ = log_density(darcy.model, (potential,), {}, {"theta": jnp.asarray(away)})
+    exact = norm.logpdf(away).sum() - sides.mean() / (2 * darcy.NOISE**2)
+    np.testing.assert_allclose(likelihood, exact, rtol=0.02)
     np.testing.assert_allclose(slope, (sides[0] - sides[1]) / (4 * h * darcy.NOISE**2), rtol=0.02)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 GRID_LIMIT, CCD_LIMIT, NUTS_LIMIT = 3, 6, 64
 RADIUS = 1.1  # of the design, times the square root of the dimension
 NO_DENSITY = 1e29  # a potential above it stands for none
+SEARCH = 100  # steps to the mode
 EDGE = 0.02  # of the weight, at the edge of the grid
 
 
@@ -83,12 +84,22 @@ class _Surface:
                 f"{HERE}: {what} needs hyperparameters with fixed supports; that of {moving[0]!r} depends on another. "
                 "Use NUTS."
             )
-        found = minimize(self._potential, np.asarray(start, float), jac=True, method="BFGS", options={"gtol": 1e-2})
-        self.mode, self.axes = found.x, np.eye(self.size)
-        if not found.fun < NO_DENSITY:
-            raise ValueError(f"{HERE}: the density of the hyperparameters {names} has no mode that could be found.")
+        # A trust region: line searches from a draw of a wide prior go to where there is no density.
+        found = minimize(
+            self._potential,
+            np.asarray(start, float),
+            jac=True,
+            hess=self._model_hessian,
+            method="trust-exact",
+            options={
+                "gtol": 1e-2 if jnp.finfo(self.dtype).bits == 64 else 0.5,  # the values' rounding ends the search
+                "maxiter": SEARCH,
+                "max_trust_radius": 3.0,
+            },
+        )
+        self.mode, self.axes, decrement = found.x, np.eye(self.size), np.inf
         for _ in range(2):  # a Newton step, and the Hessian where it leads
-            hessian = self._hessian()
+            hessian = self._hessian_at_mode()
             values, vectors = np.linalg.eigh(hessian)
             if not values[0] > 0:
                 raise ValueError(
@@ -96,10 +107,20 @@ class _Surface:
                     f"definite Hessian (eigenvalues {-values[::-1]}), so that there is no scale."
                 )
             self.axes = vectors / np.sqrt(values)
-            step = np.linalg.solve(hessian, self._potential(self.mode)[1])
-            better = self.mode - step
-            if self._potential(better)[0] <= self._potential(self.mode)[0]:
+            decrements = self._decrement(self.mode), self._decrement(better := self._newton_step())
+            if decrements[1] < decrements[0]:
                 self.mode = better
+            decrement = min(decrements)
+        if decrement > 1:
+            raise ValueError(f"{HERE}: the density of the hyperparameters {names} has no mode that could be found.")
+
+    def _newton_step(self) -> np.ndarray:
+        return self.mode - self.axes @ (self.axes.T @ self._potential(self.mode)[1])
+
+    def _decrement(self, x: np.ndarray) -> float:
+        """Squared length of the Newton step from there, in standard deviations."""
+        value, gradient = self._potential(x)
+        return float(np.sum((self.axes.T @ gradient) ** 2)) if value < NO_DENSITY else np.inf
 
     def _potential(self, x: np.ndarray) -> tuple[float, np.ndarray]:
         found, slopes = _value_and_grad(self.latent, jnp.asarray(x, self.dtype))
@@ -108,18 +129,27 @@ class _Surface:
             return 10 * NO_DENSITY, np.zeros_like(x)
         return value, gradient
 
-    def _hessian(self) -> np.ndarray:
-        """Central differences of the gradient."""
+    def _hessian_at_mode(self) -> np.ndarray:
+        hessian = self._differences(self.mode)
+        if not np.isfinite(hessian).all():
+            raise ValueError(
+                f"{HERE}: beside the mode of the hyperparameters {', '.join(map(repr, self.latent.reading.hyper))} "
+                "their density or its gradient is not finite; double precision (`jax.enable_x64`) may have it."
+            )
+        return hessian
+
+    def _model_hessian(self, x: np.ndarray) -> np.ndarray:
+        """For the search: where there is none, that of steepest descent."""
+        hessian = self._differences(x)
+        return hessian if np.isfinite(hessian).all() else np.eye(self.size)
+
+    def _differences(self, x: np.ndarray) -> np.ndarray:
+        """The Hessian by central differences of the gradient; infinite where a side has no density."""
         h = 30 * float(jnp.finfo(self.dtype).eps) ** 0.5
         columns = []
         for e in np.eye(self.size):
-            sides = [self._potential(self.mode + side * e) for side in (h, -h)]
-            if max(value for value, _ in sides) > NO_DENSITY:
-                raise ValueError(
-                    f"{HERE}: beside the mode of the hyperparameters {', '.join(map(repr, self.latent.reading.hyper))} "
-                    "their density or its gradient is not finite; double precision (`jax.enable_x64`) may have it."
-                )
-            columns.append((sides[0][1] - sides[1][1]) / (2 * h))
+            (above, up), (below, down) = (self._potential(x + side * e) for side in (h, -h))
+            columns.append(np.where(max(above, below) < NO_DENSITY, (up - down) / (2 * h), np.inf))
         return (np.stack(columns) + np.stack(columns).T) / 2
 
     def at(self, z: np.ndarray) -> tuple[dict[str, Array], np.ndarray]:

@@ -151,8 +151,7 @@ class _Problem:
             raise ValueError(
                 f"{HERE}: the model has no field whose modes can be centered one by one, that is, no latent site whose "
                 "distribution has `amplitudes` (on a grid `Matern` and `SpectralField`, on a mesh `MaternKL`, "
-                "`NormalSequence`, `SobolevSequence`, or a class of your own). Sample other fields as white noise: "
-                "`whiten(model, 0.0)`."
+                "`NormalSequence`, `SobolevSequence`, or your own). Sample others as white noise: `whiten(model, 0.0)`."
             )
         if not self.data:
             raise ValueError(f"{HERE}: the model has no observed site; call it with the data.")

@@ -1,5 +1,6 @@
 """Weighted hyperparameters against quadrature and closed forms."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,6 +15,7 @@ from scipy.integrate import quad
 from numpyro_inverse.distributions import SpectralField
 from numpyro_inverse.domains import Grid
 from numpyro_inverse.infer import LatentGaussian
+from numpyro_inverse.infer.latent_gaussian import _hyper_points
 
 Y = jnp.array([0.3, -0.2, 1.0, 0.4])
 DATA = np.random.default_rng(2).normal(size=15) + 0.5
@@ -141,3 +143,27 @@ def test_no_density_beside_the_mode():
     latent = LatentGaussian(cracked, "eta", sites=["u"], model_args=(Y,))
     with pytest.raises(ValueError, match=r"beside the mode of the hyperparameters 's' .* is not finite; double"):
         latent.nuts_settings()
+
+
+def three_numbers(y):
+    scale, rough, noise = (numpyro.sample(name, dist.LogNormal(0.0, 2.0)) for name in ("scale", "rough", "noise"))
+    grid = Grid(len(y))
+    u = numpyro.sample("u", SpectralField(grid, (1 + grid.eigenvalues * rough**2 / 100) ** -1.5))
+    numpyro.sample("y", dist.Normal(numpyro.deterministic("eta", scale * u), noise).to_event(1), obs=y)
+
+
+def test_the_mode_is_found_from_far_away(monkeypatch):
+    """From where the log density falls by a million a step, in single precision: the moments are those from a start
+    nearby, to 2 % (the search stops within .1 standard deviations). Too few steps are told."""
+    latent = LatentGaussian(three_numbers, "eta", model_args=(jnp.asarray(DATA[:12]) + 0.5,))
+    starts = ({"scale": 1.0, "rough": 5.0, "noise": 1.0}, {"scale": 0.04, "rough": 80.0, "noise": 0.02})
+    near, far = (eqx.tree_at(lambda at: at.start, latent, jax.tree.map(jnp.asarray, start)) for start in starts)
+    expected = near.integrate_ccd().mean()
+    for name, value in far.integrate_ccd().mean().items():
+        np.testing.assert_allclose(value, expected[name], rtol=0.02)
+    monkeypatch.setattr(_hyper_points, "SEARCH", 6)
+    with pytest.raises(
+        ValueError,
+        match=r"the density of the hyperparameters 'scale', 'rough', 'noise' has no mode that could be found",
+    ):
+        far.integrate_ccd()
