@@ -20,7 +20,7 @@ SMALL = {
     "inverse_reinforcement_learning": ["--draws", "5"],
     "learned_prior": ["--draws", "4"],
     "many_machines": ["--quick"],
-    "meuse": ["--draws", "4", "--edge", "0.2", "--modes", "200"],
+    "meuse": ["--draws", "4", "--edge", "0.2", "--modes", "100"],
     "mri": ["--draws", "4", "--coarser", "6"],
     "phase_retrieval": ["--draws", "5", "--size", "16"],
     "photograph": ["--draws", "3", "--size", "16"],
