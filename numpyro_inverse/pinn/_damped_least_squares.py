@@ -23,6 +23,7 @@ class State(NamedTuple):
     x: Float[Array, " p"]
     r: Float[Array, " n"]
     jacobian: Float[Array, "n p"]
+    gram: Float[Array, "k k"]
     factor: Float[Array, "k k"]
     loss: Float[Array, ""]
     damping: Float[Array, ""]
@@ -48,7 +49,7 @@ def run(
         return (state.steps < max_steps) & ~converged(state, tolerance, watched) & (state.damping < HOPELESS)
 
     def advance(state: State) -> State:
-        change = damped_step(state.jacobian, state.r, state.damping)
+        change = _step(state.jacobian, _factor(state.gram, state.damping), state.r)
         x = state.x + change
         r = residual(x)
         loss = 0.5 * jnp.sum(r**2)
@@ -91,10 +92,7 @@ def damped_step(jacobian: Float[Array, "n p"], r: Float[Array, " n"], damping: A
 
     ``damping`` is :math:`\lambda` over the mean squared singular value.
     """
-    factor = _factor(jacobian, damping)
-    if jacobian.shape[0] < jacobian.shape[1]:
-        return -(jacobian.T @ _cho_solve(factor, r))
-    return -_cho_solve(factor, jacobian.T @ r)
+    return _step(jacobian, _factor(_gram(jacobian), damping), r)
 
 
 def solve(state: State, b: Float[Array, " p"]) -> Float[Array, " p"]:
@@ -116,13 +114,20 @@ def _cho_solve(factor: Array, b: Array) -> Array:
     return jax.scipy.linalg.cho_solve((factor, True), b)
 
 
-def _factor(jacobian: Array, damping: Array) -> Array:
-    wide = jacobian.shape[0] < jacobian.shape[1]
-    gram = (
-        jnp.matmul(jacobian, jacobian.T, precision="highest")
-        if wide
-        else jnp.matmul(jacobian.T, jacobian, precision="highest")
-    )
+def _step(jacobian: Array, factor: Array, r: Array) -> Array:
+    if jacobian.shape[0] < jacobian.shape[1]:
+        return -(jacobian.T @ _cho_solve(factor, r))
+    return -_cho_solve(factor, jacobian.T @ r)
+
+
+def _gram(jacobian: Array) -> Array:
+    """The smaller of both."""
+    if jacobian.shape[0] < jacobian.shape[1]:
+        return jnp.matmul(jacobian, jacobian.T, precision="highest")
+    return jnp.matmul(jacobian.T, jacobian, precision="highest")
+
+
+def _factor(gram: Array, damping: Array) -> Array:
     trace = jnp.trace(gram)
     size = len(gram)
     # A Gram matrix is known to its largest eigenvalue's rounding, which the trace bounds.
@@ -135,11 +140,12 @@ def at(
     x: Float[Array, " p"], r: Float[Array, " n"], jacobian: Float[Array, "n p"], damping: Array, steps: Array | int = 0
 ) -> State:
     """The state at a point with its residuals and Jacobian; ``damping`` is in mean squared singular values."""
-    factor = _factor(jacobian, jnp.zeros((), x.dtype))
+    gram = _gram(jacobian)
+    factor = _factor(gram, jnp.zeros((), x.dtype))
     if jacobian.shape[0] < jacobian.shape[1]:
         square = r @ (jacobian @ (jacobian.T @ _cho_solve(factor, r)))
     else:
         gradient = jacobian.T @ r
         square = gradient @ _cho_solve(factor, gradient)
     decrement = jnp.where(jnp.isfinite(square), jnp.sqrt(jnp.maximum(square, 0)), jnp.inf)
-    return State(x, r, jacobian, factor, 0.5 * jnp.sum(r**2), damping, decrement, jnp.asarray(steps))
+    return State(x, r, jacobian, gram, factor, 0.5 * jnp.sum(r**2), damping, decrement, jnp.asarray(steps))

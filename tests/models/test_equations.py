@@ -1,9 +1,11 @@
 """Reference problems of physics-informed inversion: their solvers, and the estimates of `pinn` beside them."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from numpyro.infer.util import log_density
 
 from models import bpinn, burgers, oscillator
 from models import diffusion_reaction as dr
@@ -51,6 +53,30 @@ def test_the_published_benchmark_s_model(x64):
     np.testing.assert_allclose(exact.at(bpinn.solution, 0.7), 0, atol=1e-12)
     assert np.std(np.asarray(pde.at(bpinn.solution, 0.7))) < 0.02
     assert (f.shape, inside.shape, ends.shape) == ((32,), (6,), (2,))
+
+
+def test_the_published_benchmark_s_network(x64):
+    """Its density is that of standard normal weights, of the equation at the sources and of the data."""
+    data = bpinn.simulate(np.random.default_rng(0), 0.1)
+    network = pinn.MLP(bpinn.WIDE, width=3, depth=2, key=jax.random.key(1))
+    arrays = eqx.filter(network, eqx.is_inexact_array)
+    named = {f"u/{jax.tree_util.keystr(path)[1:]}": x for path, x in jax.tree_util.tree_leaves_with_path(arrays)}
+    found, trace = log_density(bpinn.network_model, (*data, 0.1, 3), {}, {"k": jnp.asarray(0.7), **named})
+    assert {name for name, site in trace.items() if not site.get("is_observed")} >= {"k", *named}
+    u = jax.vmap(network)
+    normal = jax.scipy.stats.norm.logpdf
+    expected = sum(normal(x).sum() for x in (0.7, *named.values()))
+    expected += normal(jax.vmap(lambda x: bpinn.operator(network, x, 0.7))(bpinn.SOURCES), data[0], 0.1).sum()
+    expected += normal(u(bpinn.INSIDE), data[1], 0.1).sum() + normal(u(bpinn.ENDS), data[2], 0.01).sum()
+    np.testing.assert_allclose(found, expected, rtol=1e-10)
+
+
+def test_the_plane_s_source(x64):
+    """Its solution leaves no residual with k = 1, and u squared times the difference with another."""
+    x = jnp.array([0.3, -0.6])
+    np.testing.assert_allclose(bpinn.plane_residual(bpinn.plane_solution, x, 1.0), 0, atol=1e-14)
+    off = bpinn.plane_residual(bpinn.plane_solution, x, 3.0)
+    np.testing.assert_allclose(off, 2 * bpinn.plane_solution(x) ** 2, rtol=1e-12)
 
 
 @pytest.mark.statistical
