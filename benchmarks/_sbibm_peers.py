@@ -1,8 +1,8 @@
-"""The peers' side of sbibm.py, run by it in the peers' environment: ``INPUT.npz OUTPUT.json``.
+"""The peers' side of sbibm.py, run by it in each peer's environment: ``PEER INPUT.npz OUTPUT.json``.
 
-sbijax's neural posterior estimation with its masked autoregressive and its spline flow, its own training, draws outside
-of a uniform prior refused: CPU seconds of training, compilation included, of the draws, and the score for each
-observation.
+Neural posterior estimation of sbijax and of sbi, with a masked autoregressive and a spline flow, their own training,
+draws outside of a uniform prior refused: CPU seconds of training, compilation included, of the draws, and the score for
+each observation.
 """
 
 import json
@@ -14,7 +14,7 @@ from _c2st import c2st
 from _record import package
 
 
-def estimates(arrays, seed):
+def sbijax_rows(arrays, seed):
     """A row for each network and observation."""
     import jax
     import sbijax
@@ -51,13 +51,44 @@ def estimates(arrays, seed):
             }
 
 
-def main(source, output):
+def sbi_rows(arrays, seed):
+    """As :func:`sbijax_rows`."""
+    import torch
+    from sbi.inference import NPE
+    from sbi.utils import BoxUniform
+
+    torch.set_num_threads(1)
+    theta, x, low, high = (torch.as_tensor(arrays[k], dtype=torch.float32) for k in ("theta", "x", "low", "high"))
+    prior = BoxUniform(low, high)
+    for title, network in {"sbi NPE, masked autoregressive": "maf", "sbi NPE, splines": "nsf"}.items():
+        torch.manual_seed(seed)
+        start = time.process_time()
+        inference = NPE(prior, density_estimator=network, show_progress_bars=False)
+        estimate = inference.append_simulations(theta, x).train()
+        trained = time.process_time() - start
+        posterior = inference.build_posterior(estimate)
+        for k, observation in enumerate(arrays["observations"]):
+            start = time.process_time()
+            seen = torch.as_tensor(observation, dtype=torch.float32)
+            draws = posterior.sample((10_000,), x=seen, show_progress_bars=False).numpy().astype(float)
+            sampled = time.process_time() - start
+            yield {
+                "title": title,
+                "observation": k + 1,
+                "c2st": c2st(draws, arrays["reference"][k]),
+                "training": trained,
+                "epochs": int(inference.summary["epochs_trained"][-1]),
+                "sampling": sampled,
+            }
+
+
+def main(peer, source, output):
     """Run, and keep what there is after each row."""
     with np.load(source) as stored:
         arrays = dict(stored)
     rows = []
-    for row in estimates(arrays, int(arrays["seed"])):
-        rows.append(row | {"package": package("sbijax")})
+    for row in {"sbijax": sbijax_rows, "sbi": sbi_rows}[peer](arrays, int(arrays["seed"])):
+        rows.append(row | {"package": package(peer)})
         print(rows[-1], flush=True)
         with open(output, "w") as file:
             json.dump(rows, file)

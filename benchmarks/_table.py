@@ -243,8 +243,7 @@ def page():
         "shared with other work, and a row is one run: a factor below 1.3 is no difference.",
         cells(rows),
         "![How many times ahead of the best peer each row is](_static/benchmarks/headline.png)",
-        "Not run at all: deepinv and sbi, which need PyTorch; setu-sbi; DeepXDE with another backend than JAX; "
-        "anything on several devices or on a GPU.",
+        "Not run at all: setu-sbi; DeepXDE with another backend than JAX; anything on several devices or on a GPU.",
         *(section(benchmark) for benchmark in SECTIONS),
     ]
     return "\n\n".join(parts) + "\n"

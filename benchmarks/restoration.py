@@ -1,13 +1,16 @@
 """Photographs under the prior of a denoiser: quality, cost and coverage.
 
 - solvers: PnP-ADMM on the 9 x 9 blur of models.restoration, for the two denoisers that ship.
-- cost: CPU time of a draw of PnPULA over that of its gradient, one value and gradient of the model and one denoising.
+- cost: CPU time of a draw of PnPULA over that of its gradient, one value and gradient of the model and one denoising;
+  and of a draw with the denoiser 0.98 x.
 - iteration: CPU time of an iteration of PnP-ADMM with the denoiser 0.98 x, and with a network, beside a call of that
-  network; scico beside it, and the PSNR of scico's PnP-ADMM with the networks that it ships (with those of "solvers").
+  network.
+- peers: scico and deepinv beside them, and the PSNR of scico's PnP-ADMM with the networks that it ships, and of
+  deepinv's with total variation, for the weights of its networks are downloads.
 - coverage: 90 % intervals of the gradient-step posterior on 20 crops of 32 x 32 pixels of three photographs that are
   held out, blurred over 5 x 5 pixels, with noise 0.03, by NUTS; and how far the posterior mean is from the truth.
 
-    python benchmarks/restoration.py [solvers] [cost] [iteration] [coverage]
+    python benchmarks/restoration.py [solvers] [cost] [iteration] [peers] [coverage]
 """
 
 import json
@@ -33,7 +36,13 @@ from numpyro_inverse import nn, solvers
 from numpyro_inverse.infer import PnPULA
 
 OURS = package("numpyro_inverse")
-PEERS = ".venv-peers-scico/bin/python"
+PEERS = {
+    "scico": (".venv-peers-scico/bin/python", "_restoration_peers.py"),
+    "deepinv": (".venv-peers-torch/bin/python", "_restoration_deepinv.py"),
+}
+ITERATION = "cost, PnP-ADMM iteration"
+FREE, WHOLE, CALL = "iteration, denoiser 0.98 x [CPU ms]", "iteration with a network [CPU ms]", "call of it [CPU ms]"
+FREE_DRAW = "draw, denoiser 0.98 x [CPU ms]"
 LEVELS = (0.015, 0.03, 0.05, 0.08, 0.12)
 CROPS, SIDE, NOISE = 20, 32, 0.03
 
@@ -61,23 +70,26 @@ def compare_solvers():
 def measure_cost():
     """A draw over its gradient, both inside a compiled loop: what 200 more of them take."""
     _, y = restoration.simulate(jax.random.key(0))
-    denoiser, blur, sigma = nn.load_pretrained("gradient_step_denoiser"), restoration.blur(), 0.05
+    network, blur, sigma = nn.load_pretrained("gradient_step_denoiser"), restoration.blur(), 0.05
 
     def data_term(data=None):
         image = numpyro.sample("image", dist.ImproperUniform(dist.constraints.real, (), restoration.SHAPE))
         numpyro.sample("data", dist.Normal(blur @ image, restoration.NOISE).to_event(2), obs=data)
 
-    kernel = PnPULA(
-        data_term,
-        site="image",
-        denoiser=denoiser,
-        sigma=sigma,
-        data_lipschitz=restoration.NOISE**-2,
-        residual_lipschitz=1.3,
-    )
+    def kernel_of(denoiser):
+        return PnPULA(
+            data_term,
+            site="image",
+            denoiser=denoiser,
+            sigma=sigma,
+            data_lipschitz=restoration.NOISE**-2,
+            residual_lipschitz=1.3,
+        )
 
-    def run(draws):
-        mcmc = MCMC(kernel, num_warmup=0, num_samples=draws, progress_bar=False)
+    kernels = {"network": kernel_of(network), "shrink": kernel_of(lambda x, sigma: 0.98 * x)}
+
+    def run(draws, which="network"):
+        mcmc = MCMC(kernels[which], num_warmup=0, num_samples=draws, progress_bar=False)
         mcmc.run(jax.random.key(1), data=y, init_params={"image": y}, extra_fields=())
         jax.block_until_ready(mcmc.get_samples())
 
@@ -85,30 +97,31 @@ def measure_cost():
     def descent(x, draws):
         def step(x, _):
             misfit = jax.grad(lambda x: jnp.sum((blur @ x - y) ** 2) / (2 * restoration.NOISE**2))(x)
-            return x - 1e-9 * (misfit + (x - denoiser(x, sigma)) / sigma**2), None
+            return x - 1e-9 * (misfit + (x - network(x, sigma)) / sigma**2), None
 
         return jax.lax.scan(step, x, None, length=draws)[0]
 
     def gradients(draws):
         jax.block_until_ready(descent(y, draws))
 
-    def seconds(function):
+    def seconds(function, few=100, many=300):
         taken = {}
-        for draws in (100, 300):
+        for draws in (few, many):
             function(draws)  # compiled
             started = time.process_time()
             function(draws)
             taken[draws] = time.process_time() - started
-        return (taken[300] - taken[100]) / 200
+        return (taken[many] - taken[few]) / (many - few)
 
-    draw, gradient = seconds(run), seconds(gradients)
+    draw, gradient, free = seconds(run), seconds(gradients), seconds(partial(run, which="shrink"), 1000, 6000)
     values = {"draw [CPU ms]": 1e3 * draw, "gradient [CPU ms]": 1e3 * gradient, "draw over gradient": draw / gradient}
+    values[FREE_DRAW] = 1e3 * free
     return measured("cost", "PnPULA", OURS, values)
 
 
 def measure_iteration():
-    """An iteration of PnP-ADMM, what 40 more of them take; and scico's."""
-    truth, y = restoration.simulate(jax.random.key(0))
+    """An iteration of PnP-ADMM, what 40 more of them take."""
+    _, y = restoration.simulate(jax.random.key(0))
     term = solvers.LeastSquares(restoration.blur(), y, restoration.NOISE)
     network = nn.load_pretrained("gradient_step_denoiser")
 
@@ -127,30 +140,41 @@ def measure_iteration():
         jax.block_until_ready(x)
 
     call = jax.jit(lambda x, sigma: network(x, sigma))
-    names = ("iteration, denoiser 0.98 x [CPU ms]", "iteration with a network [CPU ms]", "call of it [CPU ms]")
-    values = iteration(lambda x, sigma: 0.98 * x), iteration(network), milliseconds(calls)
-    case = "cost, PnP-ADMM iteration"
-    rows = measured(case, "pnp_admm", OURS, dict(zip(names, values, strict=True)), "network: gradient_step_denoiser")
-    kernel = np.full((restoration.SIDE,) * 2, 1 / restoration.SIDE**2, np.float32)
-    with tempfile.TemporaryDirectory() as folder:
-        np.savez(f"{folder}/problem.npz", y=y, truth=truth, kernel=kernel, noise=restoration.NOISE)
-        script = Path(__file__).parent / "_restoration_peers.py"
-        command = [PEERS, script, f"{folder}/problem.npz", f"{folder}/rows.json"]
-        try:
-            subprocess.run(command, check=True, capture_output=True, text=True)
-        except (OSError, subprocess.CalledProcessError) as error:
-            why = getattr(error, "stderr", None) or str(error)
-            print(f"PEER MISSING: scico: {why[-500:]} (benchmarks/peers-scico.txt)", file=sys.stderr)
-            return rows
-        for row in json.loads(Path(f"{folder}/rows.json").read_text()):
-            if row["kind"] == "cost":
-                values = dict(zip(names, (row["shrink"], row["network"], row["call"]), strict=True))
-                rows += measured(case, "scico ADMM", row["package"], values, "network: DnCNN 6N")
-            else:
-                values = {"PSNR [dB]": row["psnr"], "steps": row["steps"], "CPU time [s]": row["seconds"]}
-                title = f"scico PnP-ADMM, DnCNN {row['network_name']}, sigma {row['sigma']}"
-                rows += measured("solvers", title, row["package"], values, note="CPU time with compilation")
+    values = {FREE: iteration(lambda x, sigma: 0.98 * x), WHOLE: iteration(network), CALL: milliseconds(calls)}
+    return measured(ITERATION, "pnp_admm", OURS, values, "network: gradient_step_denoiser")
+
+
+def run_peers():
+    """scico and deepinv, each in an environment of its own."""
+    truth, y = restoration.simulate(jax.random.key(0))
+    kernel, rows = np.full((restoration.SIDE,) * 2, 1 / restoration.SIDE**2, np.float32), []
+    for peer, (python, script) in PEERS.items():
+        with tempfile.TemporaryDirectory() as folder:
+            np.savez(f"{folder}/problem.npz", y=y, truth=truth, kernel=kernel, noise=restoration.NOISE)
+            command = [python, Path(__file__).parent / script, f"{folder}/problem.npz", f"{folder}/rows.json"]
+            try:
+                subprocess.run(command, check=True, capture_output=True, text=True)
+            except (OSError, subprocess.CalledProcessError) as error:
+                why = getattr(error, "stderr", None) or str(error)
+                print(f"PEER MISSING: {peer}: {why[-500:]} (benchmarks/peers-*.txt)", file=sys.stderr)
+                continue
+            for row in json.loads(Path(f"{folder}/rows.json").read_text()):
+                rows += peer_records(peer, row)
     return rows
+
+
+def peer_records(peer, row):
+    """Of a row of a peer's file."""
+    if row["kind"] == "quality":
+        denoiser = f"DnCNN {row['network_name']}" if peer == "scico" else "total variation"
+        values = {"PSNR [dB]": row["psnr"], "steps": row["steps"], "CPU time [s]": row["seconds"]}
+        title = f"{peer} PnP-ADMM, {denoiser}, sigma {row['sigma']}"
+        return measured("solvers", title, row["package"], values, note="CPU time with compilation")
+    if peer == "scico":
+        values = {FREE: row["shrink"], WHOLE: row["network"], CALL: row["call"]}
+        return measured(ITERATION, "scico ADMM", row["package"], values, "network: DnCNN 6N")
+    drawn = measured("cost", "deepinv ULA", row["package"], {FREE_DRAW: row["draw"]})
+    return measured(ITERATION, "deepinv ADMM", row["package"], {FREE: row["shrink"]}) + drawn
 
 
 def crops():
@@ -201,7 +225,13 @@ def measure_coverage():
     return rows
 
 
-PARTS = {"solvers": compare_solvers, "cost": measure_cost, "iteration": measure_iteration, "coverage": measure_coverage}
+PARTS = {
+    "solvers": compare_solvers,
+    "cost": measure_cost,
+    "iteration": measure_iteration,
+    "peers": run_peers,
+    "coverage": measure_coverage,
+}
 
 if __name__ == "__main__":
     for part in sys.argv[1:] or PARTS:

@@ -9,8 +9,8 @@ The reference draws, 10,000 for each observation, are not in the repository: --r
 `reference_samples`, (observations, 10000, d). They are in the sbibm 1.1.0 wheel as num_observation_K/
 reference_posterior_samples.csv.bz2, which it may hold instead, as TASK/files/num_observation_K/.
 
-Scores that are in benchmarks/results/sbibm.json are not computed again. With --peers sbijax runs on the simulations of
-two_moons instead (environment .venv-peers-sbi).
+Scores that are in benchmarks/results/sbibm.json are not computed again. With --peers sbijax and sbi run on the
+simulations of two_moons instead (environments .venv-peers-sbi and .venv-peers-torch).
 
     python benchmarks/sbibm.py --reference FOLDER [--tasks two_moons slcp] [--methods NPE NLE NRE] [--observations 1 2]
 """
@@ -35,7 +35,8 @@ from numpyro_inverse import sbi
 
 SIMULATIONS, DRAWS = 10_000, 10_000
 METHODS = ("NPE", "NLE", "NRE")
-PEERS, PEERS_PRIOR = ".venv-peers-sbi/bin/python", {"two_moons": (-1.0, 1.0)}  # ends of the uniform prior
+PEERS = {"sbijax": ".venv-peers-sbi/bin/python", "sbi": ".venv-peers-torch/bin/python"}
+PEERS_PRIOR = {"two_moons": (-1.0, 1.0)}  # ends of the uniform prior
 
 
 @cache
@@ -85,7 +86,7 @@ def score(task, method, k, seed, folder):
 
 
 def peers(task, observations, seed, folder):
-    """Records of sbijax on the same simulations; a task with a uniform prior."""
+    """Keeps records of sbijax and sbi on the same simulations; a task with a uniform prior."""
     module = importlib.import_module(f"models.sbibm.{task}")
     draws = sbi.simulate(module.model, jax.random.key(seed), SIMULATIONS, progress_bar=False)
     theta, x = draws.latents["theta"], draws.data["x"]
@@ -99,20 +100,22 @@ def peers(task, observations, seed, folder):
         "seed": seed,
     }
     script = Path(__file__).parent / "_sbibm_peers.py"
-    with tempfile.TemporaryDirectory() as place:
-        np.savez(f"{place}/problem.npz", **arrays)
-        command = [PEERS, script, f"{place}/problem.npz", f"{place}/rows.json"]
-        try:
-            subprocess.run(command, check=True, capture_output=True, text=True)
-        except (OSError, subprocess.CalledProcessError) as error:
-            why = getattr(error, "stderr", None) or str(error)
-            print(f"PEER MISSING: sbijax: {why[-500:]} (benchmarks/peers-sbi.txt)", file=sys.stderr)
-            return
-        for row in json.loads(Path(f"{place}/rows.json").read_text()):
-            values = {"C2ST": row["c2st"], "training [CPU s]": row["training"], "sampling [CPU s]": row["sampling"]}
-            note = f"{SIMULATIONS:,} simulations; compilation included; {row['epochs']} epochs"
-            case = f"{task}, observation {observations[row['observation'] - 1]}, seed {seed}"
-            keep("sbibm", measured(case, row["title"], row["package"], values, note), machine())
+    for peer, python in PEERS.items():
+        with tempfile.TemporaryDirectory() as place:
+            np.savez(f"{place}/problem.npz", **arrays)
+            command = [python, script, peer, f"{place}/problem.npz", f"{place}/rows.json"]
+            try:
+                subprocess.run(command, check=True, capture_output=True, text=True)
+            except (OSError, subprocess.CalledProcessError) as error:
+                why = getattr(error, "stderr", None) or str(error)
+                print(f"PEER MISSING: {peer}: {why[-500:]} (benchmarks/peers-*.txt)", file=sys.stderr)
+                continue
+            for row in json.loads(Path(f"{place}/rows.json").read_text()):
+                values = {"C2ST": row["c2st"], "training [CPU s]": row["training"], "sampling [CPU s]": row["sampling"]}
+                note = f"{SIMULATIONS:,} simulations; compilation included; {row['epochs']} epochs"
+                case = f"{task}, observation {observations[row['observation'] - 1]}, seed {seed}"
+                print(case, row, flush=True)
+                keep("sbibm", measured(case, row["title"], row["package"], values, note), machine())
 
 
 def main():
@@ -122,7 +125,7 @@ def main():
     parser.add_argument("--methods", nargs="*", choices=METHODS, default=METHODS)
     parser.add_argument("--observations", nargs="*", type=int, choices=range(1, 6), default=range(1, 6))
     parser.add_argument("--seed", type=int, default=0, help="of simulations, training and draws")
-    parser.add_argument("--peers", action="store_true", help="sbijax instead, on two_moons")
+    parser.add_argument("--peers", action="store_true", help="sbijax and sbi instead, on two_moons")
     options = parser.parse_args()
     if options.reference is None:
         print("NOT RUN: --reference: without the reference draws there are no scores.", file=sys.stderr)

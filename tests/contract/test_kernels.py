@@ -219,7 +219,7 @@ def test_declares_whether_it_needs_a_density(name):
         numpyro.sample("y", dist.Normal(scale * white, NOISE).to_event(1), obs=y)
 
     kernel = kernel_for(name, tilted)
-    mcmc = mcmc_for(name, 4, 12, kernel=kernel)
+    mcmc = mcmc_for(name, 4, 100, kernel=kernel)
 
     def draws(wrong):
         mcmc.run(jax.random.key(10), jnp.asarray(wrong), DATA)
