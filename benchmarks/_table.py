@@ -106,6 +106,11 @@ SECTIONS = {
         Table("batch.*", title="Size of the study"),
         Table(".*exact posteriors.*", title="Exact inference"),
     ],
+    "scaling": [
+        Table("cells.*", title="Cells"),
+        Table("chains.*", title="Chains"),
+        Table("devices.*", title="Devices"),
+    ],
 }
 TITLES = {
     "exact_gaussian": "Exact Gaussian posteriors",
@@ -120,6 +125,7 @@ TITLES = {
     "sbibm": "Simulation-based inference",
     "pinn": "Physics-informed networks",
     "calibration": "Simulation-based calibration",
+    "scaling": "Scaling",
 }
 
 
@@ -243,7 +249,7 @@ def page():
         "shared with other work, and a row is one run: a factor below 1.3 is no difference.",
         cells(rows),
         "![How many times ahead of the best peer each row is](_static/benchmarks/headline.png)",
-        "Not run at all: setu-sbi; DeepXDE with another backend than JAX; anything on several devices or on a GPU.",
+        "Not run at all: setu-sbi; DeepXDE with another backend than JAX; anything on a GPU.",
         *(section(benchmark) for benchmark in SECTIONS),
     ]
     return "\n\n".join(parts) + "\n"
@@ -297,9 +303,28 @@ def plot_batch(axes):
     axes.set_ylabel("wall seconds a data set")
 
 
+def plot_scaling(axes):
+    """Milliseconds of a gradient against the number of cells, and beside it those of chains and devices."""
+
+    def of(kind, metric):
+        found = [r for r in records("scaling") if r["case"].startswith(f"{kind} ") and r["metric"] == metric]
+        return zip(*((int(r["case"].split()[-1]), r["value"]) for r in found), strict=True)
+
+    sides, values = of("cells", "gradient")
+    times = [n**2 / 64**2 for n in sides]
+    axes.loglog(times, values, "-o", label="one chain, against cells / 4,096")
+    axes.loglog(times, [values[1] * n for n in times], ":", color="0.6")
+    axes.loglog(*of("chains", "gradient of all"), "-s", label="vectorized chains of 4,096 cells")
+    axes.loglog(*of("devices", "gradient of all"), "-^", label="eight such chains, against devices")
+    axes.set_xlabel("cells / 4,096, chains, or devices (dotted: proportional)")
+    axes.set_ylabel("wall ms of a value and gradient of all")
+    axes.legend(fontsize=8)
+
+
 FIGURES = {
     "headline.png": ("", "", plot_headline),
     "kernels_grids.png": ("Evaluations per effective sample against the grid", "kernels", plot_grids),
+    "scaling.png": ("Milliseconds of a gradient by cells, chains and devices", "scaling", plot_scaling),
     "calibration_batch.png": ("Seconds a data set against the size of the study", "calibration", plot_batch),
 }
 
