@@ -330,6 +330,25 @@ class NPE:
             self._learned.region.tell("NPE", "`y`", seen[None])
         return found
 
+    def summaries(self, y: Any) -> Float[Array, " k"]:
+        """What the posterior sees of data: the vector of ``embedding``, or the standardized numbers.
+
+        A statistic that was learned for the latents. A simulator that ends in it has data for :class:`NLE`, and
+        ``jax.vmap`` takes many data sets.
+
+        Raises:
+            TypeError: a density of one's own without an ``embedding``.
+            ValueError: as :meth:`posterior`.
+        """
+        learned = self.learned
+        embedding = getattr(learned.density, "embedding", None)
+        if embedding is None:
+            raise TypeError(
+                f"NPE: the density, {type(learned.density).__name__}, has no `embedding`, the network that it got as "
+                "`context`; keep it there."
+            )
+        return embedding(learned.context(self.checked_data(y)))
+
     def init_strategy(self, rng_key: PRNGKeyArray, y: Any) -> Callable:
         """Where a NumPyro kernel starts, ``NUTS(model, init_strategy=...)``: at a draw of the posterior."""
         return init_to_value(values=self.posterior(y).sample(rng_key))

@@ -21,7 +21,7 @@ from scipy import stats
 from numpyro_inverse import nn, to_arviz
 from numpyro_inverse.calibration import conformalize, coverage, lc2st, sbc, tarp
 from numpyro_inverse.distributions import Simulator
-from numpyro_inverse.sbi import NPE, simulate
+from numpyro_inverse.sbi import NLE, NPE, simulate
 from numpyro_inverse.sbi._arguments import Features
 from numpyro_inverse.sbi._neural_posterior import DataContext
 from numpyro_inverse.sbi._npe import Learned
@@ -374,11 +374,47 @@ def test_a_network_sees_the_array_and_files_keep_all(tmp_path):
     variance = 1 / (1 + 20 / 0.3**2)
     assert abs(draws.mean() - 0.5) < 0.05
     assert abs(draws.std() / np.sqrt(variance) - 1) < 0.25
+    seen = npe.learned.density.embedding
+    np.testing.assert_allclose(npe.summaries(x), (x[-1:] - seen.mean[-1]) / seen.scale[-1], rtol=1e-6)
+    several = jnp.stack([x, 2 * x])
+    np.testing.assert_allclose(jax.vmap(npe.summaries)(several)[1], npe.summaries(2 * x), rtol=1e-6)
+    with pytest.raises(ValueError, match=r"must have shape \(20,\)"):
+        npe.summaries(x[:5])
     npe.save(tmp_path / "npe.safetensors")
     again = NPE(series_model).load(tmp_path / "npe.safetensors", embedding=_last)
     np.testing.assert_array_equal(draws, again.posterior(x).sample(random.key(1), (4000,))["rate"])
     with pytest.raises(ValueError, match="of another model: `latents`"):
         NPE(linear_model).load(tmp_path / "npe.safetensors")
+
+
+@pytest.mark.slow
+def test_learned_summaries_are_data_of_a_likelihood():
+    """Their law given the rate is normal: the likelihood's posterior of the rate beside the exact one, on a grid."""
+    npe = NPE(series_model).fit(random.key(0), num_simulations=2000, embedding=_last, max_epochs=1, **QUIET)
+
+    def short(x=None):
+        rate = numpyro.sample("rate", dist.Normal(0.0, 1.0))
+        numpyro.sample("x", Simulator(lambda key, rate: npe.summaries(_series(key, rate)), rate), obs=x)
+
+    nle = NLE(short).fit(random.key(1), num_simulations=4000, max_epochs=30, **QUIET)
+    observed, rates = npe.summaries(jnp.linspace(0.5, 10.0, 20)), jnp.linspace(0.0, 1.0, 201)
+    at = jax.jit(jax.vmap(lambda rate: log_density(nle.model, (), {"x": observed}, {"rate": rate})[0]))
+    weights = jax.nn.softmax(at(rates))
+    mean = jnp.sum(weights * rates)
+    sd = jnp.sqrt(jnp.sum(weights * (rates - mean) ** 2))
+    exact = 1 / np.sqrt(1 + 20 / 0.3**2)
+    assert abs(mean - 10 / 0.3**2 * exact**2) < 0.2 * exact
+    assert abs(sd / exact - 1) < 0.15
+
+
+def test_a_density_of_one_s_own_without_its_network_has_no_summaries():
+    class Plain:
+        pass
+
+    npe = NPE(series_model)
+    npe._learned = Learned(Plain(), DataContext(npe._events, None), Region.empty(1, 20))
+    with pytest.raises(TypeError, match="Plain, has no `embedding`"):
+        npe.summaries(jnp.zeros(20))
 
 
 @pytest.mark.statistical
