@@ -85,8 +85,8 @@ def score(task, method, k, seed, folder):
     return measured(f"{task}, observation {k}, seed {seed}", method, package("numpyro_inverse"), values, note)
 
 
-def peers(task, observations, seed, folder):
-    """Keeps records of sbijax and sbi on the same simulations; a task with a uniform prior."""
+def run_peers(names, task, observations, seed, folder):
+    """Keeps records of sbijax or sbi on the same simulations; a task with a uniform prior."""
     module = importlib.import_module(f"models.sbibm.{task}")
     draws = sbi.simulate(module.model, jax.random.key(seed), SIMULATIONS, progress_bar=False)
     theta, x = draws.latents["theta"], draws.data["x"]
@@ -100,10 +100,10 @@ def peers(task, observations, seed, folder):
         "seed": seed,
     }
     script = Path(__file__).parent / "_sbibm_peers.py"
-    for peer, python in PEERS.items():
+    for peer in names:
         with tempfile.TemporaryDirectory() as place:
             np.savez(f"{place}/problem.npz", **arrays)
-            command = [python, script, peer, f"{place}/problem.npz", f"{place}/rows.json"]
+            command = [PEERS[peer], script, peer, f"{place}/problem.npz", f"{place}/rows.json"]
             try:
                 subprocess.run(command, check=True, capture_output=True, text=True)
             except (OSError, subprocess.CalledProcessError) as error:
@@ -125,14 +125,14 @@ def main():
     parser.add_argument("--methods", nargs="*", choices=METHODS, default=METHODS)
     parser.add_argument("--observations", nargs="*", type=int, choices=range(1, 6), default=range(1, 6))
     parser.add_argument("--seed", type=int, default=0, help="of simulations, training and draws")
-    parser.add_argument("--peers", action="store_true", help="sbijax and sbi instead, on two_moons")
+    parser.add_argument("--peers", nargs="*", choices=PEERS, help="these instead, default both, on two_moons")
     options = parser.parse_args()
     if options.reference is None:
         print("NOT RUN: --reference: without the reference draws there are no scores.", file=sys.stderr)
         return
-    if options.peers:
+    if options.peers is not None:
         for task in PEERS_PRIOR:
-            peers(task, list(options.observations), options.seed, options.reference)
+            run_peers(options.peers or PEERS, task, list(options.observations), options.seed, options.reference)
         return
     done = {(record["case"], record["method"]) for record in load("sbibm")["records"]}
     for task in options.tasks:
