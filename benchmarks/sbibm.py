@@ -104,15 +104,17 @@ def run_peers(names, task, observations, seed, folder):
         with tempfile.TemporaryDirectory() as place:
             np.savez(f"{place}/problem.npz", **arrays)
             command = [PEERS[peer], script, peer, f"{place}/problem.npz", f"{place}/rows.json"]
+            rows = Path(f"{place}/rows.json")
             try:
                 subprocess.run(command, check=True, capture_output=True, text=True)
             except (OSError, subprocess.CalledProcessError) as error:
                 why = getattr(error, "stderr", None) or str(error)
                 print(f"PEER MISSING: {peer}: {why[-500:]} (benchmarks/peers-*.txt)", file=sys.stderr)
+            if not rows.exists():
                 continue
-            for row in json.loads(Path(f"{place}/rows.json").read_text()):
+            for row in json.loads(rows.read_text()):
                 values = {"C2ST": row["c2st"], "training [CPU s]": row["training"], "sampling [CPU s]": row["sampling"]}
-                note = f"{SIMULATIONS:,} simulations; compilation included; {row['epochs']} epochs"
+                note = f"{SIMULATIONS:,} simulations; compilation included; its defaults, {row['epochs']} epochs"
                 case = f"{task}, observation {observations[row['observation'] - 1]}, seed {seed}"
                 print(case, row, flush=True)
                 keep("sbibm", measured(case, row["title"], row["package"], values, note), machine())
