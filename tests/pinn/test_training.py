@@ -7,11 +7,27 @@ import pytest
 
 from models import diffusion_reaction as dr
 from numpyro_inverse import pinn
+from numpyro_inverse.pinn import _damped_least_squares as damped
 
 
 @pytest.fixture
 def problem(x64):
     return dr.problem(dr.simulate(np.random.default_rng(0), 6), num_points=12)
+
+
+@pytest.mark.parametrize("shape", [(3, 7), (7, 3)])
+def test_a_step_and_its_decrement(shape, x64):
+    """By the normal equations, though the smaller Gram matrix is solved; the decrement by an orthonormal basis."""
+    rng = np.random.default_rng(0)
+    jacobian, r = rng.normal(size=shape), rng.normal(size=shape[0])
+    normal = jacobian.T @ jacobian
+    shift = 0.3 * np.trace(normal) / min(shape)
+    expected = -np.linalg.solve(normal + shift * np.eye(shape[1]), jacobian.T @ r)
+    found = damped.damped_step(jnp.asarray(jacobian), jnp.asarray(r), jnp.asarray(0.3))
+    np.testing.assert_allclose(found, expected, rtol=1e-10)
+    state = damped.at(jnp.zeros(shape[1]), jnp.asarray(r), jnp.asarray(jacobian), jnp.asarray(0.3))
+    basis = np.linalg.qr(jacobian)[0]
+    np.testing.assert_allclose(state.decrement, np.linalg.norm(basis.T @ r), rtol=1e-10)
 
 
 @pytest.mark.slow
