@@ -99,14 +99,15 @@ def run_peers(names, task, observations, seed, folder):
         "reference": np.stack([reference_draws(folder, task, k) for k in observations]),
         "seed": seed,
     }
-    script = Path(__file__).parent / "_sbibm_peers.py"
+    script = Path(__file__).absolute().parent / "_sbibm_peers.py"
     for peer in names:
         with tempfile.TemporaryDirectory() as place:
             np.savez(f"{place}/problem.npz", **arrays)
-            command = [PEERS[peer], script, peer, f"{place}/problem.npz", f"{place}/rows.json"]
+            command = [Path(PEERS[peer]).absolute(), script, peer, f"{place}/problem.npz", f"{place}/rows.json"]
             rows = Path(f"{place}/rows.json")
             try:
-                subprocess.run(command, check=True, capture_output=True, text=True)
+                # sbi writes its logs to where it is.
+                subprocess.run(command, check=True, capture_output=True, text=True, cwd=place)
             except (OSError, subprocess.CalledProcessError) as error:
                 why = getattr(error, "stderr", None) or str(error)
                 print(f"PEER MISSING: {peer}: {why[-500:]} (benchmarks/peers-*.txt)", file=sys.stderr)

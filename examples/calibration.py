@@ -3,7 +3,7 @@
 #
 # The sampler of a deconvolution with unknown noise is checked on simulated data, beside two that are wrong: one whose
 # standard deviations are a fifth too small, and the prior handed in as posterior. All verdicts, tables and figures go
-# to one HTML page, and three curves of ranks beside each other to a picture.
+# to one HTML page, and the ranks of two quantities to a picture.
 
 # %%
 import argparse
