@@ -13,9 +13,11 @@ import numpy as np
 from _c2st import c2st
 from _record import package
 
+DRAWS = 10_000
 
-def sbijax_rows(arrays, seed):
-    """A row for each network and observation."""
+
+def of_sbijax(arrays, seed):
+    """Title, training seconds, epochs, and how to draw for observation k, of each network."""
     import jax
     import sbijax
     import sbijax.nn
@@ -36,23 +38,16 @@ def sbijax_rows(arrays, seed):
         params, info = sbijax.train(keys[0], estimator, {"theta": {"theta": theta}, "y": x})
         jax.block_until_ready(params)
         trained = time.process_time() - start
-        for k, observation in enumerate(arrays["observations"]):
-            start = time.process_time()
-            draws, _ = sbijax.sample(keys[k + 1], estimator, params, observation, prior=prior, n_samples=10_000)
-            draws = np.asarray(draws["theta"], float).reshape(-1, num)[:10_000]
-            sampled = time.process_time() - start
-            yield {
-                "title": title,
-                "observation": k + 1,
-                "c2st": c2st(draws, arrays["reference"][k]),
-                "training": trained,
-                "epochs": len(info.losses),
-                "sampling": sampled,
-            }
+
+        def draw(k, observation, keys=keys, estimator=estimator, params=params):
+            draws, _ = sbijax.sample(keys[k + 1], estimator, params, observation, prior=prior, n_samples=DRAWS)
+            return np.asarray(draws["theta"], float).reshape(-1, num)[:DRAWS]
+
+        yield title, trained, len(info.losses), draw
 
 
-def sbi_rows(arrays, seed):
-    """As :func:`sbijax_rows`."""
+def of_sbi(arrays, seed):
+    """As :func:`of_sbijax`."""
     import torch
     from sbi.inference import NPE
     from sbi.utils import BoxUniform
@@ -67,19 +62,12 @@ def sbi_rows(arrays, seed):
         estimate = inference.append_simulations(theta, x).train()
         trained = time.process_time() - start
         posterior = inference.build_posterior(estimate)
-        for k, observation in enumerate(arrays["observations"]):
-            start = time.process_time()
+
+        def draw(_, observation, posterior=posterior):
             seen = torch.as_tensor(observation, dtype=torch.float32)
-            draws = posterior.sample((10_000,), x=seen, show_progress_bars=False).numpy().astype(float)
-            sampled = time.process_time() - start
-            yield {
-                "title": title,
-                "observation": k + 1,
-                "c2st": c2st(draws, arrays["reference"][k]),
-                "training": trained,
-                "epochs": int(inference.summary["epochs_trained"][-1]),
-                "sampling": sampled,
-            }
+            return posterior.sample((DRAWS,), x=seen, show_progress_bars=False).numpy().astype(float)
+
+        yield title, trained, int(inference.summary["epochs_trained"][-1]), draw
 
 
 def main(peer, source, output):
@@ -87,11 +75,16 @@ def main(peer, source, output):
     with np.load(source) as stored:
         arrays = dict(stored)
     rows = []
-    for row in {"sbijax": sbijax_rows, "sbi": sbi_rows}[peer](arrays, int(arrays["seed"])):
-        rows.append(row | {"package": package(peer)})
-        print(rows[-1], flush=True)
-        with open(output, "w") as file:
-            json.dump(rows, file)
+    for title, trained, epochs, draw in {"sbijax": of_sbijax, "sbi": of_sbi}[peer](arrays, int(arrays["seed"])):
+        for k, observation in enumerate(arrays["observations"]):
+            start = time.process_time()
+            draws = draw(k, observation)
+            row = {"title": title, "package": package(peer), "observation": k + 1, "training": trained}
+            row |= {"epochs": epochs, "sampling": time.process_time() - start}
+            rows.append(row | {"c2st": c2st(draws, arrays["reference"][k])})
+            print(rows[-1], flush=True)
+            with open(output, "w") as file:
+                json.dump(rows, file)
 
 
 if __name__ == "__main__":
