@@ -103,7 +103,7 @@ def latent_gaussian(used):
 out = np.zeros(len(zinc), bool)
 out[np.random.default_rng(0).permutation(len(zinc))[: len(zinc) // 5]] = True
 latent = latent_gaussian(~out)
-hyper = latent.integrate_ccd().resample(jax.random.key(0), 400)
+hyper = latent.integrate_ccd().resample(jax.random.key(0), 2 * args.draws)
 mean = np.asarray(latent.sample(jax.random.key(1), hyper)["mean"])[:, out]
 rng = np.random.default_rng(1)
 predicted = mean + np.asarray(hyper["noise"])[:, None] * rng.normal(size=mean.shape)

@@ -20,7 +20,7 @@ from numpyro_inverse.domains._barycentric import SLACK, BarycentricInterpolation
 from numpyro_inverse.domains._finite_elements import lumped_mass, mass_matrix, padded_rows, stiffness_matrix
 from numpyro_inverse.domains._refined import refined
 from numpyro_inverse.domains._simplices import check_mesh, facets, longest_edges
-from numpyro_inverse.sparse import Pattern, analyze
+from numpyro_inverse.sparse import Pattern, Solver, analyze
 
 NAMES = ("x", "y", "z")
 OFF_SURFACE = 0.5  # distance of a point from a surface, in longest edges of the triangle there
@@ -176,6 +176,15 @@ class Mesh(eqx.Module):
         Every field on this mesh is one on the refinement. A surface keeps its flat triangles.
         """
         return Mesh(*refined(self.points, self.simplices))
+
+    def with_solver(self, solver: Solver | None) -> Mesh:
+        r"""The same mesh, on which systems :math:`(\kappa^2 C + G) u = b` are solved by another library, such as
+        :func:`numpyro_inverse.sparse.cholmod`; see :meth:`Pattern.with_solver`.
+
+        Raises:
+            TypeError: ``solver`` is no function.
+        """
+        return eqx.tree_at(lambda mesh: mesh.pattern, self, self.pattern.with_solver(solver))
 
     def __hash__(self) -> int:
         return hash(self.geometry)

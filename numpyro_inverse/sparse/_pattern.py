@@ -1,5 +1,7 @@
 """Where a symmetric sparse matrix has entries, and how its Cholesky factorization goes through them."""
 
+import dataclasses
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import equinox as eqx
@@ -8,12 +10,16 @@ import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Array, Float, Int
 
-from numpyro_inverse._checks import check_real
+from numpyro_inverse._checks import check_callable, check_real
 from numpyro_inverse.sparse._matrix import canonical
 from numpyro_inverse.sparse._row_sums import row_sums
 
 if TYPE_CHECKING:
     from numpyro_inverse.sparse._cholesky import Cholesky
+
+Solver = Callable[
+    [Int[Array, " nnz"], Int[Array, " nnz"], Float[Array, " nnz"], Float[Array, "n *k"]], Float[Array, "n *k"]
+]
 
 
 class Level(eqx.Module):
@@ -49,6 +55,7 @@ class Pattern(eqx.Module):
         cols: column of each value, not above the row.
         diagonal: where the diagonal stands among the values: ``values[diagonal[i]]`` is the entry ``(i, i)``.
         size: number :math:`n` of rows.
+        solver: what solves in the place of the pattern's own factorization, or None; see :meth:`with_solver`.
     """
 
     rows: Int[Array, " nnz"]
@@ -58,6 +65,7 @@ class Pattern(eqx.Module):
     places: Int[Array, " n"]  # of each node among the nodes of all levels, one after the other
     sums: tuple[Int[Array, "rows width"], ...]  # sum over the entries of a row by gathers alone; see `row_sums`
     size: int = eqx.field(static=True)
+    solver: Solver | None = eqx.field(static=True, default=None)
 
     @property
     def num_values(self) -> int:
@@ -121,6 +129,33 @@ class Pattern(eqx.Module):
         from numpyro_inverse.sparse._cholesky import Cholesky  # the factor refers to its pattern
 
         return Cholesky(self, jnp.asarray(self._check("Pattern.factor", values)))
+
+    def with_solver(self, solver: Solver | None) -> "Pattern":
+        r"""The same pattern, whose :meth:`Cholesky.solve` is another library's, such as :func:`cholmod`.
+
+        Everything else that a factor gives (log determinant, triangular products, the inverse on the pattern) stays
+        our own and is computed only where it is asked for. The solver needs no derivatives: those of
+        :meth:`Cholesky.solve` are products with the matrix, and solutions.
+
+        >>> import jax.scipy, scipy.sparse as sp
+        >>> pattern = ni.sparse.analyze(sp.eye_array(3))
+        >>> def dense(rows, cols, values, b):  # or one on a GPU
+        ...     lower = jnp.zeros((len(b), len(b))).at[rows, cols].set(values)
+        ...     return jax.scipy.linalg.solve(lower + jnp.tril(lower, -1).T, b, assume_a="pos")
+        >>> pattern.with_solver(dense).factor(2 * jnp.ones(3)).solve(jnp.ones(3)).round(4)
+        Array([0.5, 0.5, 0.5], dtype=float32)
+
+        Args:
+            solver: a function of rows, columns and values of the lower triangle and of the right-hand side, a vector or
+                the columns of a matrix, which returns :math:`A^{-1} b` in JAX; NaN if :math:`A` is not positive
+                definite. None: the pattern's own.
+
+        Raises:
+            TypeError: ``solver`` is no function.
+        """
+        if solver is not None:
+            check_callable("Pattern.with_solver", "solver", solver, "a function of rows, columns, values and b")
+        return dataclasses.replace(self, solver=solver)
 
     def _check(self, where, values):
         values = check_real(where, "values", values)

@@ -1,5 +1,6 @@
 """Small matrices of every kind, each a positive definite scipy matrix and the places of its nodes, or None."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -31,6 +32,12 @@ def islands():
     star[0, :] = star[:, 0] = -0.1
     star.setdiag(2.0)
     return sp.csr_array(sp.block_diag([star, path(9, 0.2), sp.eye_array(3)]))
+
+
+def dense(pattern, values):
+    """The dense matrix, as a function of the values."""
+    lower = jnp.zeros((pattern.size, pattern.size)).at[pattern.rows, pattern.cols].set(values)
+    return lower + jnp.tril(lower, -1).T
 
 
 MATRICES = {

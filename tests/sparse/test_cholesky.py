@@ -12,15 +12,9 @@ import pytest
 import scipy.sparse as sp
 
 from numpyro_inverse import sparse
-from tests.sparse.conftest import box
+from tests.sparse.conftest import box, dense
 
 CLOSE = {"rtol": 1e-11, "atol": 1e-12}
-
-
-def dense(pattern, values):
-    """The dense matrix, as a function of the values."""
-    lower = jnp.zeros((pattern.size, pattern.size)).at[pattern.rows, pattern.cols].set(values)
-    return lower + jnp.tril(lower, -1).T
 
 
 def analyzed(matrix):

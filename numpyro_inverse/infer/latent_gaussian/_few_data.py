@@ -153,15 +153,7 @@ class FewDataPosterior(eqx.Module):
         Its derivative is :math:`\sum_i P_{ii}\, dW_i + 2 \langle W A C, dA \rangle` with the posterior covariance C and
         :math:`P = A C A^{\mathsf T}`.
         """
-        root, w = stop_gradient(self.law.root), stop_gradient(self.weights)
-        value = 2 * sum(jnp.sum(jnp.log(jnp.diagonal(factor))) for factor in (self.first, self.second))
-        half = self._half()
-        added = self._if_negative(lambda half: dot(half, dot(half.T, self.minus)), jnp.zeros_like(self.minus))
-        variances = jnp.sum(half**2, axis=1) + jnp.sum(added**2, axis=1)
-        beyond = self._if_negative(lambda half: dot(dot(added, self.minus.T), half), jnp.zeros_like(half))
-        seen = self.roots((half + beyond).T).T
-        change = jnp.vdot(variances, self.weights - w) + 2 * jnp.vdot(w[:, None] * seen, self.law.root - root)
-        return value + change
+        return _log_determinant(self.law.root, self.weights, stop_gradient(self))
 
     def sds(self, r: Float[Array, " n"]) -> Values:
         """Standard deviations of the latent sites and of the predictors."""
@@ -170,6 +162,29 @@ class FewDataPosterior(eqx.Module):
     def beyond(self) -> Float[Array, "n m"]:
         """What the negative weights add to the covariance is this matrix times its transpose."""
         return self.roots(dot(self._half().T, self.minus))
+
+
+@eqx.filter_custom_jvp
+def _log_determinant(root: Array, weights: Array, posterior: FewDataPosterior) -> Array:
+    """That of the precision, from its factors: a function of root and weights in its derivative, which costs more."""
+    first, second = (jnp.sum(jnp.log(jnp.diagonal(factor))) for factor in (posterior.first, posterior.second))
+    return 2 * (first + second)
+
+
+@_log_determinant.def_jvp
+def _log_determinant_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
+    root, weights, posterior = primals
+    half = posterior._half()
+    nothing = jnp.zeros_like(posterior.minus)
+    added = posterior._if_negative(lambda half: dot(half, dot(half.T, posterior.minus)), nothing)
+    beyond = posterior._if_negative(lambda half: dot(dot(added, posterior.minus.T), half), jnp.zeros_like(half))
+    variances = jnp.sum(half**2, axis=1) + jnp.sum(added**2, axis=1)
+    seen = posterior.roots((half + beyond).T).T
+    found = _log_determinant(root, weights, posterior)
+    change = jnp.zeros_like(found)
+    for slope, tangent in zip((2 * stop_gradient(weights)[:, None] * seen, variances), tangents[:2], strict=True):
+        change = change if tangent is None else change + jnp.vdot(slope, tangent)
+    return found, change
 
 
 def _rows(weights: Float[Array, " m"], v: Float[Array, "m *k"]) -> Float[Array, "m *k"]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import equinox as eqx
@@ -208,24 +209,28 @@ def _check_latent(name: str, site: Site) -> None:
 def _effects(model: LatentModel, latent: Trace, names: list[str]) -> list[str]:
     """The sites in which the predictor is affine and on which the rest of the model does not depend."""
 
-    @eqx.filter_jit
-    def measure(model: LatentModel) -> list[Array]:
-        hyper = model.draw_hyper(jax.random.key(0))
-        here = model.trace(hyper)
-        fixed = {k: here[k]["value"] for k in model.predictors}
-        found = []
-        for name in names:
-            step = 1 + jax.random.uniform(jax.random.key(1), latent[name]["fn"].shape())
-            moved = [hyper | {name: hyper[name] + s * step} for s in (0, 1, 3)]
-            affine, size = _affine(*(model.predictor(model.trace(values)) for values in moved))
-            laws = [
-                _parameters({k: s for k, s in sample_sites(model.trace(values, fixed)).items() if k != name})
-                for values in moved
-            ]
-            found.append((size > 0) & affine & _same(laws[0], laws[1]) & _same(laws[0], laws[2]))
-        return found
+    hyper = model.draw_hyper(jax.random.key(0))
+    steps = {name: 1 + jax.random.uniform(jax.random.key(1), latent[name]["fn"].shape()) for name in names}
+    return [name for name, good in _acts_alone(model, hyper, steps).items() if good]
 
-    return [name for name, good in zip(names, measure(model), strict=True) if good]
+
+@eqx.filter_jit
+def _acts_alone(model: LatentModel, hyper: Values, steps: Values) -> dict[str, Array]:
+    """Whether the predictor changes on a line as a site moves by 1 and 3 steps, and no law does at a fixed one."""
+    here = model.trace(hyper)
+    fixed = {name: here[name]["value"] for name in model.predictors}
+
+    def at(name: str, s: Array) -> tuple[Array, Array]:
+        moved = hyper | {name: hyper[name] + s * steps[name]}
+        others = {k: site for k, site in sample_sites(model.trace(moved, fixed)).items() if k != name}
+        return model.predictor(model.trace(moved)), _parameters(others)
+
+    found = {}
+    for name in steps:
+        eta, laws = jax.lax.map(partial(at, name), jnp.array([0.0, 1.0, 3.0]))
+        affine, size = _affine(*eta)
+        found[name] = (size > 0) & affine & _same(laws[0], laws[1]) & _same(laws[0], laws[2])
+    return found
 
 
 def _affine(one: Array, two: Array, three: Array) -> tuple[Array, Array]:
@@ -251,28 +256,7 @@ def _parameters(sites: Trace) -> Array:
 def _check_structure(model: LatentModel, hyper: Values) -> Float[Array, " m"]:
     """The predictor is affine in the latents, they enter nothing else, and the data are independent given it."""
 
-    @eqx.filter_jit
-    def measure(model: LatentModel, hyper: Values) -> Any:
-        trace = model.trace(hyper)
-        flat, unravel = ravel_pytree({name: trace[name]["value"] for name in model.latents})
-        key, other = jax.random.split(jax.random.key(2))
-        step = jax.random.normal(key, flat.shape, flat.dtype)
-        one, two, three = (model.predictor(model.trace(hyper, unravel(flat + s * step))) for s in (0, 1, 3))
-        fixed = model.split(trace, one)
-        rest = [model.trace(hyper, unravel(flat + s * step) | fixed) for s in (0, 1)]
-        known = [_parameters({k: s for k, s in sample_sites(t).items() if k not in model.latents}) for t in rest]
-        gradient = jax.grad(model.log_likelihood(hyper, trace))
-        direction = jax.random.normal(other, one.shape, one.dtype)
-        curved = jax.jvp(gradient, (one,), (direction,))[1]
-        off = curved - direction * jax.jvp(gradient, (one,), (jnp.ones_like(one),))[1]
-        # Far from the data a Hessian is the difference of terms as large as the gradient: y - y for a count y.
-        lost = 10 * jnp.finfo(one.dtype).eps * jnp.linalg.norm(direction * gradient(one))
-        diagonal = jnp.linalg.norm(off) <= _rounding(one) * jnp.linalg.norm(curved) + lost
-        affine, size = _affine(one, two, three)
-        return (one, jnp.all(jnp.isfinite(three)), affine, size > 0, _same(*known), jnp.all(jnp.isfinite(curved)),
-                diagonal)  # fmt: skip
-
-    mean, *checks = measure(model, hyper)
+    mean, *checks = _structure(model, hyper)
     finite, affine, moves, same, smooth, diagonal = (bool(x) for x in checks)
     eta, latents = (", ".join(map(repr, names)) for names in (model.predictors, model.latents))
     if not finite:
@@ -299,6 +283,37 @@ def _check_structure(model: LatentModel, hyper: Values) -> Float[Array, " m"]:
             "diagonal. Each number of the predictor must have its own data."
         )
     return mean
+
+
+@eqx.filter_jit
+def _structure(model: LatentModel, hyper: Values) -> tuple[Array, ...]:
+    """The predictor at the prior mean, and what :func:`_check_structure` asks of the model."""
+    trace = model.trace(hyper)
+    flat, unravel = ravel_pytree({name: trace[name]["value"] for name in model.latents})
+    key, other = jax.random.split(jax.random.key(2))
+    step = jax.random.normal(key, flat.shape, flat.dtype)
+
+    def predictor(s: Array) -> Array:
+        return model.predictor(model.trace(hyper, unravel(flat + s * step)))
+
+    def laws(s: Array) -> Array:
+        sites = sample_sites(model.trace(hyper, unravel(flat + s * step) | fixed))
+        return _parameters({name: site for name, site in sites.items() if name not in model.latents})
+
+    eta = jax.lax.map(predictor, jnp.array([0.0, 1.0, 3.0]))
+    one = eta[0]
+    fixed = model.split(trace, one)
+    known = jax.lax.map(laws, jnp.array([0.0, 1.0]))
+    gradient = jax.grad(model.log_likelihood(hyper, trace))
+    direction = jax.random.normal(other, one.shape, one.dtype)
+    curved = jax.jvp(gradient, (one,), (direction,))[1]
+    off = curved - direction * jax.jvp(gradient, (one,), (jnp.ones_like(one),))[1]
+    # Far from the data a Hessian is the difference of terms as large as the gradient: y - y for a count y.
+    lost = 10 * jnp.finfo(one.dtype).eps * jnp.linalg.norm(direction * gradient(one))
+    diagonal = jnp.linalg.norm(off) <= _rounding(one) * jnp.linalg.norm(curved) + lost
+    affine, size = _affine(*eta)
+    finite, smooth = jnp.all(jnp.isfinite(eta[2])), jnp.all(jnp.isfinite(curved))
+    return one, finite, affine, size > 0, _same(*known), smooth, diagonal
 
 
 def _rounding(like: Array) -> float:
