@@ -16,13 +16,8 @@
 """
 
 import argparse
-import json
 import os
-import subprocess
-import sys
-import tempfile
 import time
-from pathlib import Path
 from typing import NamedTuple
 
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
@@ -39,6 +34,7 @@ from numpyro.diagnostics import summary
 from numpyro.infer import HMC, MCMC, NUTS, SVI, Trace_ELBO, init_to_sample
 from numpyro.infer.autoguide import AutoDelta
 
+from benchmarks._peers import rows_of
 from benchmarks._record import keep, machine, measured, missing, package
 from models import bpinn
 from models import diffusion_reaction as dr
@@ -190,19 +186,10 @@ def peers(args):
         ratio = count / len(data.values) * (np.mean(data.scale) / np.mean(problem.scale)) ** 2
         given = {"sensors": data.points, "values": data.values[:, 0], "grid": race.grid, "exact": race.exact}
         given |= {"lower": box.lower, "upper": box.upper, "theta": race.theta, "target": race.target}
-        with tempfile.TemporaryDirectory() as folder:
-            source, output = f"{folder}/problem.npz", f"{folder}/rows.json"
-            np.savez(source, **given, ratio=ratio, num_points=count, adam=args.adam)
-            for peer in ("jinns", "DeepXDE"):
-                command = [PEERS, Path(__file__).parent / "_pinn_peers.py", peer, source, output]
-                try:
-                    subprocess.run(command, check=True, capture_output=True, text=True)
-                except (OSError, subprocess.CalledProcessError) as error:
-                    why = getattr(error, "stderr", None) or str(error)
-                    print(f"PEER MISSING: {peer}: {why[-500:]} (benchmarks/peers-pinn.txt)", file=sys.stderr)
-                    continue
-                for row in json.loads(Path(output).read_text()):
-                    store(race_records(race, row["title"], row["package"], row))
+        given |= {"ratio": ratio, "num_points": count, "adam": args.adam}
+        for peer in ("jinns", "DeepXDE"):
+            for row in rows_of(peer, PEERS, "_pinn_peers.py", given, peer):
+                store(race_records(race, row["title"], row["package"], row))
 
 
 def race_records(race, title, version, row):

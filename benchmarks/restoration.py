@@ -14,12 +14,9 @@
 """
 
 import json
-import subprocess
 import sys
-import tempfile
 import time
 from functools import partial
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +26,7 @@ import numpyro.distributions as dist
 from numpyro.infer import MCMC, NUTS
 from skimage import color, data
 
+from benchmarks._peers import rows_of
 from benchmarks._record import keep, machine, measured, package
 from benchmarks._timing import milliseconds
 from models import restoration
@@ -148,18 +146,10 @@ def run_peers():
     """scico and deepinv, each in an environment of its own."""
     truth, y = restoration.simulate(jax.random.key(0))
     kernel, rows = np.full((restoration.SIDE,) * 2, 1 / restoration.SIDE**2, np.float32), []
+    given = {"y": y, "truth": truth, "kernel": kernel, "noise": restoration.NOISE}
     for peer, (python, script) in PEERS.items():
-        with tempfile.TemporaryDirectory() as folder:
-            np.savez(f"{folder}/problem.npz", y=y, truth=truth, kernel=kernel, noise=restoration.NOISE)
-            command = [python, Path(__file__).parent / script, f"{folder}/problem.npz", f"{folder}/rows.json"]
-            try:
-                subprocess.run(command, check=True, capture_output=True, text=True)
-            except (OSError, subprocess.CalledProcessError) as error:
-                why = getattr(error, "stderr", None) or str(error)
-                print(f"PEER MISSING: {peer}: {why[-500:]} (benchmarks/peers-*.txt)", file=sys.stderr)
-                continue
-            for row in json.loads(Path(f"{folder}/rows.json").read_text()):
-                rows += peer_records(peer, row)
+        for row in rows_of(peer, python, script, given):
+            rows += peer_records(peer, row)
     return rows
 
 

@@ -17,18 +17,15 @@ simulations of two_moons instead (environments .venv-peers-sbi and .venv-peers-t
 
 import argparse
 import importlib
-import json
-import subprocess
 import sys
-import tempfile
 import time
 from functools import cache
-from pathlib import Path
 
 import jax
 import numpy as np
 
 from benchmarks._c2st import c2st
+from benchmarks._peers import rows_of
 from benchmarks._record import keep, load, machine, measured, package
 from models.sbibm import TASKS
 from numpyro_inverse import sbi
@@ -99,26 +96,13 @@ def run_peers(names, task, observations, seed, folder):
         "reference": np.stack([reference_draws(folder, task, k) for k in observations]),
         "seed": seed,
     }
-    script = Path(__file__).absolute().parent / "_sbibm_peers.py"
     for peer in names:
-        with tempfile.TemporaryDirectory() as place:
-            np.savez(f"{place}/problem.npz", **arrays)
-            command = [Path(PEERS[peer]).absolute(), script, peer, f"{place}/problem.npz", f"{place}/rows.json"]
-            rows = Path(f"{place}/rows.json")
-            try:
-                # sbi writes its logs to where it is.
-                subprocess.run(command, check=True, capture_output=True, text=True, cwd=place)
-            except (OSError, subprocess.CalledProcessError) as error:
-                why = getattr(error, "stderr", None) or str(error)
-                print(f"PEER MISSING: {peer}: {why[-500:]} (benchmarks/peers-*.txt)", file=sys.stderr)
-            if not rows.exists():
-                continue
-            for row in json.loads(rows.read_text()):
-                values = {"C2ST": row["c2st"], "training [CPU s]": row["training"], "sampling [CPU s]": row["sampling"]}
-                note = f"{SIMULATIONS:,} simulations; compilation included; its defaults, {row['epochs']} epochs"
-                case = f"{task}, observation {observations[row['observation'] - 1]}, seed {seed}"
-                print(case, row, flush=True)
-                keep("sbibm", measured(case, row["title"], row["package"], values, note), machine())
+        for row in rows_of(peer, PEERS[peer], "_sbibm_peers.py", arrays, peer):
+            values = {"C2ST": row["c2st"], "training [CPU s]": row["training"], "sampling [CPU s]": row["sampling"]}
+            note = f"{SIMULATIONS:,} simulations; compilation included; its defaults, {row['epochs']} epochs"
+            case = f"{task}, observation {observations[row['observation'] - 1]}, seed {seed}"
+            print(case, row, flush=True)
+            keep("sbibm", measured(case, row["title"], row["package"], values, note), machine())
 
 
 def main():
