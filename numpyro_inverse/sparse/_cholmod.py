@@ -2,6 +2,7 @@
 
 from functools import lru_cache
 from threading import Lock
+from typing import Any
 
 import jax
 import numpy as np
@@ -9,7 +10,8 @@ from jaxtyping import Array, Float, Int
 
 from numpyro_inverse._on_host import on_host
 
-PATTERNS = 16  # whose analyses, and last factors, are kept
+PATTERNS = 16  # whose analyses are kept
+FACTORS = 4  # of the last matrices on a pattern, which are kept: of so many vectorized chains
 
 
 def cholmod(
@@ -19,8 +21,8 @@ def cholmod(
 
     For :meth:`Pattern.with_solver` and :meth:`Mesh.with_solver`, where a field on a large mesh is whitened: at
     :math:`10^5` nodes in the plane a value and gradient takes half the time of our own solutions, and next to none to
-    compile. A pattern is analyzed once, and its last factor is kept, so that the solutions of a gradient share one.
-    Several matrices are factorized one after the other, those of parallel chains too.
+    compile. A pattern is analyzed once, and the factors of its last four matrices are kept, so that the
+    solutions of a gradient share one. Several matrices are factorized one after the other, those of parallel chains too.
 
     NaN if :math:`A` is not positive definite, which a sampler counts as a divergence.
 
@@ -44,15 +46,14 @@ def cholmod(
 
 
 class _Analysis:
-    """CHOLMOD's analysis of a pattern, and the factor of the last matrix on it."""
+    """CHOLMOD's analysis of a pattern, and the factors of the last matrices on it."""
 
     def __init__(self, rows: np.ndarray, cols: np.ndarray, size: int):
-        from cvxopt import cholmod, spmatrix
+        from cvxopt import spmatrix
 
         self.order = np.lexsort((rows, cols))  # column by column
         self.matrix = spmatrix(1.0, rows, cols, (size, size))
-        self.factor = cholmod.symbolic(self.matrix)
-        self.values = np.zeros(0)
+        self.kept: list[tuple[np.ndarray, Any]] = []  # values and factor, the last one used at the end
         self.lock = Lock()
 
     def solve(self, values: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -60,17 +61,26 @@ class _Analysis:
         from cvxopt import cholmod, matrix
 
         with self.lock:
-            if not np.array_equal(values, self.values):
-                self.values = np.zeros(0)
-                self.matrix.V = matrix(values[self.order])
-                try:
-                    cholmod.numeric(self.matrix, self.factor)
-                except ArithmeticError:  # a pivot that is not positive
-                    return np.full_like(b, np.nan)
-                self.values = values
+            try:
+                factor = self._factor(values)
+            except ArithmeticError:  # a pivot that is not positive
+                return np.full_like(b, np.nan)
             x = matrix(b)
-            cholmod.solve(self.factor, x)
+            cholmod.solve(factor, x)
         return np.asarray(x).reshape(b.shape)
+
+    def _factor(self, values: np.ndarray) -> Any:
+        from cvxopt import cholmod, matrix
+
+        known = next((k for k, (other, _) in enumerate(self.kept) if np.array_equal(values, other)), None)
+        if known is None:
+            factor = self.kept.pop(0)[1] if len(self.kept) == FACTORS else cholmod.symbolic(self.matrix)
+            self.matrix.V = matrix(values[self.order])
+            cholmod.numeric(self.matrix, factor)
+        else:
+            values, factor = self.kept.pop(known)
+        self.kept.append((values, factor))
+        return factor
 
 
 @lru_cache(PATTERNS)
