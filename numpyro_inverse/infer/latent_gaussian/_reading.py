@@ -211,7 +211,8 @@ def _effects(model: LatentModel, latent: Trace, names: list[str]) -> list[str]:
 
     hyper = model.draw_hyper(jax.random.key(0))
     steps = {name: 1 + jax.random.uniform(jax.random.key(1), latent[name]["fn"].shape()) for name in names}
-    return [name for name, good in _acts_alone(model, hyper, steps).items() if good]
+    good = _acts_alone(model, hyper, steps)
+    return [name for name in names if good[name]]
 
 
 @eqx.filter_jit

@@ -295,6 +295,18 @@ def test_other_fields_on_meshes(x64, name):
     np.testing.assert_allclose(latent.log_marginal({"scale": 1.2}), reference.log_prob(DATA), rtol=1e-8)
 
 
+def test_effects_are_in_the_order_of_the_model():
+    """Draws for a key depend on it."""
+
+    def model(y):
+        second, first = (numpyro.sample(name, dist.Normal(0.0, 1.0)) for name in ("second", "first"))
+        u = numpyro.sample("u", SpectralField(Grid(4), jnp.ones(4)))
+        numpyro.sample("y", dist.Normal(numpyro.deterministic("eta", second + first + u), 1.0).to_event(1), obs=y)
+
+    reading, *_ = read_model(model, (jnp.zeros(4),), {}, ("eta",), None)
+    assert reading.latents == ("u", "second", "first")
+
+
 def _cells(y, law):
     """Four independent cells of variance 400, each seen by itself."""
     u = numpyro.sample("u", SpectralField(Grid(4), jnp.full(4, 100.0)))
