@@ -179,8 +179,8 @@ class Mesh(eqx.Module):
 
     def with_solver(self, solver: Solver | None) -> Mesh:
         r"""The same mesh, on which systems :math:`(\kappa^2 C + G) u = b` are solved by another library, such as
-        :func:`numpyro_inverse.sparse.cholmod`; see :meth:`Pattern.with_solver`. A whitened Matérn field consists of
-        them where :math:`\alpha` is even.
+        :func:`numpyro_inverse.sparse.cholmod`; see :meth:`~numpyro_inverse.sparse.Pattern.with_solver`. A
+        whitened Matérn field consists of them where :math:`\alpha` is even.
 
         Raises:
             TypeError: ``solver`` is no function.

@@ -19,10 +19,10 @@ def cholmod(
 ) -> Float[Array, "n *k"]:
     r""":math:`A^{-1} b` by CHOLMOD's supernodes on the host, in double precision; needs the extra ``cholmod``.
 
-    For :meth:`Pattern.with_solver` and :meth:`Mesh.with_solver`, where a field on a large mesh is whitened: at
-    :math:`10^5` nodes in the plane a value and gradient takes half the time of our own solutions, and next to none to
-    compile. A pattern is analyzed once, and the factors of its last four matrices are kept, so that the
-    solutions of a gradient share one. Several matrices are factorized one after the other, also those of parallel
+    For :meth:`Pattern.with_solver` and :meth:`~numpyro_inverse.domains.Mesh.with_solver`, where a field on a large
+    mesh is whitened: at :math:`10^5` nodes in the plane a value and gradient takes half the time of our own solutions,
+    and next to none to compile. A pattern is analyzed once, and the factors of its last four matrices are kept, so that
+    the solutions of a gradient share one. Several matrices are factorized one after the other, also those of parallel
     chains.
 
     NaN if :math:`A` is not positive definite, which a sampler counts as a divergence.
