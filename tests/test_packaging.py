@@ -15,7 +15,7 @@ import numpyro_inverse
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 # Imported under an argument of the user's, who has it then.
-OPTIONAL = {"baryrat", "cloudpickle", "distributed", "flowjax", "matplotlib", "msgspec", "pebble", "zarr"}
+OPTIONAL = {"baryrat", "cloudpickle", "cvxopt", "distributed", "flowjax", "matplotlib", "msgspec", "pebble", "zarr"}
 
 
 def names(requirements: list[str]) -> set[str]:
@@ -39,7 +39,7 @@ def imported() -> set[str]:
 def test_dependencies_are_what_is_imported():
     assert imported() - OPTIONAL == names(PROJECT["dependencies"])
     extras = PROJECT["optional-dependencies"]
-    offered = {name for extra in ("dev", "examples", "cluster", "external", "meshes") for name in names(extras[extra])}
+    offered = {name for extra in ("dev", "examples", "cluster", "external", "meshes", "cholmod") for name in names(extras[extra])}
     assert offered >= OPTIONAL - {"cloudpickle"}  # which comes with distributed
 
 
