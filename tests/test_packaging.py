@@ -39,7 +39,8 @@ def imported() -> set[str]:
 def test_dependencies_are_what_is_imported():
     assert imported() - OPTIONAL == names(PROJECT["dependencies"])
     extras = PROJECT["optional-dependencies"]
-    offered = {name for extra in ("dev", "examples", "cluster", "external", "meshes", "cholmod") for name in names(extras[extra])}
+    optional = ("dev", "examples", "cluster", "external", "meshes", "cholmod")
+    offered = {name for extra in optional for name in names(extras[extra])}
     assert offered >= OPTIONAL - {"cloudpickle"}  # which comes with distributed
 
 
