@@ -78,7 +78,7 @@ def two_level():
         {"NumPyro": seconds.get("NUTS")},
         False,
         accuracy,
-        "the coarse equation proposes moves of 127 steps, most of which the fine one does not confirm",
+        "moves of up to 127 coarse steps, most of which the fine equation does not confirm",
     )
 
 

@@ -53,14 +53,20 @@ class Cholesky(eqx.Module):
 
         Raises:
             TypeError: ``b`` is not real numbers.
-            ValueError: it does not have as many rows as the matrix.
+            ValueError: it does not have as many rows as the matrix, or the pattern's solver returns another shape.
         """
         b = self._columns("Cholesky.solve", "b", b)
 
         def solve(_, b):
             if self.pattern.solver is not None:
                 values = jax.lax.stop_gradient(self.values)
-                return self.pattern.solver(self.pattern.rows, self.pattern.cols, values, b)
+                found = self.pattern.solver(self.pattern.rows, self.pattern.cols, values, b)
+                if jnp.shape(found) != b.shape:
+                    raise ValueError(
+                        "Cholesky.solve: the pattern's `solver` must return the shape of its right-hand side, "
+                        f"{b.shape}; got {jnp.shape(found)}."
+                    )
+                return found.astype(b.dtype)
             y = _numeric.inverse_lower(self.pattern, self.blocks, b)
             return self._or_nan(_numeric.inverse_upper(self.pattern, self.blocks, y))
 

@@ -82,6 +82,8 @@ def test_a_field_on_a_mesh_by_cholmod(x64, key):
     assert other.with_solver(None).pattern.solver is None
     for ours, theirs in zip(field(mesh, z, jnp.array(0.5)), field(other, z, jnp.array(0.5)), strict=True):
         np.testing.assert_allclose(theirs, ours, **CLOSE)
+    nothing = mesh.with_solver(lambda rows, cols, values, b: 0 * b)
+    assert jnp.all(field(nothing, z, jnp.array(0.5))[0] == 0)  # the field is what the solver says
     for wild in (0.0, 1e-200, 1e200, jnp.inf, jnp.nan):  # a step of a sampler in warm-up, which must not end the run
         assert jnp.all(jnp.isnan(field(other, z, jnp.array(wild))[0])), wild
 
@@ -112,13 +114,18 @@ def test_chains_in_threads(problem, x64):
 
     found = jax.pmap(chain)(jnp.array([1.0, 100.0]))
     scales = jnp.array([1.0, 100.0])[:, None, None] + jnp.arange(20.0)[:, None]
-    np.testing.assert_allclose(found * scales, jnp.broadcast_to(found[0, 0], found.shape), **CLOSE)
+    np.testing.assert_allclose(found, by_dense_algebra(theirs, values, b[:, 0]) / scales, **CLOSE)
 
 
 def test_bad_input(problem, monkeypatch):
     pattern, theirs, values, b = problem
     with pytest.raises(TypeError, match=r"Pattern\.with_solver: `solver` must be a function of rows.*got 3"):
         pattern.with_solver(3)
+    with (
+        jax.enable_x64(True),
+        pytest.raises(ValueError, match=r"must return the shape of its right-hand side, \(132, 2\); got \(2,\)"),
+    ):
+        jax.eval_shape(sparse.solve, pattern.with_solver(lambda rows, cols, values, b: b[0]), values, b)
     monkeypatch.setitem(sys.modules, "cvxopt", None)
     with jax.enable_x64(True), pytest.raises(ImportError, match=r"pip install numpyro-inverse\[cholmod\]"):
         jax.eval_shape(sparse.solve, theirs, values, b)
