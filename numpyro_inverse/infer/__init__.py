@@ -3,10 +3,12 @@
 from typing import TYPE_CHECKING, Any
 
 from numpyro_inverse.infer.denoising import LangevinDenoising as LangevinDenoising
+from numpyro_inverse.infer.denoising import ParticleDraws as ParticleDraws
 from numpyro_inverse.infer.denoising import ReverseDiffusion as ReverseDiffusion
 from numpyro_inverse.infer.denoising import SplitGibbs as SplitGibbs
 from numpyro_inverse.infer.denoising import diffusion_posterior as diffusion_posterior
 from numpyro_inverse.infer.denoising import dps as dps
+from numpyro_inverse.infer.denoising import twisted_smc as twisted_smc
 from numpyro_inverse.infer.exact import ExactGaussian as ExactGaussian
 from numpyro_inverse.infer.exact import ExactGibbs as ExactGibbs
 from numpyro_inverse.infer.export import OrbitDiagnostics as OrbitDiagnostics

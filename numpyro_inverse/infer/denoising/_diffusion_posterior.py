@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -138,16 +138,38 @@ def dps(
     return _draw("dps", partial(dps_score, weight=weight), **given)
 
 
-def moment_matched_score(affine: Affine, denoise: Callable, x: Float[Array, " n"], sigma: Any) -> Float[Array, " n"]:
-    """The score of the noised posterior with a Gaussian clean signal given x; the data's noise is white of scale 1."""
+class Guidance(NamedTuple):
+    """The noised posterior at x, with a Gaussian clean signal given x.
+
+    Attributes:
+        prior: the score of the noised prior.
+        data: the score of the data given x; their sum is the noised posterior's.
+        log_twist: the log density of the data given x, up to the data's own normalizer.
+    """
+
+    prior: Float[Array, " n"]
+    data: Float[Array, " n"]
+    log_twist: Float[Array, ""]
+
+
+def moment_matched(affine: Affine, denoise: Callable, x: Float[Array, " n"], sigma: Any) -> Guidance:
+    """At a noise level; the data's noise is white of scale 1. The covariance is held fixed in the data's score."""
     mean, pull = jax.vjp(lambda x: denoise(x, sigma), x)
     rows = jax.vmap(affine.adjoint)(jnp.eye(affine.offset.size, dtype=x.dtype))  # A
     pulled = jax.vmap(lambda row: pull(row)[0])(rows)  # A J
     product = sigma**2 * jnp.matmul(pulled, rows.T, precision="highest")
     covariance = jnp.eye(len(rows), dtype=x.dtype) + 0.5 * (product + product.T)
-    factor = jax.scipy.linalg.cho_factor(covariance, lower=True)
-    solved = jax.scipy.linalg.cho_solve(factor, affine.offset - affine.forward(mean))
-    return (mean - x) / sigma**2 + jnp.matmul(solved, pulled, precision="highest")
+    root = jnp.linalg.cholesky(covariance)
+    residual = affine.offset - affine.forward(mean)
+    solved = jax.scipy.linalg.cho_solve((root, True), residual)
+    log_twist = -0.5 * residual @ solved - jnp.sum(jnp.log(jnp.diagonal(root)))
+    return Guidance((mean - x) / sigma**2, jnp.matmul(solved, pulled, precision="highest"), log_twist)
+
+
+def moment_matched_score(affine: Affine, denoise: Callable, x: Float[Array, " n"], sigma: Any) -> Float[Array, " n"]:
+    """The score of the noised posterior."""
+    at = moment_matched(affine, denoise, x, sigma)
+    return at.prior + at.data
 
 
 def dps_score(
@@ -174,10 +196,52 @@ def _draw(
     model_kwargs: dict[str, Any] | None,
 ) -> dict[str, Array]:
     """Independent draws by reverse diffusion with a score of the noised posterior."""
+    draws = check_count(where, "num_chains", num_chains), check_count(where, "num_samples", num_samples)
+    problem = read_problem(where, model, denoiser, rng_key, sigma_max, sigma_min, num_steps, model_args, model_kwargs)
+
+    def draw(key: Array) -> Array:
+        affine = problem.white.affine()
+        key_start, key = jax.random.split(key)
+        start = problem.levels[0] * jax.random.normal(key_start, (problem.white.size,), problem.white.dtype)
+        return reverse(partial(score, affine, problem.denoise), key, start, problem.levels).reshape(problem.shape)
+
+    found = jax.jit(jax.vmap(jax.vmap(draw)))(jax.random.split(rng_key, draws))
+    return {problem.name: checked(where, found, found)}
+
+
+class Problem(NamedTuple):
+    """A model whose latent site has a denoiser's prior.
+
+    Attributes:
+        name: of the site.
+        shape: of the site.
+        white: the model with a standard normal site.
+        denoise: the denoiser, of raveled signals.
+        levels: of the noise.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    white: AffineModel
+    denoise: Callable
+    levels: Float[Array, " levels"]
+
+
+def read_problem(
+    where: str,
+    model: Callable,
+    denoiser: Callable,
+    rng_key: Array,
+    sigma_max: float,
+    sigma_min: float,
+    num_steps: int,
+    model_args: tuple,
+    model_kwargs: dict[str, Any] | None,
+) -> Problem:
+    """What the arguments say, or an error that says what is wrong with them."""
     check_callable(where, "model", model, "a NumPyro model")
     check_callable(where, "denoiser", denoiser, "a denoiser, a function of an array and a noise level")
     check_key(where, "rng_key", rng_key)
-    draws = check_count(where, "num_chains", num_chains), check_count(where, "num_samples", num_samples)
     check_count(where, "num_steps", num_steps)
     first = check_positive_number(where, "sigma_max", sigma_max)
     last = check_positive_number(where, "sigma_min", sigma_min)
@@ -187,28 +251,23 @@ def _draw(
     name, shape = denoised_site(where, model, model_args, kwargs)
     dtype = jnp.result_type(float)
     white = AffineModel(Coupled(model, name, jnp.zeros(shape, dtype), 1.0), model_args, kwargs, where)
-    traced = is_traced(model_args, kwargs, rng_key)
-    if not traced:
+    if not is_traced(model_args, kwargs, rng_key):
         white.raise_unless_affine(jax.jit(lambda: white.check(jax.random.key(0)))(), 1e-3)
 
     def denoise(x: Array, sigma: Any) -> Array:
         return denoised(where, denoiser, x.reshape(shape), sigma).ravel()
 
-    levels = noise_levels(first, last, num_steps)
+    return Problem(name, shape, white, denoise, noise_levels(first, last, num_steps).astype(dtype))
 
-    def draw(key: Array) -> Array:
-        affine = white.affine()
-        key_start, key = jax.random.split(key)
-        start = first * jax.random.normal(key_start, (white.size,), dtype)
-        return reverse(partial(score, affine, denoise), key, start, levels).reshape(shape)
 
-    found = jax.jit(jax.vmap(jax.vmap(draw)))(jax.random.split(rng_key, draws))
+def checked(where: str, found: Any, draws: Array) -> Any:
+    """``found``, unless draws are not finite."""
     broken = (
         f"{where}: draws are not finite. The denoiser is not right at all levels from `sigma_max` to `sigma_min`, or "
         "the guidance diverges: take more `num_steps`."
     )
-    if is_traced(found):
-        found = eqx.error_if(found, ~jnp.all(jnp.isfinite(found)), broken)
-    elif not np.all(np.isfinite(found)):
+    if is_traced(draws):
+        return eqx.error_if(found, ~jnp.all(jnp.isfinite(draws)), broken)
+    if not np.all(np.isfinite(draws)):
         raise RuntimeError(broken)
-    return {name: found}
+    return found
