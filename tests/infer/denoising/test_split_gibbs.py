@@ -15,6 +15,7 @@ from scipy import stats
 
 import numpyro_inverse as ni
 from numpyro_inverse.infer import LangevinDenoising, ReverseDiffusion, SplitGibbs
+from numpyro_inverse.infer.exact._gaussian_posterior import Factored
 from tests.infer._laws import assert_agree
 
 N, NOISE, RHO = 4, 0.4, 0.5
@@ -106,7 +107,7 @@ def gaussian_run():
     return run(SplitGibbs(model, normal(COVARIANCE), coupling=RHO), jax.random.key(2), DATA)
 
 
-def test_gaussian_laws(gaussian_run):
+def check_gaussian_laws(gaussian_run):
     """z: the prior and the data with noise covariance tau^2 + rho^2 A A'. x: the data and the prior with covariance
     C + rho^2. Moments by chain, false alarm 1e-5 each."""
     z = gaussian_run.get_samples(group_by_chain=True)["x"]
@@ -118,7 +119,7 @@ def test_gaussian_laws(gaussian_run):
     assert np.max(gaussian_run.get_extra_fields()["error"]) < 1e-3
 
 
-def test_the_weights_are_the_ratio_of_the_likelihoods(gaussian_run):
+def check_weights(gaussian_run):
     kernel, z = gaussian_run.sampler, np.asarray(gaussian_run.get_samples()["x"], float)[:50]
     found = np.asarray(kernel.log_weights({"x": z.reshape(5, 10, N)}, jnp.asarray(DATA, jnp.float32)))
     weak = NOISE**2 * np.eye(3) + RHO**2 * FORWARD @ FORWARD.T
@@ -128,6 +129,24 @@ def test_the_weights_are_the_ratio_of_the_likelihoods(gaussian_run):
     expected -= stats.multivariate_normal(zero, weak).logpdf(residual)
     assert found.shape == (5, 10)
     np.testing.assert_allclose(found.ravel(), expected - expected.max(), atol=1e-4, rtol=1e-4)
+
+
+def test_gaussian_laws(gaussian_run):
+    check_gaussian_laws(gaussian_run)
+
+
+def test_the_weights_are_the_ratio_of_the_likelihoods(gaussian_run):
+    check_weights(gaussian_run)
+
+
+@pytest.mark.slow
+def test_without_a_matrix(monkeypatch):
+    """Data steps by conjugate gradients: the same laws and weights."""
+    monkeypatch.setattr("numpyro_inverse.infer.denoising._split_gibbs.DENSE_LIMIT", 0)
+    found = run(SplitGibbs(model, normal(COVARIANCE), coupling=RHO), jax.random.key(4), DATA)
+    assert not isinstance(found.last_state.posteriors, Factored)
+    check_gaussian_laws(found)
+    check_weights(found)
 
 
 @pytest.mark.slow
