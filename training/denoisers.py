@@ -53,7 +53,7 @@ SCORED = (0.02, 0.06, 0.1, 0.2)
 EPOCHS = 10
 SETTINGS = {"batch_size": 64, "learning_rate": 2e-3, "gradient_norm": 1.0, "held_out": 0.02, "patience": EPOCHS}
 LOSS_SCALE = 100.0  # makes losses numbers of order one
-PENALTY = {"gamma": 0.25, "margin": 0.02, "weight": 300.0, "iterations": 12, "crops": 16}
+PENALTY = {"gamma": 0.25, "margin": 0.02, "weight": 300.0, "iterations": 16, "crops": 16}
 RELAXATION = {"crop": 128, "number": 48, "iterations": 60, "smallest": 0.03}
 OUT = Path(__file__).parents[1] / "numpyro_inverse" / "nn" / "pretrained"
 

@@ -83,7 +83,7 @@ def recommend(found: dict[str, Any], potential: Any, gamma: float) -> Recommenda
     if contractive:
         solvers.append("PnP ADMM and proximal gradient with step sizes in a window (strongly convex data terms)")
     if (symmetric or true_potential) and below("cocoercive", 1.0, f"cocoercive with gamma = {gamma:g}"):
-        solvers.append(f"PnP proximal gradient with steps below {1 / (2 + 1 / (2 * gamma)):.3g} (convex data terms)")
+        solvers.append(f"PnP proximal gradient with steps below {1 + min(gamma, 1):.3g} / L (smooth data terms)")
     if not solvers:
         reasons.append(
             f"|J| = {found['lipschitz'].value:.3g}, |I - J| = {found['residual'].value:.3g} and |2 J - I| = "

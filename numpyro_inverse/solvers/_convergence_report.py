@@ -128,8 +128,9 @@ def convergence_report(
 
     The theorems: Banach's, from bounds of the parts or from the map's own Jacobian; Krasnosel'skii and Mann's for
     averaged maps; Ryu et al. (strongly convex f, Lip(D - I) small); Pesquet et al. (D firmly nonexpansive);
-    Hurault et al. (I - D a gradient); cocoercivity of RED's field (D nonexpansive); Chambolle & Dossal (D a proximal
-    operator) for momentum.
+    Hurault et al. (I - D a gradient); Gribonval & Nikolova (D a gradient and cocoercive, so a proximal operator of a
+    weakly convex function); cocoercivity of RED's field (D nonexpansive); Chambolle & Dossal (D a proximal operator)
+    for momentum.
 
     Args:
         solver: one of this package's, such as ``pnp_admm``; or one of the maps, such as ``ADMMMap``, for
@@ -151,7 +152,8 @@ def convergence_report(
         Ryu, Liu, Wang, Chen, Wang & Yin, ICML (2019), theorems 1 and 2; Pesquet, Repetti, Terris & Wiaux, SIAM J.
         Imaging Sci. 14 (2021) 1206-1237; Hurault, Leclaire & Papadakis, ICLR and ICML (2022); Bauschke & Combettes,
         *Convex Analysis and Monotone Operator Theory*, propositions 4.39 and 4.46, theorem 5.15; Chambolle & Dossal,
-        J. Optim. Theory Appl. 166 (2015) 968-982.
+        J. Optim. Theory Appl. 166 (2015) 968-982; Gribonval & Nikolova, J. Math. Imaging Vis. 62 (2020) 773-789; Wei et
+        al. (2025), arXiv 2505.08909 (conservative and cocoercive denoisers).
     """
     known = next((found for name, found in SOLVERS.items() if name is solver), None)
     if known is None:

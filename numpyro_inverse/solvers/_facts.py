@@ -78,6 +78,19 @@ class Facts:
         return self._of_denoiser("firm", _reflection)
 
     @cached_property
+    def gamma(self) -> float:
+        """Of the cocoercivity: 1 / Lip(D), at most 1; an estimate of Lip(D) is given a tenth more."""
+        return min(1.0, 1.0 / (self.lipschitz.bound * (1.0 if self.lipschitz.certified else 1.1)))
+
+    @cached_property
+    def cocoercive(self) -> Certificate:
+        """Lip(2 gamma D - I)."""
+        if self.gamma == 1:
+            return self.firm
+        scaled = jax.tree_util.Partial(_scaled_reflection, self.denoise, jnp.asarray(self.gamma, self.points.dtype))
+        return self._estimate(jacobian_norm(scaled, self.points, next(self.keys)))
+
+    @cached_property
     def asymmetry(self) -> float:
         """|Jv - J'v| / |Jv|."""
         return float(asymmetry(self.denoise, self.points, next(self.keys)))
@@ -132,3 +145,7 @@ def _residual(denoise: Callable, x: Array) -> Array:
 
 def _reflection(denoise: Callable, x: Array) -> Array:
     return 2 * denoise(x) - x
+
+
+def _scaled_reflection(denoise: Callable, gamma: Array, x: Array) -> Array:
+    return 2 * gamma * denoise(x) - x

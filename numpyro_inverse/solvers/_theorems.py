@@ -172,6 +172,21 @@ def ryu_splitting(facts: Facts, step: float) -> Theorem:
     return Theorem("Ryu et al. (2019), theorem 2", LINEARLY, hypotheses, rate if contraction.holds else None)
 
 
+def cocoercive(facts: Facts, step: float) -> Theorem:
+    r"""D is the gradient of a convex function :math:`\psi` that is :math:`1 / \gamma`-smooth.
+
+    So it is the proximal operator of :math:`\varphi = \psi^* - |\cdot|^2 / 2` (Moreau; Gribonval & Nikolova, J. Math.
+    Imaging Vis. 62 (2020) 773-789), which is :math:`(1 - \gamma)`-weakly convex, and proximal gradient steps descend on
+    :math:`\text{step} f + \varphi` where :math:`\text{step} L + 1 - \gamma < 2`.
+    """
+    hypotheses = (
+        _conservative(facts),
+        at_most(f"D is cocoercive: Lip(2 gamma D - I) <= 1, gamma = {facts.gamma:.3g}", facts.cocoercive, 1.0),
+        _short(facts, step, 1 + facts.gamma, "1 + gamma"),
+    )
+    return Theorem("Conservative and cocoercive: D as a proximal operator", STATIONARY, hypotheses)
+
+
 def of_pgd(facts: Facts, step: float, weight: float) -> list[Theorem]:
     """x+ = D(x - step grad f(x))."""
     d, descent = facts.lipschitz, descent_factor(facts, step)
@@ -197,6 +212,7 @@ def of_pgd(facts: Facts, step: float, weight: float) -> list[Theorem]:
                 _short(facts, step, 1.0, "1"),
             ),
         ),
+        cocoercive(facts, step),
     ]
 
 

@@ -135,7 +135,7 @@ def test_recommendations(reports):
     assert samplers("wild") == "ULA, SK-ROCK, PnP-ULA"
     assert "none: no theorem applies" in str(reports["wild"])
     assert "is asymmetric" in str(reports["wild"])
-    assert "steps below 0.25" in solvers("cocoercive")
+    assert "steps below 1.25 / L" in solvers("cocoercive")
     assert "NUTS, HMC and MALA with the potential" in samplers("potential")
     assert "gradient-step" in solvers("potential")
     assert "NUTS" not in samplers("false potential")

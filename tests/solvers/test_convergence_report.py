@@ -10,6 +10,7 @@ from numpyro_inverse.denoisers import Certificate
 from numpyro_inverse.operators import Mask, Matrix
 from numpyro_inverse.solvers import (
     ADMMMap,
+    Divergence,
     LeastSquares,
     ProximalGradientMap,
     SmoothDataTerm,
@@ -142,6 +143,24 @@ def test_a_gradient_step_denoiser_has_its_own_theorem():
     refuted = theorem(report(red_proximal_gradient, HALF, turned, 1.0), "gradient step")
     assert not refuted.applies
     assert not refuted.hypotheses[0].holds
+
+
+def test_a_cocoercive_denoiser_is_a_proximal_operator(x64):
+    """D = W with the largest eigenvalue 3, where the data decide: a factor 3 (1 - step), so the bound 4/3 is sharp."""
+    denoiser = Conservative(np.diag([3.0, 2.0, 0.5, 1.0]))
+    found = report(pnp_pgd, HALF, denoiser, 1.3)
+    assert found.theorem.name.startswith("Conservative and cocoercive")
+    assert not found.certified  # Lip(2 gamma D - I) was measured
+    solved = pnp_pgd(HALF, denoiser, np.zeros(SIZE), sigma=1.0, step=1.3, max_steps=400, tolerance=1e-9)
+    assert solved.converged
+    assert report(pnp_pgd, HALF, denoiser, 1.35).theorem is None
+    with pytest.raises(Divergence):
+        pnp_pgd(HALF, denoiser, np.zeros(SIZE), sigma=1.0, step=1.4, max_steps=400, tolerance=1e-9)
+    negative = report(pnp_pgd, HALF, Conservative(np.diag([3.0, 2.0, -0.1, 1.0])), 1.2)
+    assert not theorem(negative, "cocoercive").hypotheses[1].holds
+    estimated = theorem(report(pnp_pgd, HALF, Linear(denoiser.matrix), 1.2), "cocoercive")
+    assert estimated.hypotheses[2].holds
+    assert not theorem(report(pnp_pgd, HALF, Linear(denoiser.matrix), 1.31), "cocoercive").hypotheses[2].holds
 
 
 def test_momentum_has_a_theorem_for_proximal_operators_alone():
