@@ -1,6 +1,6 @@
 """Photographs under the prior of a denoiser: quality, cost and coverage.
 
-- solvers: PnP-ADMM on the 9 x 9 blur of models.restoration, for the two denoisers that ship.
+- solvers: PnP-ADMM on the 9 x 9 blur of models.restoration, for the denoisers that ship.
 - cost: CPU time of a draw of PnPULA over that of its gradient, one value and gradient of the model and one denoising;
   and of a draw with the denoiser 0.98 x.
 - iteration: CPU time of an iteration of PnP-ADMM with the denoiser 0.98 x, and with a network, beside a call of that
@@ -50,7 +50,7 @@ def compare_solvers():
     truth, y = restoration.simulate(jax.random.key(0))
     term = solvers.LeastSquares(restoration.blur(), y, restoration.NOISE)
     rows = measured("solvers", "data", OURS, {"PSNR [dB]": restoration.decibels(y, truth)})
-    for name in ("gradient_step_denoiser", "firmly_nonexpansive_denoiser"):
+    for name in ("gradient_step_denoiser", "cocoercive_denoiser", "firmly_nonexpansive_denoiser"):
         denoiser = nn.load_pretrained(name)
         for sigma in LEVELS:
             started = time.process_time()

@@ -1,16 +1,14 @@
 """Trains a denoiser of gray photographs that ships with the package; minutes on a GPU.
 
     python -m training.denoisers gradient_step
-    python -m training.denoisers gradient_step --start WEIGHTS --steps 700 --batch-size 8 --learning-rate 2e-4 \\
-        --penalty 3000 --margin 0.05 --penalized-crops 4
     python -m training.denoisers firmly_nonexpansive
 
-Run from the root of a checkout. The second line goes on from the first one's weights, an hour of two cores. The
-photographs are scikit-image's, with values in [0, 1]; three are held out. Noise levels are uniform in [0.01, 0.2]; the
-loss is the mean square error divided by the noise level, which is about the same at all of them. The gradient-step
-denoiser D has a symmetric Jacobian J by construction; a penalty keeps ``|2 gamma J - I|`` at most 1 (D is
-gamma-cocoercive) where a Lanczos iteration finds it larger, at noisy photographs. What is left is taken out afterwards:
-the residual x - D(x) is shortened until no negative eigenvalue of J is found at larger photographs of the training set.
+Run from the root of a checkout. The photographs are scikit-image's, with values in [0, 1]; three are held out. Noise
+levels are uniform in [0.01, 0.2]; the loss is the mean square error divided by the noise level, which is about the same
+at all of them. The gradient-step denoiser D has a symmetric Jacobian J by construction; a penalty keeps ``|2 gamma J -
+I|`` at most 1 (D is gamma-cocoercive) where a Lanczos iteration finds it larger, at noisy photographs. With
+``--relax`` what is left is taken out afterwards: the residual x - D(x) is shortened until no negative eigenvalue of J
+is found at larger photographs of the training set.
 """
 
 import argparse
@@ -54,7 +52,7 @@ EPOCHS = 10
 SETTINGS = {"batch_size": 64, "learning_rate": 2e-3, "gradient_norm": 1.0, "held_out": 0.02, "patience": EPOCHS}
 LOSS_SCALE = 100.0  # makes losses numbers of order one
 PENALTY = {"gamma": 0.25, "margin": 0.02, "weight": 300.0, "iterations": 16, "crops": 16}
-RELAXATION = {"crop": 128, "number": 48, "iterations": 60, "smallest": 0.03}
+RELAXATION = {"crop": 128, "number": 48, "iterations": 60}
 OUT = Path(__file__).parents[1] / "numpyro_inverse" / "nn" / "pretrained"
 
 
@@ -155,9 +153,15 @@ def make_loss(pixels: jax.Array, penalized: bool):
     return loss
 
 
-def relaxed(denoiser: GradientStepDenoiser, images: list[np.ndarray], rng: np.random.Generator, key: jax.Array):
+def relaxed(
+    denoiser: GradientStepDenoiser,
+    images: list[np.ndarray],
+    rng: np.random.Generator,
+    key: jax.Array,
+    floor: float = 0.03,
+) -> tuple[GradientStepDenoiser, float]:
     """The denoiser x - t (x - D(x)) with the largest t, at most 1, that leaves no eigenvalue of its Jacobian below
-    ``RELAXATION["smallest"]`` at noisy photographs, and t. The network's last layer is scaled by the root of t."""
+    ``floor`` at noisy photographs, and t. The network's last layer is scaled by the root of t."""
     side = RELAXATION["crop"]
     images = [image for image in images if min(image.shape) >= side]
     pixels, smallest = jnp.asarray(np.concatenate([image.ravel() for image in images])), []
@@ -167,7 +171,7 @@ def relaxed(denoiser: GradientStepDenoiser, images: list[np.ndarray], rng: np.ra
         sigma = jax.random.uniform(level, minval=LEVELS[0], maxval=LEVELS[1])
         noisy = clean + sigma * jax.random.normal(noise, clean.shape)
         smallest.append(float(eqx.filter_jit(extremes)(denoiser, noisy, sigma, start, RELAXATION["iterations"])[0]))
-    t = min(1.0, (1 - RELAXATION["smallest"]) / (1 - min(smallest)))
+    t = min(1.0, (1 - floor) / (1 - min(smallest)))
 
     def last(denoiser):
         return denoiser.network.kernels[-1], denoiser.network.biases[-1]
@@ -254,6 +258,7 @@ def main() -> None:
     parser.add_argument("--penalty", type=float, default=PENALTY["weight"], help="weight; 0: none")
     parser.add_argument("--margin", type=float, default=PENALTY["margin"], help="by which the norm is to stay below 1")
     parser.add_argument("--penalized-crops", type=int, default=PENALTY["crops"], help="crops of a batch with a penalty")
+    parser.add_argument("--relax", action="store_true", help="shorten the residual of a gradient_step denoiser")
     parser.add_argument("--start", help="a file of weights to go on from, with the same architecture")
     parser.add_argument("--out", help="the file of the weights")
     arguments = parser.parse_args()
@@ -287,7 +292,7 @@ def main() -> None:
         denoiser, loss, rows, key=trained, settings=TrainingSettings(**settings), name="training/denoisers.py"
     )
     trained_denoiser, relaxation = found.module, None
-    if penalized:
+    if arguments.relax:
         trained_denoiser, relaxation = relaxed(found.module, images, rng, relaxing)
     seconds = time.monotonic() - started
     print(f"{found.stopped}; {seconds:.0f} s; losses {found.training_loss}, {found.held_out_loss}")
@@ -301,7 +306,7 @@ def main() -> None:
         "settings": settings,
         "architecture": {"width": arguments.width, "depth": arguments.depth, "copies": arguments.copies},
         "penalty": PENALTY if penalized else None,
-        "relaxation": RELAXATION | {"t": relaxation} if penalized else None,
+        "relaxation": RELAXATION | {"t": relaxation} if arguments.relax else None,
         "started_from": load_metadata(arguments.start) if arguments.start else None,
         "noise_levels": LEVELS,
         "crop": CROP,

@@ -44,6 +44,11 @@ def gradient_step_denoiser(key: PRNGKeyArray) -> GradientStepDenoiser:
     return GradientStepDenoiser(ConvolutionalNetwork(64, 5, key=key))
 
 
+def cocoercive_denoiser(key: PRNGKeyArray) -> GradientStepDenoiser:
+    """The denoiser with a potential and a nonnegative Jacobian before training."""
+    return gradient_step_denoiser(key)
+
+
 def firmly_nonexpansive_denoiser(key: PRNGKeyArray) -> FirmlyNonexpansiveDenoiser:
     """The denoiser with a certificate before training."""
     return FirmlyNonexpansiveDenoiser(4, 64, 8, key=key)
@@ -59,6 +64,7 @@ MADE = (
     fashion_mnist_vae,
     patch_flow,
     gradient_step_denoiser,
+    cocoercive_denoiser,
     firmly_nonexpansive_denoiser,
     permeability_vae,
 )
@@ -76,6 +82,8 @@ def load_pretrained(name: str) -> Any:
                                       numbers in [0, 1]
     ``gradient_step_denoiser``        :class:`~numpyro_inverse.denoisers.GradientStepDenoiser` of gray photographs of
                                       any size with values in [0, 1], for noise of 0.01 to 0.2
+    ``cocoercive_denoiser``           the same network with other weights: the eigenvalues of its Jacobian are between
+                                      0 and 4 at noisy photographs, as far as was looked
     ``firmly_nonexpansive_denoiser``  :class:`~numpyro_inverse.denoisers.FirmlyNonexpansiveDenoiser` of the same
     ``permeability_vae``              :class:`~numpyro_inverse.nn.FunctionVAE` of log permeabilities on the unit square:
                                       two facies with soft edges, :math:`\tanh(2 g)` of a Matérn field g of range 0.6
