@@ -53,6 +53,7 @@ SETTINGS = {"batch_size": 64, "learning_rate": 2e-3, "gradient_norm": 1.0, "held
 LOSS_SCALE = 100.0  # makes losses numbers of order one
 PENALTY = {"gamma": 0.25, "margin": 0.02, "weight": 300.0, "iterations": 16, "crops": 16}
 RELAXATION = {"crop": 128, "number": 48, "iterations": 60}
+FLOOR = 0.03  # of the eigenvalues of J that --relax leaves
 OUT = Path(__file__).parents[1] / "numpyro_inverse" / "nn" / "pretrained"
 
 
@@ -123,9 +124,8 @@ def extremes(denoiser, x: jax.Array, sigma: jax.Array, key: jax.Array, iteration
         rest = w - basis.T @ (basis @ w)
         return (basis, unit(rest - basis.T @ (basis @ rest))), w
 
-    n = iterations
     start = unit(jax.random.normal(key, (x.size,), x.dtype))
-    (basis, _), images = jax.lax.scan(step, (jnp.zeros((n, x.size), x.dtype), start), jnp.arange(n))
+    (basis, _), images = jax.lax.scan(step, (jnp.zeros((iterations, x.size), x.dtype), start), jnp.arange(iterations))
     small = basis @ images.T
     _, vectors = jnp.linalg.eigh((small + small.T) / 2)
     ends = jax.lax.stop_gradient(vectors[:, jnp.array([0, -1])].T @ basis)
@@ -158,7 +158,7 @@ def relaxed(
     images: list[np.ndarray],
     rng: np.random.Generator,
     key: jax.Array,
-    floor: float = 0.03,
+    floor: float = FLOOR,
 ) -> tuple[GradientStepDenoiser, float]:
     """The denoiser x - t (x - D(x)) with the largest t, at most 1, that leaves no eigenvalue of its Jacobian below
     ``floor`` at noisy photographs, and t. The network's last layer is scaled by the root of t."""
@@ -262,6 +262,8 @@ def main() -> None:
     parser.add_argument("--start", help="a file of weights to go on from, with the same architecture")
     parser.add_argument("--out", help="the file of the weights")
     arguments = parser.parse_args()
+    if arguments.relax and arguments.name != "gradient_step":
+        parser.error("--relax is for gradient_step")
     PENALTY.update(weight=arguments.penalty, margin=arguments.margin, crops=arguments.penalized_crops)
     arguments.depth = arguments.depth or {"gradient_step": 5, "firmly_nonexpansive": 8}[arguments.name]
     penalized = arguments.name == "gradient_step" and arguments.penalty > 0
@@ -306,7 +308,7 @@ def main() -> None:
         "settings": settings,
         "architecture": {"width": arguments.width, "depth": arguments.depth, "copies": arguments.copies},
         "penalty": PENALTY if penalized else None,
-        "relaxation": RELAXATION | {"t": relaxation} if arguments.relax else None,
+        "relaxation": RELAXATION | {"floor": FLOOR, "t": relaxation} if arguments.relax else None,
         "started_from": load_metadata(arguments.start) if arguments.start else None,
         "noise_levels": LEVELS,
         "crop": CROP,

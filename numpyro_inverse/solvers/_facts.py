@@ -80,7 +80,7 @@ class Facts:
     @cached_property
     def gamma(self) -> float:
         """Of the cocoercivity: 1 / Lip(D), at most 1; an estimate of Lip(D) is given a tenth more."""
-        return min(1.0, 1.0 / (self.lipschitz.bound * (1.0 if self.lipschitz.certified else 1.1)))
+        return 1.0 / max(1.0, self.lipschitz.bound * (1.0 if self.lipschitz.certified else 1.1))
 
     @cached_property
     def cocoercive(self) -> Certificate:

@@ -156,6 +156,7 @@ def test_a_cocoercive_denoiser_is_a_proximal_operator(x64):
     assert report(pnp_pgd, HALF, denoiser, 1.35).theorem is None
     with pytest.raises(Divergence):
         pnp_pgd(HALF, denoiser, np.zeros(SIZE), sigma=1.0, step=1.4, max_steps=400, tolerance=1e-9)
+    assert report(pnp_pgd, HALF, Certified(np.zeros((SIZE, SIZE))), 1.2).certified  # Lip(D) = 0 is no division by it
     negative = report(pnp_pgd, HALF, Conservative(np.diag([3.0, 2.0, -0.1, 1.0])), 1.2)
     assert not theorem(negative, "cocoercive").hypotheses[1].holds
     estimated = theorem(report(pnp_pgd, HALF, Linear(denoiser.matrix), 1.2), "cocoercive")

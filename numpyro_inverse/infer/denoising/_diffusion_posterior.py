@@ -263,8 +263,8 @@ def read_problem(
 def checked(where: str, found: Any, draws: Array) -> Any:
     """``found``, unless draws are not finite."""
     broken = (
-        f"{where}: draws are not finite. The denoiser is not right at all levels from `sigma_max` to `sigma_min`, or "
-        "the guidance diverges: take more `num_steps`."
+        f"{where}: draws are not finite. The denoiser is not right at all levels from `sigma_max` to `sigma_min` (its "
+        "Jacobian may have negative eigenvalues), or the guidance diverges: take more `num_steps`."
     )
     if is_traced(draws):
         return eqx.error_if(found, ~jnp.all(jnp.isfinite(draws)), broken)
