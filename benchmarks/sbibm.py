@@ -20,6 +20,7 @@ import importlib
 import sys
 import time
 from functools import cache
+from pathlib import Path
 
 import jax
 import numpy as np
