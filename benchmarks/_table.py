@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks._comparison import ahead, number, records, value, verdict
-from benchmarks._headline import headline, medians, over_observations, published
+from benchmarks._headline import OURS, PUBLISHED, headline, medians, over_observations, published
 from benchmarks._record import MISSING, load
 
 HERE = Path(__file__).parent
@@ -201,10 +201,10 @@ def machines(benchmark):
 
 def sbibm_table():
     """Medians over observations beside the published ones."""
-    methods = ("NPE", "NLE", "NRE")
-    rows = [["task", *methods, *(f"published {m}" for m in methods), "best of ours below the best published by"]]
+    methods = list(OURS)
+    rows = [["task", *methods, *(f"published {m}" for m in PUBLISHED), "best of ours below the best published by"]]
     for task in dict.fromkeys(task for task, _ in published()):
-        ours, theirs = medians(task), [published()[task, m] for m in methods]
+        ours, theirs = medians(task), [published()[task, m] for m in PUBLISHED]
         counts = {m: len(scores) for m, scores in over_observations(task).items()}
         best = [ours[m] for m in methods if m in ours]
         mine = (f"{ours[m]:.3f} ({counts[m]})" if m in ours else "not measured" for m in methods)

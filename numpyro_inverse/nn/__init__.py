@@ -10,6 +10,7 @@ from numpyro_inverse.nn._embedding_networks import (
     TransformerNetwork,
 )
 from numpyro_inverse.nn._energy_score import energy_score
+from numpyro_inverse.nn._ensemble import Ensemble
 from numpyro_inverse.nn._equivariant import Canonicalized, ReynoldsAverage
 from numpyro_inverse.nn._equivariant_convolutions import P4MConvolution, P4MLifting, circular_convolution, p4m_pool
 from numpyro_inverse.nn._fit_density import fit_density
@@ -38,6 +39,7 @@ __all__ = [
     "ConvolutionalNetwork",
     "CouplingFlow",
     "DeepSet",
+    "Ensemble",
     "Fit",
     "FlowMatching",
     "FunctionVAE",

@@ -27,7 +27,7 @@ def sample_guide(density: Any, context: Array, latents: Latents, args: tuple, kw
     """
     if not hasattr(density, "forward_and_log_det"):
         raise TypeError(
-            f"NPE.guide: draws of {type(density).__name__} have no gradient; fit with a flow, "
+            f"NPE.guide: draws of {type(density).__name__} have no gradient; fit with one flow, "
             "`density=nn.CouplingFlow`."
         )
     arrays, rest = eqx.partition(density, eqx.is_inexact_array)

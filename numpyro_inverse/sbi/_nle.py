@@ -9,9 +9,10 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Array, PRNGKeyArray
 
-from numpyro_inverse._checks import check_callable
+from numpyro_inverse._checks import check_callable, check_count
 from numpyro_inverse.distributions import Simulator
 from numpyro_inverse.sbi._arguments import Features
+from numpyro_inverse.sbi._members import started, trained
 from numpyro_inverse.sbi._neural_likelihood import LearnedLaw, NeuralLikelihood
 from numpyro_inverse.sbi._simulate import Simulations
 from numpyro_inverse.sbi._site_estimator import SiteEstimator
@@ -60,6 +61,7 @@ class NLE(SiteEstimator):
         observation: Any = None,
         rounds: int = 1,
         density: Callable[..., Any] | None = None,
+        members: int = 1,
         **settings: Any,
     ) -> Self:
         """Simulates and learns, in one round, or in several near one observation (sequential neural likelihood).
@@ -78,6 +80,8 @@ class NLE(SiteEstimator):
             density: from ``(size, *, context, data, key)``, and ``kinds`` where there are integers, to a conditional
                 density, such as ``functools.partial(nn.CouplingFlow, layers=8)``. Default:
                 ``nn.MixtureAutoregressive``.
+            members: densities that are trained one after the other, from other weights, on the same simulations; the
+                law is their mixture (``nn.Ensemble``).
             **settings: of :class:`~numpyro_inverse.nn.TrainingSettings`.
 
         Returns:
@@ -87,7 +91,7 @@ class NLE(SiteEstimator):
             TypeError, ValueError: arguments that make no sense; simulations of another model; fewer than 100 that are
                 usable; ``rounds`` without ``observation``; what training raises.
         """
-        options = {"density": density}
+        options = {"density": density, "members": check_count("NLE", "members", members)}
         return self._fitted(rng_key, num_simulations, simulations, observation, rounds, options, settings)
 
     def _start(
@@ -99,20 +103,22 @@ class NLE(SiteEstimator):
         kinds: dict[str, Any] = {"kinds": self._event.kinds} if self._event.has_integers else {}
         rows, contexts = (None, None) if pairs is None else pairs
         seen = nn.ContextEmbedding((features.size,), data=contexts)
-        if density is None:
-            law = nn.MixtureAutoregressive(self._event.size, context=seen, data=pairs, key=key, **kinds)
-        else:
+        if density is not None:
             check_callable("NLE", "density", density, "a function of size, context, data and key")
-            law = density(self._event.size, context=seen, data=rows, key=key, **kinds)
-        return LearnedLaw(law, features, self._event)
+
+        def make(key: Array) -> Any:
+            if density is None:
+                return nn.MixtureAutoregressive(self._event.size, context=seen, data=pairs, key=key, **kinds)
+            return density(self._event.size, context=seen, data=rows, key=key, **kinds)
+
+        members = check_count("NLE", "members", options.get("members", 1))
+        return LearnedLaw(started(make, key, members), features, self._event)
 
     def _train(
         self, surrogate: LearnedLaw, pairs: tuple[np.ndarray, np.ndarray], key: Array, settings: dict
     ) -> LearnedLaw:
-        from numpyro_inverse import nn
-
-        self.training = nn.fit_density(surrogate.density, pairs, key=key, **TRAINING | settings)
-        return eqx.tree_at(lambda law: law.density, surrogate, self.training.module)
+        density, self.training = trained(surrogate.density, pairs, key, TRAINING | settings)
+        return eqx.tree_at(lambda law: law.density, surrogate, density)
 
     def _law(self, simulator: Simulator) -> NeuralLikelihood:
         return NeuralLikelihood(self.learned.surrogate, simulator)

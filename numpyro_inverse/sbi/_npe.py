@@ -22,6 +22,7 @@ from numpyro_inverse.sbi._files import read_metadata, read_module, write_module
 from numpyro_inverse.sbi._guide import sample_guide
 from numpyro_inverse.sbi._importance import Importance, weighted
 from numpyro_inverse.sbi._marked import checked_model, simulator_in
+from numpyro_inverse.sbi._members import started, trained
 from numpyro_inverse.sbi._neural_posterior import ConditionalLaw, DataContext, Latents, NeuralPosterior
 from numpyro_inverse.sbi._region import Region
 from numpyro_inverse.sbi._simulate import Simulations, data_names, simulate
@@ -70,7 +71,8 @@ class NPE:
 
     References:
         Papamakarios & Murray, NeurIPS 2016, equation 3; Greenberg, Nonnenmacher & Macke, ICML 2019; Deistler, Gonçalves
-        & Macke, NeurIPS 2022 (truncated proposals, equation 5).
+        & Macke, NeurIPS 2022 (truncated proposals, equation 5); Hermans, Delaunoy, Rozet, Wehenkel, Begy & Louppe, TMLR
+        2022 (ensembles).
     """
 
     def __init__(
@@ -103,6 +105,7 @@ class NPE:
         quantile: float = 1e-4,
         density: Callable[..., Any] | None = None,
         embedding: Callable[[Array], Array] | None = None,
+        members: int = 1,
         **settings: Any,
     ) -> Self:
         r"""Simulates and learns, in one round for all data, or in several for one observation.
@@ -122,6 +125,9 @@ class NPE:
                 nn.CouplingFlow, layers=8)``. Default: ``nn.MixtureAutoregressive``.
             embedding: a network from the data of the only data site, as it is but standardized, to a vector. Default:
                 the numbers themselves.
+            members: densities that are trained one after the other, from other weights, on the same simulations; the
+                posterior is their mixture (``nn.Ensemble``), which is nearer to the true one, and wider where they
+                disagree.
             **settings: of :class:`~numpyro_inverse.nn.TrainingSettings`.
 
         Returns:
@@ -134,6 +140,7 @@ class NPE:
         check_key("NPE", "rng_key", rng_key)
         rounds = check_count("NPE", "rounds", rounds)
         check_fraction("NPE", "quantile", quantile)
+        members = check_count("NPE", "members", members)
         if rounds > 1 and observation is None:
             raise ValueError("NPE: `rounds` beyond one are for one data set; give it as `observation`.")
         y = None if observation is None else self.checked_data(observation)
@@ -157,7 +164,7 @@ class NPE:
                 new = self.simulate(keys[i, 0], num_simulations // rounds, latents=proposed)
                 fitted.simulations = fitted.simulations.followed_by(new)
                 fitted.observation = y
-            fitted._learn(keys[i, 2], {"density": density, "embedding": embedding}, settings)
+            fitted._learn(keys[i, 2], {"density": density, "embedding": embedding, "members": members}, settings)
         return fitted
 
     def simulate(self, rng_key: PRNGKeyArray, num: int, **options: Any) -> Simulations:
@@ -173,8 +180,6 @@ class NPE:
         )
 
     def _learn(self, rng_key: Array, options: dict[str, Any], settings: dict[str, Any]) -> None:
-        from numpyro_inverse import nn
-
         simulations, (key_start, key_train) = self.simulations, jax.random.split(rng_key)
         assert simulations is not None
         if set(simulations.data) != set(self.observed):
@@ -196,8 +201,8 @@ class NPE:
         context = DataContext(self._events, features)
         contexts = np.asarray(jax.jit(jax.vmap(context))(data))
         start = self._start(contexts.shape[1:], (z, contexts), key_start, options)
-        self.training = nn.fit_density(start, (z, contexts), key=key_train, **TRAINING | settings)
-        self._learned = Learned(self.training.module, context, Region.of(contexts.reshape(len(contexts), -1)))
+        density, self.training = trained(start, (z, contexts), key_train, TRAINING | settings)
+        self._learned = Learned(density, context, Region.of(contexts.reshape(len(contexts), -1)))
 
     def _start(
         self, shape: tuple[int, ...], pairs: tuple[np.ndarray, np.ndarray] | None, key: Array, options: dict[str, Any]
@@ -214,10 +219,15 @@ class NPE:
                     f"NPE: `embedding` takes the data of one site; the model has {', '.join(self.observed)}."
                 )
         seen = nn.ContextEmbedding(shape, embedding, data=contexts)
-        if density is None:
-            return nn.MixtureAutoregressive(self.latents.size, context=seen, data=pairs, key=key)
-        check_callable("NPE", "density", density, "a function of size, context, data and key")
-        return density(self.latents.size, context=seen, data=rows, key=key)
+        if density is not None:
+            check_callable("NPE", "density", density, "a function of size, context, data and key")
+
+        def make(key: Array) -> Any:
+            if density is None:
+                return nn.MixtureAutoregressive(self.latents.size, context=seen, data=pairs, key=key)
+            return density(self.latents.size, context=seen, data=rows, key=key)
+
+        return started(make, key, check_count("NPE", "members", options.get("members", 1)))
 
     @property
     def learned(self) -> Learned:
@@ -256,7 +266,7 @@ class NPE:
 
         Args:
             path: the file.
-            **options: those of ``fit`` that say what the posterior is made of: ``density``, ``embedding``.
+            **options: those of ``fit`` that say what the posterior is made of: ``density``, ``embedding``, ``members``.
 
         Raises:
             ValueError: the file is of an estimator of another kind, or of another model: other latents, data, shapes or
@@ -337,7 +347,7 @@ class NPE:
         ``jax.vmap`` takes many data sets.
 
         Raises:
-            TypeError: a density of one's own without an ``embedding``.
+            TypeError: a density of one's own without an ``embedding``, or several ``members``, which have one each.
             ValueError: as :meth:`posterior`.
         """
         learned = self.learned

@@ -160,10 +160,11 @@ class NRE(SiteEstimator):
 
         chosen = nn.TrainingSettings(**TRAINING | settings)
         rows = _without_single_rows(len(pairs[0]), chosen)
-        self.training = nn.fit_module(
+        fit = nn.fit_module(
             surrogate.network, loss, jax.tree.map(lambda v: v[:rows], pairs), key=key, settings=chosen, name="NRE.fit"
         )
-        return eqx.tree_at(lambda ratio: ratio.network, surrogate, self.training.module)
+        self.training = (fit,)
+        return eqx.tree_at(lambda ratio: ratio.network, surrogate, fit.module)
 
     def _law(self, simulator: Simulator) -> NeuralRatio:
         return NeuralRatio(self.learned.surrogate, simulator)

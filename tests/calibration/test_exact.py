@@ -178,6 +178,7 @@ def test_compare_knows_the_tails_of_the_reference(key, name):
     assert all(exact.compare({"x": center + 0.8 * (x - center)}, reference).p_value < 0.05 for x in draws[:10])
 
 
+@pytest.mark.slow
 def test_compare_sees_correlations(key):
     """Within a site and between sites: marginals are exact, dependence is not there."""
     law = dist.MultivariateNormal(jnp.zeros(3), 0.5 * jnp.eye(3) + 0.5)

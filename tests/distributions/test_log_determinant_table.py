@@ -27,6 +27,7 @@ def tabulated(mesh, table, ranges, x):
     return jax.vmap(jax.value_and_grad(density))(ranges)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("boundary", ["neumann", "robin"])
 def test_densities_and_slopes_against_dense_algebra(boundary, x64):
     """To the tolerance of the table, 1e-8, over almost two decades; slopes by differences. NaN outside."""

@@ -66,6 +66,7 @@ def check(found, r, covariance, mean):
     np.testing.assert_allclose(np.ravel(variance), np.diag(covariance), rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_a_field_in_time_against_dense_algebra(x64):
     """Density to 1e-9, gradients by differences, the log determinant to 1e-10, by BlockTridiagonal too."""
     mesh = interval(6)

@@ -62,6 +62,7 @@ test_images = np.asarray(flow.sample(key, (24,)))
 # From a cold cache, four seconds or more each.
 SLOW = {"ExactGibbs", "MixtureAutoregressive", "NLE", "NPE", "NRE", "SplitGibbs", "compare", "fit_vae"}
 SLOW |= {"ContextEmbedding", "ExactGaussian", "fit_coordinates", "nuts_settings", "suggest_step_size", "to_arviz"}
+SLOW |= {"GradientStepDenoiser", "IncrementsDenoiser", "point_estimate", "predict", "restrict_noise", "whiten"}
 
 
 def examples():

@@ -117,6 +117,7 @@ def test_the_posterior_of_what_an_agent_wants():
 # Linear systems.
 
 
+@pytest.mark.slow
 def test_the_filter_against_the_dense_normal(x64):
     n, key = 20, jax.random.key(0)
     a = np.asarray(linear_quadratic.oscillator(jnp.asarray(1.3), jnp.asarray(0.2))[0])

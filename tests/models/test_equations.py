@@ -55,6 +55,7 @@ def test_the_published_benchmark_s_model(x64):
     assert (f.shape, inside.shape, ends.shape) == ((32,), (6,), (2,))
 
 
+@pytest.mark.slow
 def test_the_published_benchmark_s_network(x64):
     """Its density is that of standard normal weights, of the equation at the sources and of the data."""
     data = bpinn.simulate(np.random.default_rng(0), 0.1)

@@ -39,6 +39,7 @@ def test_density():
     np.testing.assert_allclose(found, expected, atol=0.02)
 
 
+@pytest.mark.slow
 def test_simulator():
     """Draws of the simulator follow the exact law, whose residuals are normal."""
     trace = handlers.trace(handlers.seed(handlers.substitute(hare_lynx.simulator_model, POINT), 0)).get_trace()

@@ -192,6 +192,7 @@ def test_closed_forms(x64):
     np.testing.assert_allclose(slcp.log_likelihood(theta, x), law.logpdf(x.reshape(4, 2)).sum(), rtol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SLOW)
 def test_differential_equations(name):
     """Log likelihoods in single precision against SciPy's solver of order 8, in the equations' own variables.

@@ -39,6 +39,7 @@ def test_scanner_on_a_disc():
         assert np.sqrt(np.mean((projections[a] - expected) ** 2)) < 0.015
 
 
+@pytest.mark.slow
 def test_exact_posterior(key):
     shape, angles = (4, 5), 6
     image, data = tomography.simulate(key, shape=shape, num_angles=angles)

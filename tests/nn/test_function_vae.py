@@ -76,6 +76,7 @@ def test_a_fit_at_mixed_resolutions(vae):
     assert np.sqrt(np.mean(error**2)) < 0.2 * np.std(values)
 
 
+@pytest.mark.slow
 def test_the_weights_that_ship():
     """Their law is one on functions, and near that of the family by the scores of their training."""
     vae = load_pretrained("permeability_vae")

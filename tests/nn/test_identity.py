@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 import optax
+import pytest
 
 from numpyro_inverse.nn._identity import digest
 
@@ -77,6 +78,7 @@ def test_circles_end():
     assert digest(circle) == digest(circle)
 
 
+@pytest.mark.slow
 def test_the_same_in_every_process():
     here = os.path.dirname(__file__)
     program = f"import sys; sys.path.insert(0, {here!r}); import test_identity as t; print(t.digest(t.things()))"

@@ -142,6 +142,7 @@ def test_off_the_support():
     assert np.all(np.isneginf(values[1:]))
 
 
+@pytest.mark.slow
 def test_draws_have_their_own_law():
     """Chi-square of 20,000 draws in cells of equal mass or single values; false alarms 1e-5, shared by two."""
     kinds = (constraints.real, constraints.integer_interval(0, 4))

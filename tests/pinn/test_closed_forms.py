@@ -119,6 +119,7 @@ def test_the_implicit_gradient_against_differences(kind, nonlinear_potentials, x
         np.testing.assert_allclose(grad[i], (up - down) / 2e-3, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_an_inner_solve_that_does_not_converge(nonlinear_potentials, x64):
     """An error with the residual outside, NaN inside, never a gradient."""
     stopped = pinn.PhysicsConstrainedPotential(nonlinear_potentials["more residuals"].problem, max_steps=1)

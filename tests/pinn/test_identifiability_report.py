@@ -28,6 +28,7 @@ def problem(trial, weight):
     return pinn.Problem(pde, trial, pinn.Data(SENSORS[:, None], values, NOISE), scale=weight**-0.5)
 
 
+@pytest.mark.slow
 def test_clustered_sensors(x64):
     """One and two sines are confidently wrong, by many of their standard deviations; sixteen are right and silent."""
     sines = [problem(pinn.SineBasis(dr.DOMAIN, k), 1e2) for k in (1, 2, 16)]
@@ -54,6 +55,7 @@ def test_clustered_sensors(x64):
     assert "sd by the reference: [0.05]" in str(report)
 
 
+@pytest.mark.slow
 def test_a_stiff_polynomial(x64):
     """Eight powers at the weight 1e4: the estimate leaves for where the source is easiest to represent."""
     powers = pinn.Enforced(pinn.PolynomialBasis(dr.DOMAIN, 8), dr.DOMAIN.distance)

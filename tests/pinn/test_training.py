@@ -85,6 +85,7 @@ def test_a_network(key):
     np.testing.assert_allclose(fit.theta, 3.0, atol=0.15)
 
 
+@pytest.mark.slow
 def test_levenberg_marquardt_is_compiled_once_for_all_its_steps(problem):
     """Ten steps at a time, to a maximum that differs: a further call traces the equation once, to check the shapes."""
     traced = []

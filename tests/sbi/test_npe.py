@@ -387,6 +387,36 @@ def test_a_network_sees_the_array_and_files_keep_all(tmp_path):
         NPE(linear_model).load(tmp_path / "npe.safetensors")
 
 
+def test_members_are_fits_of_their_own_and_the_posterior_is_their_mixture(tmp_path):
+    """The first is the fit without others, bit for bit; the density is the mean of the members'."""
+    npe, simulations = NPE(bumps_model), simulate(bumps_model, random.key(0), 1000, progress_bar=False)
+    one, two = (npe.fit(random.key(1), simulations=simulations, members=k, max_epochs=2, **QUIET) for k in (1, 2))
+    y = np.array([2.44, 1.0], np.float32)
+    first, second = two.learned.density.members
+    assert len(one.training) == 1
+    assert len(two.training) == 2
+    for a, b in zip(jax.tree.leaves(one.learned.density), jax.tree.leaves(first), strict=True):
+        np.testing.assert_array_equal(a, b)
+    each = []
+    for density in (first, second):
+        alone = copy.copy(one)
+        alone._learned = one.learned._replace(density=density)
+        each.append(float(alone.posterior(y).log_prob({"theta": jnp.array([2.3, 1.1])})))
+    assert each[0] != each[1]
+    found = two.posterior(y).log_prob({"theta": jnp.array([2.3, 1.1])})
+    np.testing.assert_allclose(found, np.logaddexp(*each) - np.log(2), rtol=1e-5)
+    two.save(tmp_path / "npe.safetensors")
+    loaded = npe.load(tmp_path / "npe.safetensors", members=2)
+    np.testing.assert_array_equal(loaded.sample(random.key(2), y)["theta"], two.sample(random.key(2), y)["theta"])
+    with pytest.raises(ValueError, match=r"npe\.safetensors"):
+        npe.load(tmp_path / "npe.safetensors")
+    with pytest.raises(TypeError, match="Ensemble, has no `embedding`"):
+        two.summaries(y)
+    for wrong, error in ((0, ValueError), ("2", TypeError)):
+        with pytest.raises(error, match="NPE: `members`"):
+            npe.fit(random.key(1), simulations=simulations, members=wrong)
+
+
 @pytest.mark.slow
 def test_learned_summaries_are_data_of_a_likelihood():
     """Their law given the rate is normal: the likelihood's posterior of the rate beside the exact one, on a grid."""
@@ -453,6 +483,7 @@ def test_simulations_from_a_proposal_are_refused():
         NPE(linear_model).fit(random.key(0), simulations=proposed)
 
 
+@pytest.mark.slow
 def test_a_new_fit_in_one_round_holds_for_all_data_again(linear, monkeypatch):
     once = copy.copy(linear)
     once.observation = {"x": X}

@@ -54,6 +54,7 @@ def test_the_ratio_is_absolute(nre):
     assert np.sqrt(np.mean((found - exact)[exact > -5] ** 2)) < 0.35
 
 
+@pytest.mark.slow
 def test_the_evidence_of_the_data_relative_to_the_simulations(nre):
     """log E_prior r(x, theta) = 0, within 0.1 nats; its Monte Carlo error here is below 0.02."""
     theta = random.normal(random.key(6), (20_000, 2))

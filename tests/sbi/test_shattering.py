@@ -77,6 +77,7 @@ def test_lorenz63():
     assert report.times[-1] == pytest.approx(20)
 
 
+@pytest.mark.slow
 def test_lorenz63_at_known_parameters():
     """0.906 again, and medians of the derivative by an independent code, at most 3 times apart.
 

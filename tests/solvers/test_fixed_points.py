@@ -208,6 +208,7 @@ def test_derivatives_of_a_nonlinear_fixed_point_equal_unrolled_ones(x64, key):
 # What goes wrong.
 
 
+@pytest.mark.slow
 def test_what_looks_converged_and_diverges_later_is_reported():
     """A direction that no datum sees and that the denoiser stretches by a fifth, at first of length 1e-8."""
     term = LeastSquares(Mask(np.array([True, True, False])), np.array([1.0, 2.0]), 1.0)

@@ -23,6 +23,7 @@ from numpyro_inverse.infer.latent_gaussian._reading import HERE, LatentModel, Va
 from numpyro_inverse.infer.latent_gaussian._sparse_latents import SparseLatents, sparse_latents
 
 ATTEMPTS = 10  # draws from the prior of the hyperparameters at one of which there must be an approximation
+STARTS = 4  # of these with an approximation, the best of which is where searches start
 
 Hyper = Mapping[str, Float[Array, "..."]]
 
@@ -120,12 +121,18 @@ class LatentGaussian(eqx.Module):
         self.start, self.guess = self._first()
 
     def _first(self) -> tuple[Values, Array]:
-        """Hyperparameters from the prior at which there is a mode, and the predictor there."""
+        """Hyperparameters from the prior at which there is a mode, and the predictor there: the best of some, for a
+        prior of a range has wild draws, around which single precision finds no density."""
+        found: list[tuple[float, Values, Array]] = []
         for k in range(ATTEMPTS):
             hyper = self.reading.draw_hyper(jax.random.key(k))
             value, steps, decrement, eta = _report(self, hyper)
             if np.isfinite(value):
-                return hyper, eta
+                found.append((float(value), hyper, eta))
+            if len(found) == STARTS:
+                break
+        if found:
+            return max(found, key=lambda each: each[0])[1:]
         raise ValueError(
             f"{HERE}: at none of {ATTEMPTS} draws of the hyperparameters {', '.join(map(repr, self.reading.hyper))} "
             f"from their prior was a mode of the latents {', '.join(map(repr, self.reading.latents))} found (the last "

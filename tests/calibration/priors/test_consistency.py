@@ -83,6 +83,7 @@ def _lumped(mesh, nu=1.5, range_=0.8):
     return dist.MultivariateNormal(0.0, (covariance + covariance.T) / 2), k
 
 
+@pytest.mark.slow
 def test_a_lumped_mass_matrix_is_consistent_in_the_limit_only():
     """By the Ritz projection, by which the consistent one is exact: an order of 2."""
     coarse = interval(9)

@@ -77,6 +77,7 @@ def prior(key, y):
     return {"x": jax.random.truncated_normal(key, -jnp.inf, 1.0, (99,))}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("study", "wrong"), [(sbc, unrestricted), pytest.param(tarp, prior, marks=pytest.mark.statistical)]
 )

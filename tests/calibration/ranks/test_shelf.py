@@ -31,6 +31,7 @@ def study(inference=exact, m=model, **options):
     return sbc(m, inference, **{"num_datasets": 40, "rng_key": KEY, "batch_size": 10, "progress_bar": False} | options)
 
 
+@pytest.mark.slow
 def test_an_interrupted_study_continues(tmp_path):
     whole = study()
     study(store=tmp_path)
@@ -78,6 +79,7 @@ def test_another_study_is_refused(begun, name):
         study(store=begun, **options)
 
 
+@pytest.mark.slow
 def test_another_kind_of_study_is_refused(begun):
     options = {"num_datasets": 40, "rng_key": KEY, "batch_size": 10, "progress_bar": False, "store": begun}
     for test in (coverage, tarp):

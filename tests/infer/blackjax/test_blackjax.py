@@ -250,6 +250,7 @@ def test_a_step_that_is_too_large():
         finished(mcmc, jax.random.key(0), jnp.ones(2))
 
 
+@pytest.mark.slow
 def test_too_few_temperatures(key):
     kernel = BlackJAX(
         potential_fn=lambda x: 0.5 * jnp.sum((x - 30.0) ** 2) * 1e4,

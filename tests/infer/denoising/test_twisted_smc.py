@@ -125,6 +125,7 @@ def law_of_the_steps():
     return grid, np.exp(density)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:twisted_smc. at some noise level")
 def test_unbiased_for_a_mixture(x64, key):
     """One datum between two modes; 2,000 chains of four particles against quadrature of the 24 steps themselves.
@@ -167,6 +168,7 @@ def test_sixty_four_values(key):
     assert np.min(found.effective_sample_size) > 20
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:twisted_smc. at some noise level")
 def test_inside_jit(key):
     """The same numbers, with the data traced."""
@@ -179,6 +181,7 @@ def test_inside_jit(key):
     np.testing.assert_allclose(jax.jit(run)(data), run(data), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_few_effective_particles_are_told(key):
     """Precise data, and steps that are too long for them."""
     forward = np.eye(20)

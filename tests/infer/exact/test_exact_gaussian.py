@@ -432,6 +432,7 @@ def message_of(function):
     return str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chain_method", ["vectorized", pytest.param("parallel", marks=pytest.mark.statistical)])
 def test_too_few_iterations_is_an_error(key, matrix_free, chain_method):
     if chain_method == "parallel" and jax.local_device_count() < 2:
@@ -447,6 +448,7 @@ def test_too_few_iterations_is_an_error(key, matrix_free, chain_method):
     assert "max_steps" in message_of(run)
 
 
+@pytest.mark.slow
 def test_an_unreachable_tolerance_is_an_error(key, matrix_free):
     model, data, _, _ = deblurring(12, 2)
 
@@ -464,6 +466,7 @@ def test_a_dense_posterior_spoiled_by_rounding_is_an_error():
         ExactGaussian(model, tolerance=1e-9).posterior_mean(data)
 
 
+@pytest.mark.slow
 def test_continuing_with_other_data_is_an_error(key):
     model, data, _, _ = deblurring(12, 1)
     mcmc = MCMC(ExactGaussian(model), num_warmup=0, num_samples=5, progress_bar=False)

@@ -99,6 +99,7 @@ def test_a_padded_field_between_cells_is_kriging_with_its_modes(predicted):
     assert np.max(np.abs(predicted["field_sd"] ** 2 / variance - 1) * np.sqrt(4000 / 2)) < bound
 
 
+@pytest.mark.slow
 def test_a_field_between_cells_is_kriging_in_the_continuum_within_what_is_not_resolved(predicted):
     k = 2 * np.pi * np.arange(1, TORUS.size // 2) / TORUS.extent[0]
     kappa = np.sqrt(8 * NU) / RANGE

@@ -58,6 +58,7 @@ def quadrature(mean):
     return sign_ambiguous.exact_moments(Y, mean=mean)
 
 
+@pytest.mark.slow
 def test_a_square_against_the_closed_form():
     exact = SignSymmetric(Y, NOISE)
     expected = [0, exact.absolute_moment(2), exact.absolute_moment(1), 0.5]

@@ -118,6 +118,7 @@ def heavy_tails(grid, seen, y):
     numpyro.sample("y", dist.StudentT(3.0, eta, 0.3).to_event(1), obs=y)
 
 
+@pytest.mark.slow
 def test_a_field_with_few_data_that_are_not_log_concave(x64, monkeypatch):
     """Mode, density, its derivative, and standard deviations, against dense algebra at the mode, to 1e-8; a derivative
     by differences to 1e-5. Standard deviations are summed over five blocks of columns, the last one not full."""
@@ -175,6 +176,7 @@ def averages(grid, count, y):
     numpyro.sample("y", dist.Normal(eta, 0.2).to_event(1), obs=y)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("side", "count"), [(46, 2100), (1024, 40)])
 def test_too_many_data_or_numbers_are_refused(side, count):
     match = rf"are {side**2} numbers .* up to 2048 numbers, or 2048 data \({count} here\) with 33554432 as the product"
@@ -182,6 +184,7 @@ def test_too_many_data_or_numbers_are_refused(side, count):
         LatentGaussian(averages, "eta", model_args=(Grid((side, side)), count, jnp.zeros(count)))
 
 
+@pytest.mark.slow
 def test_the_bound_on_the_next_step(x64):
     """The squared length of a Newton step is below its bound, and one step is enough for normal data."""
     likelihood = lambda eta: jnp.sum(dist.Poisson(jnp.exp(eta)).log_prob(jnp.arange(M)))  # noqa: E731

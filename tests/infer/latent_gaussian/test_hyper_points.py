@@ -64,6 +64,16 @@ def test_a_design_is_exact_for_a_normal_law(x64):
     np.testing.assert_allclose([points.mean()["level"], points.sd()["level"]], [mean, precision**-0.5], rtol=1e-4)
 
 
+def test_searches_start_at_the_best_of_four_draws():
+    """Around a wild draw of a prior single precision may find no density: with ``PCRange``, on a mesh of 900 nodes."""
+    latent = LatentGaussian(normal_cell, "eta", sites=["u"], model_args=(jnp.asarray(DATA[:8], jnp.float32),))
+    draws = [latent.reading.draw_hyper(jax.random.key(k)) for k in range(4)]
+    values = [float(latent.log_marginal(draw)) for draw in draws]
+    assert max(values) > values[0]
+    np.testing.assert_array_equal(latent.start["scale"], draws[int(np.argmax(values))]["scale"])
+
+
+@pytest.mark.slow
 def test_a_support_that_moves():
     """A grid is one in unconstrained numbers, which are not those of a support that depends on another site."""
 
@@ -85,6 +95,7 @@ def two_numbers(x, y):
     numpyro.sample("y", dist.Normal(numpyro.deterministic("eta", level + tilt * x + u), 0.5).to_event(1), obs=y)
 
 
+@pytest.mark.slow
 def test_settings_for_nuts_are_the_hessian(x64):
     """Of a normal law its covariance, to 1e-4 (the Hessian's differences), in the order of the names, which is not that
     of the model; and starts have a covariance 1.5^2 times as large: of 400, deviations of 5 standard errors."""
@@ -152,6 +163,7 @@ def three_numbers(y):
     numpyro.sample("y", dist.Normal(numpyro.deterministic("eta", scale * u), noise).to_event(1), obs=y)
 
 
+@pytest.mark.slow
 def test_the_mode_is_found_from_far_away(monkeypatch):
     """From where the log density falls by a million a step, in single precision: the moments are those from a start
     nearby, to 2 % (the search stops within .1 standard deviations). Too few steps are told."""

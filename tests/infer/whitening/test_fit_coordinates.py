@@ -112,6 +112,7 @@ def test_double_precision(x64):
         assert 0.5 < found.hyper_spread[name] / single.hyper_spread[name] < 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrong", [1 / 25, 25.0])
 def test_a_short_chain_corrects_the_covariance(fitted, wrong):
     """A covariance 25 times too small or too large ends within a factor of 3 of the exact one in every direction.
