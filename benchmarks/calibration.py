@@ -23,6 +23,7 @@ numpyro.set_host_device_count(2)
 from numpyro.infer import NUTS  # noqa: E402
 
 from benchmarks._calibration_peer import model  # noqa: E402
+from benchmarks._options import chosen_parts  # noqa: E402
 from benchmarks._record import keep, machine, measured, package  # noqa: E402
 from models import deconvolution  # noqa: E402
 from numpyro_inverse.calibration import functionals, sbc  # noqa: E402
@@ -78,7 +79,7 @@ def exact():
 
 def main():
     """Run what was asked for and keep the rest of the results."""
-    for name in sys.argv[1:] or ("nuts", "batch", "exact"):
+    for name in chosen_parts(__doc__, ("nuts", "batch", "exact")):
         found = {"nuts": nuts, "batch": batch, "exact": exact}[name]()
         print(name, json.dumps(found, indent=1), flush=True)
         keep("calibration", found, machine())

@@ -29,6 +29,7 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 from _exact_gaussian_problem import SIGMA, amplitudes, deblurring, sine_transform
+from _options import chosen_parts
 from _record import keep, machine, measured, missing, package
 from numpyro.infer import MCMC, NUTS
 
@@ -193,6 +194,5 @@ def benchmark(name):
 
 
 if __name__ == "__main__":
-    chosen = sys.argv[1:] or [*PROBLEMS, "m-periodic", "m-dirichlet"]
-    for name in chosen:
+    for name in chosen_parts(__doc__, [*PROBLEMS, "m-periodic", "m-dirichlet"]):
         keep("exact_gaussian", records(name, benchmark(name)), machine(threads=1))

@@ -34,6 +34,7 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 from _kernels_problem import NOISE, SIZE, amplitudes, deconvolution_data, transfer
+from _options import chosen_parts
 from _record import keep, machine, measured, package
 from numpyro.infer import MCMC, NUTS
 from numpyro.infer.util import potential_energy
@@ -368,6 +369,6 @@ def overhead():
 
 
 if __name__ == "__main__":
-    parts = {f.__name__: f for f in (grids, deconvolution, elliptic, symmetry, overhead)}
-    for name in sys.argv[1:] or parts:
-        keep("kernels", parts[name](), machine(threads=1))
+    known = {f.__name__: f for f in (grids, deconvolution, elliptic, symmetry, overhead)}
+    for name in chosen_parts(__doc__, known):
+        keep("kernels", known[name](), machine(threads=1))

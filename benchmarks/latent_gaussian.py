@@ -11,9 +11,9 @@ whole model, those of the standard deviations relative.
     python benchmarks/latent_gaussian.py [side of the mesh, default 12]
 """
 
+import argparse
 import json
 import os
-import sys
 import time
 
 os.environ["OPENBLAS_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"] = "1"
@@ -244,5 +244,7 @@ def records(rows, nodes):
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("side", type=int, nargs="?", default=12, help="nodes along an edge of the mesh; default: 12")
     with jax.enable_x64(True):
-        benchmark(int(sys.argv[1]) if len(sys.argv) > 1 else 12)
+        benchmark(parser.parse_args().side)

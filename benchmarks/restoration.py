@@ -14,7 +14,6 @@
 """
 
 import json
-import sys
 import time
 from functools import partial
 
@@ -26,6 +25,7 @@ import numpyro.distributions as dist
 from numpyro.infer import MCMC, NUTS
 from skimage import color, data
 
+from benchmarks._options import chosen_parts
 from benchmarks._peers import rows_of
 from benchmarks._record import keep, machine, measured, package
 from benchmarks._timing import milliseconds
@@ -42,6 +42,7 @@ ITERATION = "cost, PnP-ADMM iteration"
 FREE, WHOLE, CALL = "iteration, denoiser 0.98 x [CPU ms]", "iteration with a network [CPU ms]", "call of it [CPU ms]"
 FREE_DRAW = "draw, denoiser 0.98 x [CPU ms]"
 LEVELS = (0.015, 0.03, 0.05, 0.08, 0.12)
+SIGMAS = (0.04, 0.05)  # of the prior, for coverage
 CROPS, SIDE, NOISE = 20, 32, 0.03
 
 
@@ -189,7 +190,7 @@ def measure_coverage():
         return restoration.simulate(key, image=image, forward=forward, noise=NOISE)[1]
 
     y = jax.vmap(simulate)(keys, jnp.asarray(truth))
-    for sigma in (0.05,):
+    for sigma in SIGMAS:
         prior = restoration.denoiser_prior(denoiser, sigma=sigma)
         options = {"prior": prior, "support": restoration.UNIT, "forward": forward, "shape": shape, "noise": NOISE}
 
@@ -224,7 +225,7 @@ PARTS = {
 }
 
 if __name__ == "__main__":
-    for part in sys.argv[1:] or PARTS:
+    for part in chosen_parts(__doc__, PARTS):
         found = PARTS[part]()
         print(part, json.dumps(found, indent=1), flush=True)
         keep("restoration", found, machine())

@@ -9,7 +9,6 @@ What a step of gradient descent takes inside a compiled loop; wall milliseconds,
     python benchmarks/scaling.py [size] [chains] [devices]
 """
 
-import sys
 import time
 from functools import partial
 
@@ -22,6 +21,7 @@ from numpyro.infer.util import initialize_model
 from skimage.data import camera
 
 import numpyro_inverse as ni
+from benchmarks._options import chosen_parts
 from benchmarks._record import keep, machine, measured, package
 
 numpyro.set_host_device_count(8)
@@ -91,7 +91,7 @@ def devices():
 PARTS = {part.__name__: part for part in (size, chains, devices)}
 
 if __name__ == "__main__":
-    for name in sys.argv[1:] or PARTS:
+    for name in chosen_parts(__doc__, PARTS):
         for case, values in PARTS[name]():
             print(case, values, flush=True)
             keep("scaling", measured(case, "whitened", OURS, values), machine())

@@ -31,6 +31,7 @@ os.environ.pop("JAX_COMPILATION_CACHE_DIR", None)
 import jax
 import jax.numpy as jnp
 import numpy as np
+from _options import chosen_parts
 from _record import keep, machine, measured, package
 from _sparse_cholesky_problem import SHIFT, matrices
 from scipy.sparse.linalg import splu
@@ -165,5 +166,5 @@ def benchmark(name):
 
 if __name__ == "__main__":
     with jax.enable_x64(True):
-        for name in sys.argv[1:] or PROBLEMS:
+        for name in chosen_parts(__doc__, PROBLEMS):
             keep("sparse_cholesky", records(name, benchmark(name)), machine(threads=1))

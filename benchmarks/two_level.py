@@ -9,6 +9,7 @@ seconds a draw.
     python benchmarks/two_level.py
 """
 
+import argparse
 import os
 import time
 from functools import partial
@@ -79,6 +80,7 @@ def off(x, reference):
 
 
 def main():
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     levels = absorption.levels(8, 4)
     _, y = absorption.simulate(jax.random.key(0), levels)
     case, facts = f"{levels[0].mesh.size:,} nodes", machine(threads=1)

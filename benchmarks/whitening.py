@@ -13,7 +13,6 @@ Four measurements, all with process CPU time, compilation included:
 """
 
 import json
-import sys
 import time
 
 import arviz as az
@@ -27,6 +26,7 @@ from numpyro.infer.util import potential_energy
 from skimage.data import camera
 
 import numpyro_inverse as ni
+from benchmarks._options import chosen_parts
 from benchmarks._record import keep, machine, measured, package
 
 numpyro.set_host_device_count(2)
@@ -225,9 +225,9 @@ def centering():
 
 def main():
     """Run what is asked for (default: all), print and store it."""
-    parts = {f.__name__: f for f in (cost, fixed, unknown_128, unknown_256, centering)}
-    for name in sys.argv[1:] or parts:
-        found = parts[name]()
+    known = {f.__name__: f for f in (cost, fixed, unknown_128, unknown_256, centering)}
+    for name in chosen_parts(__doc__, known):
+        found = known[name]()
         print(name, json.dumps(found, indent=1), flush=True)
         keep("whitening", found, machine())
 
