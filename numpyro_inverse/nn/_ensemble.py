@@ -8,6 +8,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 
@@ -50,7 +51,7 @@ class Ensemble(eqx.Module):
                 raise TypeError(
                     f"Ensemble: `members` must have the methods `log_prob` and `sample`; got {type(member).__name__}."
                 )
-        arrays, rest = zip(*(eqx.partition(member, eqx.is_array) for member in members), strict=True)
+        arrays, rest = zip(*(eqx.partition(member, _is_array) for member in members), strict=True)
         first = _outline(arrays[0], rest[0])
         for k in range(1, len(members)):
             if _outline(arrays[k], rest[k]) != first:
@@ -90,6 +91,10 @@ class Ensemble(eqx.Module):
         keys = jax.random.split(key_draw, self.size)
         each = eqx.filter_vmap(lambda member, key: member.sample(key, *given))(self.stacked, keys)
         return each[jax.random.randint(key_member, (), 0, self.size)]
+
+
+def _is_array(leaf: Any) -> bool:
+    return eqx.is_array(leaf) or isinstance(leaf, np.ndarray)
 
 
 def _outline(arrays: Any, rest: Any) -> tuple:

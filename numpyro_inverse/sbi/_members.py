@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
 from jaxtyping import Array
+
+if TYPE_CHECKING:
+    from numpyro_inverse.nn import Fit
 
 
 def started(make: Callable[[Array], Any], key: Array, members: int) -> Any:
@@ -19,7 +22,9 @@ def started(make: Callable[[Array], Any], key: Array, members: int) -> Any:
     return nn.Ensemble([make(jax.random.fold_in(key, k) if k else key) for k in range(members)])
 
 
-def trained(density: Any, pairs: tuple[np.ndarray, np.ndarray], key: Array, settings: dict[str, Any]) -> tuple:
+def trained(
+    density: Any, pairs: tuple[np.ndarray, np.ndarray], key: Array, settings: dict[str, Any]
+) -> tuple[Any, tuple[Fit, ...]]:
     """A density after training, each member of an ensemble by itself, and the fits."""
     from numpyro_inverse import nn
 

@@ -1,5 +1,6 @@
 """Mixtures of fits: their density, their draws, and what is no ensemble."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -30,6 +31,9 @@ def test_the_density_is_the_mean_of_the_members():
     found = jax.jit(jax.vmap(law.log_prob, (0, None)))(x, C)
     each = jnp.stack([jax.vmap(member.log_prob, (0, None))(x, C) for member in members])
     np.testing.assert_allclose(np.exp(found), np.exp(each).mean(axis=0), rtol=1e-5)
+    on_host = [jax.tree.map(lambda v: np.asarray(v) if eqx.is_array(v) else v, member) for member in members]
+    read = Ensemble(on_host)
+    np.testing.assert_array_equal(read.log_prob(x[0], C), law.log_prob(x[0], C))
     for given, kept in zip(members, law.members, strict=True):
         jax.tree.map(np.testing.assert_array_equal, jax.tree.leaves(given), jax.tree.leaves(kept))
 
