@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -28,9 +29,21 @@ def trained(
     """A density after training, each member of an ensemble by itself, and the fits."""
     from numpyro_inverse import nn
 
-    together = isinstance(density, nn.Ensemble)
+    if not isinstance(density, nn.Ensemble):
+        fit = nn.fit_density(density, pairs, key=key, **settings)
+        return fit.module, (fit,)
     fits = tuple(
-        nn.fit_density(member, pairs, key=jax.random.fold_in(key, k) if k else key, **settings)
-        for k, member in enumerate(density.members if together else (density,))
+        nn.fit_density(member, pairs, key=jax.random.fold_in(key, k) if k else key, **numbered(settings, "member", k))
+        for k, member in enumerate(density.members)
     )
-    return (nn.Ensemble([fit.module for fit in fits]) if together else fits[0].module), fits
+    return nn.Ensemble([fit.module for fit in fits]), fits
+
+
+def numbered(settings: dict[str, Any], what: str, k: int) -> dict[str, Any]:
+    """Settings of the k-th of several trainings: all but the first have a checkpoint with another name, as a checkpoint
+    is of one training."""
+    given = settings.get("checkpoint")
+    if k == 0 or not isinstance(given, str | Path):
+        return settings
+    path = Path(given)
+    return settings | {"checkpoint": path.with_name(f"{path.stem}-{what}-{k + 1}{path.suffix}")}

@@ -82,7 +82,8 @@ class NLE(SiteEstimator):
                 ``nn.MixtureAutoregressive``.
             members: densities that are trained one after the other, from other weights, on the same simulations; the
                 law is their mixture (``nn.Ensemble``).
-            **settings: of :class:`~numpyro_inverse.nn.TrainingSettings`.
+            **settings: of :class:`~numpyro_inverse.nn.TrainingSettings`. Of a ``checkpoint`` each round and each member
+                has a file of its own: ``nle-round-2-member-3.safetensors`` beside ``nle.safetensors``.
 
         Returns:
             A fitted copy.

@@ -22,7 +22,7 @@ from numpyro_inverse.sbi._files import read_metadata, read_module, write_module
 from numpyro_inverse.sbi._guide import sample_guide
 from numpyro_inverse.sbi._importance import Importance, weighted
 from numpyro_inverse.sbi._marked import checked_model, simulator_in
-from numpyro_inverse.sbi._members import started, trained
+from numpyro_inverse.sbi._members import numbered, started, trained
 from numpyro_inverse.sbi._neural_posterior import ConditionalLaw, DataContext, Latents, NeuralPosterior
 from numpyro_inverse.sbi._region import Region
 from numpyro_inverse.sbi._simulate import Simulations, data_names, simulate
@@ -128,7 +128,8 @@ class NPE:
             members: densities that are trained one after the other, from other weights, on the same simulations; the
                 posterior is their mixture (``nn.Ensemble``), which is nearer to the true one, and wider where they
                 disagree.
-            **settings: of :class:`~numpyro_inverse.nn.TrainingSettings`.
+            **settings: of :class:`~numpyro_inverse.nn.TrainingSettings`. Of a ``checkpoint`` each round and each member
+                has a file of its own: ``npe-round-2-member-3.safetensors`` beside ``npe.safetensors``.
 
         Returns:
             A fitted copy.
@@ -144,12 +145,14 @@ class NPE:
         if rounds > 1 and observation is None:
             raise ValueError("NPE: `rounds` beyond one are for one data set; give it as `observation`.")
         y = None if observation is None else self.checked_data(observation)
-        keys = jax.random.split(rng_key, (rounds, 3))
+        keys, shown = jax.random.split(rng_key, (rounds, 3)), {"progress_bar": settings.get("progress_bar", True)}
         fitted = copy.copy(self)
         fitted.observation = None
         for i in range(rounds):
             if i == 0:
-                new = simulations if simulations is not None else self.simulate(keys[0, 0], num_simulations // rounds)
+                new = simulations
+                if new is None:
+                    new = self.simulate(keys[0, 0], num_simulations // rounds, **shown)
                 check_instance("NPE", "simulations", new, Simulations, "what `sbi.simulate` returns")
                 if new.proposed:
                     raise ValueError(
@@ -161,10 +164,11 @@ class NPE:
                 assert y is not None
                 assert fitted.simulations is not None
                 proposed = truncated_prior(fitted.posterior(y), keys[i, 1], num_simulations // rounds, quantile)
-                new = self.simulate(keys[i, 0], num_simulations // rounds, latents=proposed)
+                new = self.simulate(keys[i, 0], num_simulations // rounds, latents=proposed, **shown)
                 fitted.simulations = fitted.simulations.followed_by(new)
                 fitted.observation = y
-            fitted._learn(keys[i, 2], {"density": density, "embedding": embedding, "members": members}, settings)
+            made_of = {"density": density, "embedding": embedding, "members": members}
+            fitted._learn(keys[i, 2], made_of, numbered(settings, "round", i))
         return fitted
 
     def simulate(self, rng_key: PRNGKeyArray, num: int, **options: Any) -> Simulations:

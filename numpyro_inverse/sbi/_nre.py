@@ -120,7 +120,8 @@ class NRE(SiteEstimator):
             balance: weight of the penalty that makes a ratio conservative; 100 in the paper that proposes it.
             width: of the network.
             depth: its residual blocks.
-            **settings: of :class:`~numpyro_inverse.nn.TrainingSettings`.
+            **settings: of :class:`~numpyro_inverse.nn.TrainingSettings`. Of a ``checkpoint`` each round has a
+                file of its own: ``nre-round-2.safetensors`` beside ``nre.safetensors``.
 
         Returns:
             A fitted copy.

@@ -23,6 +23,7 @@ from numpyro_inverse.sbi._arguments import Features
 from numpyro_inverse.sbi._event import Event
 from numpyro_inverse.sbi._files import read_metadata, read_module, write_module
 from numpyro_inverse.sbi._marked import checked_model, only_marked, simulator_in
+from numpyro_inverse.sbi._members import numbered
 from numpyro_inverse.sbi._region import Region
 from numpyro_inverse.sbi._replace import replace_law
 from numpyro_inverse.sbi._simulate import Simulations, simulate
@@ -122,15 +123,16 @@ class SiteEstimator:
                 f"{name}: `num_simulations` is {num_simulations}, less than one for each of {rounds} rounds."
             )
         key_simulate, *keys = jax.random.split(rng_key, 3)
+        shown = {"progress_bar": settings.get("progress_bar", True)}
         if simulations is None:
-            simulations = self.simulate(key_simulate, share)
+            simulations = self.simulate(key_simulate, share, **shown)
         check_instance(name, "simulations", simulations, Simulations, "what `sbi.simulate` returns")
         fitted = self._learned_from(simulations, keys, options, settings)
         for i in range(1, rounds):
             key_propose, key_simulate, *keys = jax.random.split(jax.random.fold_in(rng_key, i), 4)
             proposed = fitted._proposal(key_propose, observation, share)
-            simulations = simulations.followed_by(self.simulate(key_simulate, share, latents=proposed))
-            fitted = self._learned_from(simulations, keys, options, settings)
+            simulations = simulations.followed_by(self.simulate(key_simulate, share, latents=proposed, **shown))
+            fitted = self._learned_from(simulations, keys, options, numbered(settings, "round", i))
         return fitted
 
     def _proposal(self, rng_key: Array, y: Any, num: int) -> dict[str, np.ndarray]:

@@ -279,6 +279,21 @@ def test_rounds_for_one_observation():
         npe.save("nowhere")
 
 
+@pytest.mark.slow
+def test_every_round_and_member_has_a_checkpoint_of_its_own(tmp_path, capfd):
+    """A fit that is repeated finds what it trained; with one file for all, the second training refused the first's."""
+    y = np.array([2.44, 1.0], np.float32)
+    options = {"num_simulations": 800, "observation": y, "rounds": 2, "members": 2, "max_epochs": 1, **QUIET}
+    plain = NPE(bumps_model).fit(random.key(0), **options)
+    for _ in range(2):
+        kept = NPE(bumps_model).fit(random.key(0), checkpoint=tmp_path / "npe.safetensors", **options)
+        for a, b in zip(jax.tree.leaves(plain.learned.density), jax.tree.leaves(kept.learned.density), strict=True):
+            np.testing.assert_array_equal(a, b)
+        found = {path.name for path in tmp_path.glob("*.safetensors")}
+        assert found == {f"npe{end}.safetensors" for end in ("", "-member-2", "-round-2", "-round-2-member-2")}
+    assert not capfd.readouterr().err  # no bar, of simulations neither
+
+
 # With a likelihood.
 
 
