@@ -13,10 +13,19 @@ import numpy as np
 from jaxtyping import Array, Float
 from numpyro.distributions import Distribution, biject_to, constraints
 
-from numpyro_inverse._checks import check_sample_shape
-from numpyro_inverse._model import abstract_trace, latent_sites, simulate, trace_at, unconstrained_trace
+from numpyro_inverse._checks import check_sample_shape, is_traced
+from numpyro_inverse._model import (
+    Trace,
+    abstract_trace,
+    latent_sites,
+    sample_sites,
+    simulate,
+    trace_at,
+    unconstrained_trace,
+)
 from numpyro_inverse.sbi._arguments import Features
 from numpyro_inverse.sbi._event import Event
+from numpyro_inverse.sbi._marked import simulator_in
 
 
 class ConditionalLaw(Distribution):
@@ -133,6 +142,20 @@ class DataContext(eqx.Module):
             ((name, _),) = self.events
             return jnp.asarray(data[name], jnp.result_type(float))
         return self.features(*(event.vector(data[name])[0] for name, event in self.events))
+
+
+def latent_shapes(trace: Trace, observed: tuple[str, ...]) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    """Unconstrained shapes of what is not data, in the model's order."""
+    sites = {name: site["fn"] for name, site in sample_sites(trace).items() if name not in observed}
+    return tuple((name, tuple(biject_to(fn.support).inverse_shape(fn.shape()))) for name, fn in sites.items())
+
+
+def data_event(site: dict[str, Any]) -> Event:
+    """All data of a site as one event; as they are where their support depends on latents."""
+    simulator = simulator_in(site["fn"])
+    shape = tuple(jnp.shape(site["value"]) if site["is_observed"] else site["fn"].shape())
+    support = site["fn"].support if simulator is None else simulator.support
+    return Event(shape, constraints.independent(constraints.real, len(shape)) if is_traced(support) else support)
 
 
 class NeuralPosterior:

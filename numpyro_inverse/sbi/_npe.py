@@ -11,19 +11,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
-from numpyro.distributions import biject_to, constraints
 from numpyro.infer import init_to_value
 
 from numpyro_inverse._checks import check_callable, check_count, check_fraction, check_instance, check_key, is_traced
-from numpyro_inverse._model import Trace, abstract_trace, data_sites, sample_sites
+from numpyro_inverse._model import abstract_trace, data_sites
 from numpyro_inverse.sbi._arguments import Features
-from numpyro_inverse.sbi._event import Event
 from numpyro_inverse.sbi._files import read_metadata, read_module, write_module
 from numpyro_inverse.sbi._guide import sample_guide
 from numpyro_inverse.sbi._importance import Importance, weighted
-from numpyro_inverse.sbi._marked import checked_model, simulator_in
+from numpyro_inverse.sbi._marked import checked_model
 from numpyro_inverse.sbi._members import numbered, started, trained
-from numpyro_inverse.sbi._neural_posterior import ConditionalLaw, DataContext, Latents, NeuralPosterior
+from numpyro_inverse.sbi._neural_posterior import (
+    ConditionalLaw,
+    DataContext,
+    Latents,
+    NeuralPosterior,
+    data_event,
+    latent_shapes,
+)
 from numpyro_inverse.sbi._region import Region
 from numpyro_inverse.sbi._simulate import Simulations, data_names, simulate
 from numpyro_inverse.sbi._truncated_prior import truncated_prior
@@ -87,9 +92,9 @@ class NPE:
         self.original, self.model_args, self.model_kwargs = model, args, kwargs
         self.observed = data_names("NPE", trace, observed)
         self.observation: dict[str, Array] | None = None
-        self._events = tuple((name, _event(trace[name])) for name in self.observed)
+        self._events = tuple((name, data_event(trace[name])) for name in self.observed)
         self.simulations: Simulations | None = None
-        self.latents = Latents(model, args, kwargs, _latent_shapes(trace, self.observed))
+        self.latents = Latents(model, args, kwargs, latent_shapes(trace, self.observed))
         self._learned: Learned | None = None
 
     # Training.
@@ -125,9 +130,9 @@ class NPE:
                 nn.CouplingFlow, layers=8)``. Default: ``nn.MixtureAutoregressive``.
             embedding: a network from the data of the only data site, as it is but standardized, to a vector. Default:
                 the numbers themselves.
-            members: densities that are trained one after the other, from other weights, on the same simulations; the
-                posterior is their mixture (``nn.Ensemble``), which is nearer to the true one, and wider where they
-                disagree.
+            members: densities that are trained one after the other, from other weights (an ``embedding``'s excepted),
+                on the same simulations; the posterior is their mixture (``nn.Ensemble``), whose log density is no worse
+                than theirs on average, and which is wider where they disagree.
             **settings: of :class:`~numpyro_inverse.nn.TrainingSettings`. Of a ``checkpoint`` each round and each member
                 has a file of its own: ``npe-round-2-member-3.safetensors`` beside ``npe.safetensors``.
 
@@ -145,7 +150,8 @@ class NPE:
         if rounds > 1 and observation is None:
             raise ValueError("NPE: `rounds` beyond one are for one data set; give it as `observation`.")
         y = None if observation is None else self.checked_data(observation)
-        keys, shown = jax.random.split(rng_key, (rounds, 3)), {"progress_bar": settings.get("progress_bar", True)}
+        keys = jax.random.split(rng_key, (rounds, 3))
+        shown = {"progress_bar": settings.get("progress_bar", True)}
         fitted = copy.copy(self)
         fitted.observation = None
         for i in range(rounds):
@@ -404,20 +410,6 @@ class NPE:
         trace = abstract_trace(self.original, args, kwargs)
         data = self.checked_data({name: site["value"] for name, site in data_sites(trace).items()})
         sample_guide(self.learned.density, self.learned.context(data), self.latents, args, kwargs)
-
-
-def _latent_shapes(trace: Trace, observed: tuple[str, ...]) -> tuple[tuple[str, tuple[int, ...]], ...]:
-    """Unconstrained shapes of what is not data, in the model's order."""
-    sites = {name: site["fn"] for name, site in sample_sites(trace).items() if name not in observed}
-    return tuple((name, tuple(biject_to(fn.support).inverse_shape(fn.shape()))) for name, fn in sites.items())
-
-
-def _event(site: dict[str, Any]) -> Event:
-    """All data of a site as one event; as they are where their support depends on latents."""
-    simulator = simulator_in(site["fn"])
-    shape = tuple(jnp.shape(site["value"]) if site["is_observed"] else site["fn"].shape())
-    support = site["fn"].support if simulator is None else simulator.support
-    return Event(shape, constraints.independent(constraints.real, len(shape)) if is_traced(support) else support)
 
 
 def _same(data: Mapping[str, Array], other: Mapping[str, Array] | None) -> bool:

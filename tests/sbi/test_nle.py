@@ -231,27 +231,6 @@ def test_files(tmp_path, nle):
         NLE(mixed_model).load(tmp_path / "law.safetensors")
 
 
-@pytest.mark.slow
-def test_members_make_one_law(tmp_path):
-    """Its density is the mean of the members', of which the first is the fit without others; files keep all."""
-    simulations = simulate(hierarchy, random.key(0), 100, progress_bar=False)
-    one, two = (
-        NLE(hierarchy).fit(random.key(1), simulations=simulations, members=k, max_epochs=1, **QUIET) for k in (1, 2)
-    )
-    first, second = two.learned.surrogate.density.members
-    for a, b in zip(jax.tree.leaves(one.learned.surrogate.density), jax.tree.leaves(first), strict=True):
-        np.testing.assert_array_equal(a, b)
-    context = one.learned.surrogate.features(jnp.asarray(0.3))
-    law = Simulator(_noisy, jnp.asarray(0.3))
-    total = np.logaddexp(*(float(density.log_prob(jnp.array([0.5]), context)) for density in (first, second)))
-    np.testing.assert_allclose(two._law(law).log_prob(jnp.asarray(0.5)), total - np.log(2), rtol=1e-5)
-    two.save(tmp_path / "law.safetensors")
-    again = NLE(hierarchy).load(tmp_path / "law.safetensors", members=2)
-    np.testing.assert_array_equal(again._law(law).log_prob(jnp.asarray(0.5)), two._law(law).log_prob(jnp.asarray(0.5)))
-    with pytest.raises(TypeError, match="NLE: `members`"):
-        NLE(hierarchy).fit(random.key(1), simulations=simulations, members="2")
-
-
 # Guards.
 
 
