@@ -229,7 +229,7 @@ class SiteEstimator:
         *,
         num_samples: int = 1000,
         num_chains: int = 4,
-        num_particles: int = 512,
+        num_particles: int | None = None,
         num_temperatures: int = 200,
         **options: Any,
     ) -> dict[str, Float[Array, "chains samples *site"]]:
@@ -242,7 +242,7 @@ class SiteEstimator:
             y: data of the site, or by site name.
             num_samples: draws of each population.
             num_chains: populations, each from the prior; where their means disagree a warning says so.
-            num_particles: in each.
+            num_particles: in each; default: as many as draws.
             num_temperatures: at most.
             **options: of :class:`~numpyro_inverse.infer.BlackJAX` for ``blackjax.adaptive_tempered_smc``.
 
@@ -255,6 +255,8 @@ class SiteEstimator:
 
         name = type(self).__name__
         check_key(name, "rng_key", rng_key)
+        num_samples = check_count(name, "num_samples", num_samples)
+        num_particles = num_samples if num_particles is None else num_particles
         kernel = BlackJAX(
             handlers.condition(self.model, self.checked_data(y)),
             algorithm=blackjax.adaptive_tempered_smc,
@@ -264,7 +266,7 @@ class SiteEstimator:
         mcmc = MCMC(
             kernel,
             num_warmup=check_count(name, "num_temperatures", num_temperatures),
-            num_samples=check_count(name, "num_samples", num_samples),
+            num_samples=num_samples,
             num_chains=check_count(name, "num_chains", num_chains),
             chain_method="vectorized",
             progress_bar=False,

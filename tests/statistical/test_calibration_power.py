@@ -94,16 +94,15 @@ TESTS = {
     "wasserstein": lambda x, rng, key: wasserstein_test(x, LAWS["right"](rng, len(x)), key, num_permutations=19),
     "mahalanobis": lambda x, rng, key: mahalanobis(x, 0 * x, COVARIANCE),
 }
-SIZES = {"c2st": 2000, "wasserstein": 200}  # draws with which each is tried; 500 otherwise
+SIZES = {"c2st": 2000, "mmd": 1000}  # draws with which each is tried; 500 otherwise
 ALTERNATIVES = ("narrow", "variance", "shifted", "uncorrelated")
-WEAK = {("wasserstein", law) for law in ("narrow", "variance", "shifted")}  # 200 draws are few
-WEAK |= {("mmd", "variance")}  # a kernel as wide as the law hardly sees width, as its docstring says
+WEAK = {("wasserstein", "variance")}  # with the 500 draws that it takes at most, as its docstring says
 POWERFUL = [(name, law) for name in TESTS for law in ALTERNATIVES if (name, law) not in WEAK]
 
 
 def rejected(name, law, repetitions):
     rng = np.random.default_rng(5)
-    size = SIZES.get(name, DRAWS) if law != "right" or name == "wasserstein" else 300
+    size = 300 if law == "right" else SIZES.get(name, DRAWS)
     found = [TESTS[name](LAWS[law](rng, size), rng, jax.random.key(i)).p_value <= LEVEL for i in range(repetitions)]
     return np.mean(found)
 
@@ -157,7 +156,8 @@ def test_size_and_power_of_lc2st(numbers):
     power = {k: np.mean([lc2st_p_value(rng, numbers, *s) <= LEVEL for _ in range(50)]) for k, s in wrong.items()}
     print("lc2st", numbers, size, power)
     assert 0.01 <= size <= BOUND
-    assert power["narrow"] > 0.9
+    for law, found in power.items():
+        assert found >= (0.8 if law == "variance" else 0.9) - 2 * 0.06  # two standard errors of 50 repetitions
 
 
 COMPARED = 1000

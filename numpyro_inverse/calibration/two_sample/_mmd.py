@@ -30,7 +30,7 @@ def mmd(
     :math:`k(x, y) = e^{-|x - y|^2 / (2 \ell^2)}`, and its permutation null; the p-value is exact for independent draws.
 
     A kernel as wide as the law sees location and dependence before width: of 500 draws each in three dimensions, a
-    shift of 0.2 sd is told in 96 % of cases, a variance of 0.8 in 56 %.
+    shift of 0.2 sd is told in 96 % of cases, a variance of 0.8 in 56 %; of 1,000 in 100 % and 86 %.
 
     Args:
         x: independent draws.

@@ -35,7 +35,7 @@ def wasserstein(
     Between samples of the *same* law it is far from zero (200 draws in 5 dimensions: 1.1), so it means nothing without
     its null distribution, here by permutation; the p-value is exact for independent draws.
     It has little power with few draws: of 200 each in three dimensions, a standard deviation of 0.8 was told in 64 % of
-    cases and a shift of 0.2 sd in 56 %.
+    cases and a shift of 0.2 sd in 56 %; of 500 each in 99 % and 89 %, but a variance of 0.8 in 50 % only.
 
     Args:
         x: independent draws, at most 500.

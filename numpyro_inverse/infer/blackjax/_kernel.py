@@ -103,6 +103,7 @@ class BlackJAX(GradientKernel):
     ``elliptical_slice`` and tempered SMC split the posterior into the Gaussian reference of :class:`PCN`, the prior of
     a whitened field, and the rest. SMC makes particles in the warm-up; draws visit them in turn, each moved by HMC
     first, so that the weights of separate modes are the particles', and ``parameters.log_evidence`` is an extra field.
+    Take as many particles as draws: a warning tells when a chain goes through them again.
     ``sgld`` draws batches afresh from the model's subsampling ``plate`` sites. The tuning of ``mclmc`` takes 10 of its
     steps for each iteration of warm-up.
 
@@ -123,8 +124,9 @@ class BlackJAX(GradientKernel):
             (``blackjax.window_adaptation_low_rank``, ``blackjax.pathfinder_adaptation``, ...).
         init_strategy: NumPyro's, for the first point.
         **parameters: of the algorithm (``step_size``, ``inverse_mass_matrix`` on the flat vector, ...); what is given
-            here is not adapted. For SMC: ``num_particles``, ``target_ess``, ``num_mcmc_steps``,
-            ``num_integration_steps``.
+            here is not adapted. For SMC: ``num_particles`` (1000), ``target_ess`` (0.8, of which temperatures are
+            chosen), ``num_mcmc_steps`` (8 HMC moves of each particle at each temperature) of up to
+            ``num_integration_steps`` (8); it evaluates about 36 gradients for each particle and temperature.
 
     Raises:
         ValueError: not exactly one of ``model`` and ``potential_fn``; an algorithm that is no sampler; a parameter that

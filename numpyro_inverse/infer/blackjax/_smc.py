@@ -14,10 +14,12 @@ from blackjax.base import SamplingAlgorithm
 from blackjax.smc.resampling import systematic
 from jaxtyping import Array, Float, Int
 
+from numpyro_inverse.infer.kernels._raise_if import warn_if
 from numpyro_inverse.infer.laplace import Reference
 
 SMC = (blackjax.adaptive_tempered_smc, blackjax.tempered_smc)
-SETTLING = 2  # moves at the posterior's own temperature, the first of which resamples
+SETTLING = 2  # rounds of moves at the posterior's own temperature, the first of which resamples
+MOVES_OF_A_DRAW = 2  # HMC moves of a particle that is visited
 TARGET_ACCEPTANCE = 0.7
 
 
@@ -45,16 +47,17 @@ def temper(
     key: Array,
     max_temperatures: int,
     *,
-    num_particles: int = 256,
+    num_particles: int = 1000,
     target_ess: float = 0.8,
-    num_mcmc_steps: int = 2,
+    num_mcmc_steps: int = 8,
     num_integration_steps: int = 8,
 ) -> tuple[Float[Array, "n"], dict[str, Any]]:
     r"""Particles from the Gaussian reference to the posterior, along :math:`N(m, S^2)\, L^\lambda`.
 
     Each temperature ends with ``num_mcmc_steps`` HMC moves of 1 to ``num_integration_steps`` steps, whose diagonal mass
     matrix and step size are read off the particles. The temperatures are adaptive, or :math:`(k / K)^3` for
-    ``tempered_smc``.
+    ``tempered_smc``. Where the density is zero or not a number no temperature helps: particles there go before the
+    first one, and their share counts in the evidence.
 
     Returns:
         A particle, and parameters: the particles, the log evidence, what was tuned, the last :math:`\lambda`.
@@ -64,6 +67,9 @@ def temper(
     noise = jax.random.normal(key_draw, (num_particles, n), reference.loc.dtype)
     particles = reference.loc + reference.scale * noise
     dtype = particles.dtype
+    key_alive, key = jax.random.split(key)
+    alive = jnp.isfinite(jax.vmap(log_density)(particles)).astype(dtype)
+    particles = particles[systematic(key_alive, alive / jnp.sum(alive), num_particles)]
 
     def log_prior(x):
         u = reference.noise(x)
@@ -109,7 +115,7 @@ def temper(
     state = blackjax.tempered_smc.init(particles)
     state = state._replace(weights=state.weights.astype(dtype), tempering_param=jnp.zeros((), dtype))
     first_step = jnp.asarray(0.5 / n**0.25, dtype)
-    carry = (jnp.zeros((), int), key, state, first_step, reference.scale**2, jnp.zeros((), dtype))
+    carry = (jnp.zeros((), int), key, state, first_step, reference.scale**2, jnp.log(jnp.mean(alive)))
     carry = jax.lax.while_loop(unfinished, lambda c: advance(c, False), carry)
     reached = carry[2].tempering_param
     carry = jax.lax.fori_loop(0, SETTLING, lambda _, c: advance(c, True), carry)
@@ -126,17 +132,26 @@ def particle_sampler(
     particles: Float[Array, "k n"],
     step_size: Float[Array, ""],
     inverse_mass_matrix: Float[Array, "n"],
-    num_mcmc_steps: int = 2,
     num_integration_steps: int = 8,
     **_: Any,
 ) -> SamplingAlgorithm:
-    """Particle after particle in turn, each moved by HMC: a chain on the product of the particles' laws."""
+    """Particle after particle in turn, each moved by HMC: a chain on the product of the particles' laws.
+
+    Resampling keeps the particles' order, so that relatives are neighbors, and draws of the chain are correlated as far
+    as particles are related: its effective sample size counts families. A second round would count them again.
+    """
+    number = len(particles)
+    again = (
+        f"BlackJAX: a chain of tempered SMC has drawn each of its {number} particles, and goes through them again: "
+        "what separate modes weigh does not become more certain by that, though the effective sample size grows. Take "
+        "as many particles as draws (`num_particles`), or more chains."
+    )
 
     def begin(x, rng_key=None):
         return ParticleState(particles, jnp.zeros((), int), x, log_density(x))
 
     def step(key, state):
-        place = state.turn % len(state.particles)
+        place = state.turn % number
 
         def move(here, key):
             key_length, key = jax.random.split(key)
@@ -146,10 +161,9 @@ def particle_sampler(
             return here, (info.acceptance_rate, info.is_divergent, length)
 
         here = blackjax.hmc.init(state.particles[place], log_density)
-        here, (accepted, diverging, steps) = jax.lax.scan(move, here, jax.random.split(key, num_mcmc_steps))
-        state = ParticleState(
-            state.particles.at[place].set(here.position), state.turn + 1, here.position, here.logdensity
-        )
+        here, (accepted, diverging, steps) = jax.lax.scan(move, here, jax.random.split(key, MOVES_OF_A_DRAW))
+        x = warn_if(state.turn == number, again, here.position)
+        state = ParticleState(state.particles.at[place].set(x), state.turn + 1, x, here.logdensity)
         return state, ParticleInfo(jnp.mean(jnp.nan_to_num(accepted)), jnp.any(diverging), jnp.sum(steps))
 
     return SamplingAlgorithm(begin, step)

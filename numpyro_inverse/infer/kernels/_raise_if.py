@@ -1,13 +1,15 @@
-"""Errors raised while compiled code runs."""
+"""Errors and warnings raised while compiled code runs."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
 import equinox.internal as eqxi
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Int
 
 
@@ -36,3 +38,16 @@ def raise_if(
 
     number = eqxi.unvmap_max(jnp.where(bad, number, -1))
     return x + jax.lax.cond(eqxi.unvmap_any(bad), fail, lambda _: jnp.zeros((), x.dtype), number)
+
+
+def warn_if(due: Bool[Array, ""], message: str, x: Array) -> Array:
+    """``x``, with a UserWarning, inside compiled code too; in a batch of chains one, when it is due for any of them."""
+
+    def warn() -> Array:
+        def say():
+            warnings.warn(message, UserWarning, stacklevel=2)
+            return np.zeros((), x.dtype)
+
+        return jax.pure_callback(say, jax.ShapeDtypeStruct((), x.dtype))
+
+    return x + jax.lax.cond(eqxi.unvmap_any(due), warn, lambda: jnp.zeros((), x.dtype))

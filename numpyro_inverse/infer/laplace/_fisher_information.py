@@ -15,7 +15,14 @@ from numpyro_inverse._model import Trace, observed_sites, real_parameters, scale
 SIMULATIONS = 32  # simulated data sets, for likelihoods whose curvature depends on the data
 
 
-def fisher_information(model: Callable, args: tuple, kwargs: dict[str, Any], z: PyTree, key: Array) -> Callable:
+def fisher_information(
+    model: Callable,
+    args: tuple,
+    kwargs: dict[str, Any],
+    z: PyTree,
+    key: Array,
+    latents: Callable[[PyTree], dict[str, Array]] = dict,
+) -> Callable:
     r"""Products with the data's Fisher information about the unconstrained latents at ``z``, flat.
 
     With :math:`\theta(z)` the parameters of the observed sites' distributions and J their Jacobian,
@@ -27,11 +34,14 @@ def fisher_information(model: Callable, args: tuple, kwargs: dict[str, Any], z: 
     depend on the data (the mean of a normal, logits, a log rate) it is exact, and the result is Gauss-Newton's
     :math:`J^T C^{-1} J`. A distribution that cannot be sampled is taken at its data. ``numpyro.factor`` is linear in
     its parameter, and informs nothing. Only reverse mode is used, so that a ``jax.custom_vjp`` will do.
+
+    ``latents`` makes the model's latents of ``z``, where it is not all of them: the information about the others is
+    then neither computed nor compiled.
     """
     x, unravel = ravel_pytree(z)
 
     def observed(x: Array) -> Trace:
-        return observed_sites(unconstrained_trace(model, args, kwargs, unravel(x)))
+        return observed_sites(unconstrained_trace(model, args, kwargs, latents(unravel(x))))
 
     def parameters(x: Array) -> tuple[list[Array], Callable]:
         return real_parameters({k: site["fn"] for k, site in observed(x).items()})

@@ -330,14 +330,7 @@ class _Problem:
     def information_product(self, x: tuple, modes: _Modes, key: Array) -> Callable:
         """Products with the Fisher information about the coefficients v at x."""
         eta, v = x
-        z = eta | _latents(v)
-        product = fisher_information(self.white_model(modes), self.args, self.kwargs, z, key)
-        names = {f"{name}{LATENT}" for name in v}
-        place = ravel_pytree({name: jnp.full(jnp.shape(value), name in names) for name, value in z.items()})[0]
-        flat, _ = ravel_pytree(v)
-        at = jnp.flatnonzero(place, size=flat.size)  # fields' latents, in alphabetical order on both sides
-        empty = jnp.zeros(place.shape, flat.dtype)
-        return lambda row: product(empty.at[at].set(row))[at]
+        return fisher_information(self.white_model(modes), self.args, self.kwargs, v, key, lambda v: eta | _latents(v))
 
     def eigenpairs(self, x: tuple, modes: _Modes, key: Array) -> tuple[Float[Array, "r"], Float[Array, "n r"]]:
         """Of that information: all that few data have."""
@@ -350,6 +343,7 @@ class _Problem:
         """``(I + F)^-1`` of each row, by conjugate gradients preconditioned by the diagonal."""
         product = self.information_product(x, modes, key)
 
+        @jax.jit  # conjugate gradients trace it five times
         def multiply(rows: Array) -> Array:
             return jax.vmap(lambda row: row + product(row))(rows)
 

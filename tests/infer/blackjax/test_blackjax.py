@@ -259,3 +259,13 @@ def test_too_few_temperatures(key):
     )
     with pytest.raises(Exception, match="has not reached the posterior within 2 temperatures"):
         finished(an_mcmc(kernel, 2, 2), key, jnp.ones(3))
+
+
+@pytest.mark.slow
+def test_particles_are_not_drawn_twice_without_a_word(key):
+    kernel = BlackJAX(potential_fn=normal, algorithm=blackjax.adaptive_tempered_smc, num_particles=16)
+    start = jnp.zeros((2, 2))
+    finished(an_mcmc(kernel, 10, 16, 2), key, start)  # warnings are errors here
+    with pytest.warns(UserWarning, match="has drawn each of its 16 particles") as told:
+        finished(an_mcmc(kernel, 10, 34, 2), key, start)
+    assert len(told) == 1
