@@ -94,7 +94,7 @@ def _assert_evidence(found, truth):
 def test_smc_weighs_separate_modes_and_the_evidence(key):
     # 0.3 N(-4, 1) + 0.7 N(4, 1), times e^3 and unnormalised: no chain crosses; the weights are the particles'. The mean
     # weight of 64 runs: false-alarm rate 1e-5. How far single runs are from it, the effective sample size must promise:
-    # the spread of 64 runs is known to 9 %, four of which are allowed; particles in no order promise .0145, 1.5 times less.
+    # the spread of 64 runs is known to 9 %, four of which are allowed. Particles in no order promise .0145.
     def potential(x):
         return -3.0 - jax.scipy.special.logsumexp(
             jnp.stack([jnp.log(0.3) - 0.5 * (x[0] + 4) ** 2, jnp.log(0.7) - 0.5 * (x[0] - 4) ** 2])

@@ -42,9 +42,9 @@ def lc2st(
     :math:`(\theta + \tilde\theta) / 2`, which a swap does not change, and the residual
     :math:`\theta - \hat\theta(y)`: with raw data the power falls with every number in y. There are two. One sees both,
     and so how the error changes with the data; what it pays for that is power against an error that does not change.
-    The other sees the residual alone, and learns from the four fifths of the simulations whose :math:`\hat\theta(y_i)` is
-    nearest to :math:`\hat\theta(y_o)`. The statistic is the larger of their scores, each standardized by its mean and
-    standard deviation over the swaps and what was found.
+    The other sees the residual alone, and learns from the four fifths of the simulations whose
+    :math:`\hat\theta(y_i)` is nearest to :math:`\hat\theta(y_o)`. The statistic is the larger of their scores, each
+    standardized by its mean and standard deviation over the swaps and what was found.
 
     What differs from data set to data set in a way that :math:`\hat\theta` does not follow (a posterior whose mean does
     not depend on the data, say) is seen on the average over data sets only; give summaries of your own as ``data``
