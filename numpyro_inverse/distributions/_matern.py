@@ -100,11 +100,8 @@ class Matern(SpectralField):
             raise ValueError(f"Matern: `range` must be one value or a tuple of one per axis ({d}); got {len(ranges)}.")
         ranges = tuple(check_positive("Matern", "range", r) for r in ranges)
         scale, smoothness = check_positive("Matern", "scale", scale), check_positive("Matern", "smoothness", smoothness)
-        along = (
-            {"range": ranges[0]}
-            if len({id(r) for r in ranges}) == 1
-            else {f"range_{a}": r for a, r in enumerate(ranges)}
-        )
+        alike = len({id(r) for r in ranges}) == 1
+        along = {"range": ranges[0]} if alike else {f"range_{a}": r for a, r in enumerate(ranges)}
         shapes = {
             name: jnp.shape(value) for name, value in (along | {"scale": scale, "smoothness": smoothness}).items()
         }
@@ -123,7 +120,8 @@ class Matern(SpectralField):
         self.range = jnp.stack(per_axis, axis=-1)
         self.scale = scale
         self.smoothness = smoothness
-        variances = matern_variances(host, self.range, smoothness) if known is None else known
+        different = self.range[..., :1] if alike else self.range
+        variances = matern_variances(host, different, smoothness) if known is None else known
         variances = jnp.broadcast_to(variances, smoothness.shape + host.shape)
         if known is not None and not np.all(np.isfinite(np.asarray(known))):
             raise ValueError(

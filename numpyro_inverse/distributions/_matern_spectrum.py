@@ -15,14 +15,25 @@ The aliases, m != 0, are summed in closed form under the integral
 which makes the density separable: the sum over m becomes a product over the axes of theta functions
 :math:`\theta(x, t) = \sum_m e^{-x (t + m)^2}` with :math:`x_i = s (K_i / \kappa_i)^2` and :math:`t_i = k_i / K_i`, each
 a handful of exponentials. Any dimension and any ratio of ranges to cells costs the same few quadrature nodes.
+
+With one range for all axes, which scales q as a whole, the derivative of such a sum is another one,
+
+.. math:: \kappa\, \partial_\kappa \sum_m (1 + q_m)^{-\alpha} = 2 \alpha \sum_m
+    \bigl[ (1 + q_m)^{-\alpha} - (1 + q_m)^{-\alpha - 1} \bigr],
+
+so that value and gradient are one program on two exponents, which XLA compiles in half the time.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from math import factorial
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.custom_derivatives import SymbolicZero
 from jax.scipy.special import gammaln
 from jaxtyping import Array, Float
 
@@ -39,7 +50,7 @@ WHITE = 1e5  # cells of that many ranges show white noise, as longer ones do
 
 def matern_variances(
     domain: Grid,
-    ranges: Float[Array, "*batch ndim"],
+    ranges: Float[Array, "*batch axes"],
     smoothness: Float[Array, "*batch"],
 ) -> Float[Array, "*batch_and_shape"]:
     r"""Variances of the coefficients of a Matérn field of scale 1 in the orthonormal eigenbasis of ``domain``, folded.
@@ -49,15 +60,44 @@ def matern_variances(
     \bigl(1 + \sum_i k_i^2 / \kappa_i^2\bigr)^{-(\nu + d/2)}`, :math:`\kappa_i = \sqrt{8 \nu} / \rho_i`
     (Lindgren, Rue & Lindström, JRSS B 73, 2011, eq. 1 and section 2.1). Only :math:`\kappa_i h_i` enters, a number
     without units, so that the smallest values do not depend on the units of length or of the field.
+
+    ``ranges`` are one for each axis, or one for all.
     """
     d = domain.ndim
     alpha = smoothness + d / 2
-    cells = jnp.stack([jnp.asarray(h, ranges.dtype) / ranges[..., a] for a, h in enumerate(domain.spacing)], axis=-1)
-    kappa = jnp.sqrt(8 * smoothness)[..., None] * jnp.minimum(cells, WHITE)  # in radians per cell
-    q = _squared_wavenumbers(domain, kappa)
-    density = jnp.exp(-_grid_axes(alpha, d) * jnp.log(1 + q)) + _aliases(domain, kappa, smoothness, q)
+    spacing = jnp.asarray(domain.spacing, ranges.dtype)
+    smallest = spacing if ranges.shape[-1] == d else jnp.max(spacing)
+    kappa = jnp.sqrt(8 * smoothness)[..., None] * spacing / jnp.maximum(ranges, smallest / WHITE)  # radians per cell
+    density = (_folded_alike if ranges.shape[-1] == 1 else _folded)(domain, kappa, smoothness)
     log_front = d / 2 * np.log(4 * np.pi) + gammaln(alpha) - gammaln(smoothness) - jnp.sum(jnp.log(kappa), axis=-1)
     return jnp.maximum(jnp.exp(_grid_axes(log_front, d)) * density, jnp.finfo(density.dtype).tiny)
+
+
+def _folded(domain: Grid, kappa: Float[Array, "*batch ndim"], smoothness: Float[Array, "*batch"]) -> Array:
+    """The sum over all m of (1 + sum_i ((k_i + K_i m_i) / kappa_i)^2)^-alpha for every mode."""
+    q = _squared_wavenumbers(domain, kappa)
+    alpha = _grid_axes(smoothness + domain.ndim / 2, domain.ndim)
+    return jnp.exp(-alpha * jnp.log(1 + q)) + _aliases(domain, kappa, smoothness, q)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _folded_alike(domain: Grid, kappa: Float[Array, "*batch ndim"], smoothness: Float[Array, "*batch"]) -> Array:
+    """The same where all elements of kappa change by the same factor."""
+    return _folded(domain, kappa, smoothness)
+
+
+@partial(_folded_alike.defjvp, symbolic_zeros=True)
+def _slope(domain: Grid, primals: tuple[Array, Array], tangents: tuple[Any, Any]) -> tuple[Array, Array]:
+    (kappa, smoothness), (kappa_dot, smoothness_dot) = primals, tangents
+    kappa = jnp.broadcast_to(kappa, (*smoothness.shape, domain.ndim))
+    value, next_one = _folded_alike(domain, jnp.stack([kappa, kappa]), jnp.stack([smoothness, smoothness + 1]))
+    slope = jnp.zeros_like(value)
+    if not isinstance(kappa_dot, SymbolicZero):
+        alpha = smoothness + domain.ndim / 2
+        slope += _grid_axes(2 * alpha * kappa_dot[..., 0] / kappa[..., 0], domain.ndim) * (value - next_one)
+    if not isinstance(smoothness_dot, SymbolicZero):
+        slope += jax.jvp(partial(_folded, domain, kappa), (smoothness,), (smoothness_dot,))[1]
+    return value, slope
 
 
 def _grid_axes(value: Array, d: int) -> Array:

@@ -217,6 +217,22 @@ def test_range_of_one_axis_and_batches_of_ranges(x64):
     np.testing.assert_allclose(batch.spectrum[1, 1], one.spectrum, rtol=1e-12)
 
 
+@pytest.mark.parametrize("order", ["first", pytest.param("second", marks=pytest.mark.slow)])
+def test_derivatives_of_one_range_are_those_of_a_range_for_each_axis(order, x64):
+    """By hand the former, by JAX the latter: in range and smoothness, and the second one in the range."""
+    grid = Grid((7, 6), extent=(1.0, 2.0))
+
+    def spectrum(ranges, range_, smoothness):
+        return jnp.log(Matern(grid, range=ranges(range_), scale=1.0, smoothness=smoothness).amplitudes)
+
+    derivative = partial(jax.jacfwd, argnums=(0, 1)) if order == "first" else lambda f: jax.jacfwd(jax.jacfwd(f))
+    one, each = (
+        jax.jit(derivative(partial(spectrum, ranges)))(0.3, 2.5) for ranges in (lambda r: r, lambda r: (r, 1.0 * r))
+    )
+    for by_hand, automatic in zip(jax.tree.leaves(one), jax.tree.leaves(each), strict=True):
+        np.testing.assert_allclose(by_hand, automatic, rtol=1e-6, atol=1e-6 * np.abs(automatic).max())
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("smoothness", [0.5, 2.3])
 @pytest.mark.parametrize("shape", [(200,), (12, 10, 8)])

@@ -82,11 +82,19 @@ def lc2st(
     swaps = jax.random.rademacher(key_swaps, (num_permutations, len(theta)), float)
     signs = jnp.concatenate([jnp.ones((1, len(theta))), swaps])
     near = _nearest(summary, summary_here)
-    residuals = [theta - summary, other - summary, here - summary_here]
-    beside = [summary, summary, np.repeat(summary_here, len(here), 0)]
-    whole = _scores(*map(np.hstack, zip(residuals, beside, strict=True)), signs, key_features)
-    nearby = _scores(residuals[0][near], residuals[1][near], residuals[2], signs[:, near], key_features)
-    scores = jnp.stack([whole, nearby])
+    first, second, at = theta - summary, other - summary, here - summary_here
+    scores = jnp.stack(
+        [
+            _scores(
+                np.hstack([first, summary]),
+                np.hstack([second, summary]),
+                np.hstack([at, np.repeat(summary_here, len(at), 0)]),
+                signs,
+                key_features,
+            ),
+            _scores(first[near], second[near], at, signs[:, near], key_features),
+        ]
+    )
     spread = jnp.std(scores, axis=1, keepdims=True)
     scores = (scores - jnp.mean(scores, axis=1, keepdims=True)) / jnp.where(spread > 0, spread, 1.0)
     found = jnp.max(scores, axis=0)
