@@ -16,6 +16,7 @@ import numpyro_inverse as ni
 from numpyro_inverse import nn
 from numpyro_inverse.distributions._reparametrized import unwrapped
 from numpyro_inverse.infer.whitening import _fit_coordinates
+from numpyro_inverse.infer.whitening._fit_coordinates import _Problem
 from numpyro_inverse.infer.whitening._settle import potential_in, settled
 
 LINE = ni.domains.Grid(32)
@@ -276,3 +277,20 @@ def test_the_point_estimate_is_where_the_posterior_is():
 def test_a_point_estimate_needs_coordinates():
     with pytest.raises(TypeError, match=r"`coordinates` must be .* got float"):
         ni.infer.point_estimate(trend, 0.5, jnp.asarray(Y))
+
+
+def test_the_information_is_told_by_site_whatever_their_names():
+    """`a_b` comes before `a` where latents are sorted by name, and after it where sites are: only `a` has data."""
+
+    def model(y=None):
+        grid = ni.domains.Grid(4)
+        a = numpyro.sample("a", ni.distributions.Matern(grid, range=0.3, scale=1.0, smoothness=1.0))
+        numpyro.sample("a_b", ni.distributions.Matern(grid, range=0.3, scale=1.0, smoothness=1.0))
+        numpyro.sample("y", dist.Normal(a, 0.5).to_event(1), obs=y)
+
+    problem = _Problem(model, (), {"y": np.zeros(4)})
+    x, _ = problem.start(jax.random.key(0))
+    found = jax.jit(jax.vmap(problem.information_product(x, problem.first_modes(x), jax.random.key(1))))(jnp.eye(8))
+    assert np.all(np.linalg.eigvalsh(found[:4, :4]) > 0.1)
+    np.testing.assert_array_equal(found[4:], 0)
+    np.testing.assert_array_equal(found[:, 4:], 0)
