@@ -12,7 +12,7 @@ arrays.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -141,6 +141,17 @@ def check_instance(where: str, argument: str, value: Any, kind: Any, what: str) 
     if not isinstance(value, kind):
         raise TypeError(f"{where}: `{argument}` must be {what}; got {describe(value)}.")
     return value
+
+
+def check_model_call(
+    where: str, model: Any, model_args: Any, model_kwargs: Any
+) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]:
+    """A NumPyro model and its arguments; no keyword arguments may be None."""
+    check_callable(where, "model", model, "a NumPyro model")
+    check_instance(where, "model_args", model_args, tuple | list, "a tuple, such as (y,)")
+    if model_kwargs is not None:
+        check_instance(where, "model_kwargs", model_kwargs, Mapping, "a dictionary")
+    return model, tuple(model_args), dict(model_kwargs or {})
 
 
 # Random keys.

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 from numpyro.distributions import Distribution, ExpandedDistribution, Independent, MaskedDistribution, Unit, constraints
 from numpyro.primitives import Messenger
 
-from numpyro_inverse._checks import check_callable, check_sample_shape, check_trailing
+from numpyro_inverse._checks import check_callable, check_instance, check_sample_shape, check_trailing
 
 WAYS_OUT = (
     "Sample with a kernel that uses gradients alone (ULA, SKROCK, PnPULA); or use a denoiser with a potential (a "
@@ -40,7 +40,8 @@ class Energy(Distribution):
         support: a NumPyro constraint; real arrays by default.
 
     Raises:
-        TypeError: ``potential`` cannot be called; ``event_shape`` is no tuple of integers.
+        TypeError: ``potential`` cannot be called; ``event_shape`` is no tuple of integers, ``support`` no
+            constraint.
         ValueError: ``potential`` does not return one number; the law has no value, only a gradient.
     """
 
@@ -59,6 +60,8 @@ class Energy(Distribution):
         potential = (
             potential if hasattr(potential, "energy") else _Potential(check_callable("Energy", "potential", potential))
         )
+        if support is not None:
+            check_instance("Energy", "support", support, constraints.Constraint, "a NumPyro constraint")
         self._support = constraints.independent(constraints.real, len(event_shape)) if support is None else support
         self._arrays, self._rest = _split(potential)
         self._gradients_suffice = False

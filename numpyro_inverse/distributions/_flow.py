@@ -15,6 +15,8 @@ from numpyro.distributions import Distribution, Normal, TransformedDistribution,
 from numpyro.distributions.transforms import ComposeTransform, Transform
 from numpyro.distributions.util import validate_sample
 
+from numpyro_inverse._checks import check_real
+
 
 class BijectionTransform(Transform):
     """A bijection of arrays from another library as a NumPyro ``Transform``.
@@ -190,6 +192,8 @@ class Flow(TransformedDistribution):
         validate_args: bool | None = None,
     ):
         bijection = _unwrapped_flowjax(bijection)
+        if not isinstance(bijection, Transform):
+            _forward(bijection)
         if base is None:
             shape = getattr(bijection, "shape", None)
             if not isinstance(shape, tuple):
@@ -263,7 +267,7 @@ def _checked_context(bijection: Any, wanted: tuple[int, ...] | None, context: An
         return None
     if context is None:
         raise TypeError(f"Flow: `context` is needed, an array of shape {wanted} or a batch of them.")
-    context = jnp.asarray(context, jnp.result_type(float))
+    context = jnp.asarray(check_real("Flow", "context", context), jnp.result_type(float))
     if context.shape[max(context.ndim - len(wanted), 0) :] != wanted:
         raise ValueError(f"Flow: `context` must have shape {wanted} after batch axes; got {context.shape}.")
     return context

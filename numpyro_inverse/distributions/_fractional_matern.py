@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from numpyro_inverse._checks import check_positive_number, is_traced
+from numpyro_inverse._checks import check_instance, check_positive_number, is_traced
 from numpyro_inverse.distributions._mass_functions import mass_inverse, mass_product, mass_root
 from numpyro_inverse.distributions._matern_mesh import MaternMesh
 from numpyro_inverse.distributions._rational_power import rational_power
@@ -52,6 +52,7 @@ class FractionalMatern(MaternMesh):
 
     def __init__(self, domain: Mesh, *, smoothness: float, tolerance: float = 1e-3, **others: Any):
         name = "Matern"
+        check_instance(name, "domain", domain, Mesh, "a Mesh")
         nu = check_positive_number(name, "smoothness", smoothness)
         half = (nu + domain.manifold_dim / 2) / 2
         self.tolerance = check_positive_number(name, "tolerance", tolerance)

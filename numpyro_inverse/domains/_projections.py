@@ -12,7 +12,7 @@ from scipy.sparse.linalg import splu
 from scipy.spatial import cKDTree
 
 from numpyro_inverse._checks import check_instance
-from numpyro_inverse.domains._domain import axis_names
+from numpyro_inverse.domains._domain import Domain, axis_names
 from numpyro_inverse.domains._grid import Grid
 from numpyro_inverse.domains._mesh import Mesh
 from numpyro_inverse.domains._prolongation import prolongation_matrix
@@ -63,8 +63,11 @@ def point_values(coarse: Any, fine: Any) -> LinearOperator:
         fine: a domain whose points are those and others.
 
     Raises:
+        TypeError: not two domains.
         ValueError: a point of ``coarse`` is none of ``fine``.
     """
+    for argument, value in (("coarse", coarse), ("fine", fine)):
+        check_instance("point_values", argument, value, Domain, "a domain")
     wanted, points = domain_points(coarse), domain_points(fine)
     near = _nearest(wanted, points) if wanted.shape[1] == points.shape[1] else None
     if near is None:

@@ -52,8 +52,7 @@ class MoreauEnvelope(Potential):
 
     def __init__(self, prox: Callable, function: Callable | None = None, *, smoothing: Any):
         self.prox = as_module(check_callable("MoreauEnvelope", "prox", prox))
-        check_callable("MoreauEnvelope", "function", function or (lambda x: x))
-        self.function = None if function is None else as_module(function)
+        self.function = None if function is None else as_module(check_callable("MoreauEnvelope", "function", function))
         self.smoothing = check_positive("MoreauEnvelope", "smoothing", smoothing)
 
     @property

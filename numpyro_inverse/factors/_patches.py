@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
+
+from numpyro_inverse._checks import check_callable, check_count, check_real, describe
+
+HERE = "expected_patch_log_likelihood"
 
 
 def expected_patch_log_likelihood(
@@ -42,39 +47,50 @@ def expected_patch_log_likelihood(
         shift: row and column of the first patch; may be traced, for instance drawn anew in every step.
 
     Raises:
-        TypeError: ``log_prob`` cannot be called.
+        TypeError: ``log_prob`` cannot be called or returns no numbers, ``image`` is no real numbers, ``side`` or
+            ``stride`` no integer, ``shift`` no two integers.
         ValueError: an image that is no matrix or smaller than a patch; a stride that does not divide its sides or is
             larger than a patch; densities that are not one number per patch.
 
     References:
         Zoran & Weiss, ICCV 2011, equation 2 (sum over all overlapping patches; here divided by their number per pixel).
     """
-    if not callable(log_prob):
-        raise TypeError(
-            "expected_patch_log_likelihood: `log_prob` must be a function of rows of patches; got "
-            f"{type(log_prob).__name__}."
-        )
-    image = jnp.asarray(image)
-    if side < 1:
-        raise ValueError(f"expected_patch_log_likelihood: `side` must be 1 or more; got {side}.")
+    check_callable(HERE, "log_prob", log_prob, "a function of rows of patches")
+    image = jnp.asarray(check_real(HERE, "image", image))
+    side, stride = check_count(HERE, "side", side), check_count(HERE, "stride", stride)
+    rows, columns = _shift(shift)
     if image.ndim != 2 or min(image.shape) < side:
         raise ValueError(
-            f"expected_patch_log_likelihood: `image` must be a matrix with sides of {side} or more; got {image.shape}."
+            f"{HERE}: `image` must be a matrix whose sides are at least `side` = {side}; got {image.shape}."
         )
     height, width = image.shape
     if not 1 <= stride <= side or height % stride or width % stride:
         raise ValueError(
-            f"expected_patch_log_likelihood: `stride` must be between 1 and `side` = {side} and divide the sides of "
+            f"{HERE}: `stride` must be between 1 and `side` = {side} and divide the sides of "
             f"the image {image.shape}; got {stride}."
         )
-    moved = jnp.roll(jnp.roll(image, -shift[0], axis=0), -shift[1], axis=1)
+    moved = jnp.roll(jnp.roll(image, -rows, axis=0), -columns, axis=1)
     around = jnp.pad(moved, ((0, side - 1), (0, side - 1)), mode="wrap")
     offsets = [around[i : i + height : stride, j : j + width : stride] for i in range(side) for j in range(side)]
-    rows = jnp.stack(offsets, axis=-1).reshape(-1, side**2)
-    found = log_prob(rows)
-    if jnp.shape(found) != (len(rows),):
+    patches = jnp.stack(offsets, axis=-1).reshape(-1, side**2)
+    found = check_real(HERE, "log_prob", log_prob(patches))
+    if jnp.shape(found) != (len(patches),):
         raise ValueError(
-            f"expected_patch_log_likelihood: `log_prob` must give one number for each of {len(rows)} patches; got "
-            f"shape {jnp.shape(found)}."
+            f"{HERE}: `log_prob` must give one number for each of {len(patches)} patches; got shape {jnp.shape(found)}."
         )
     return (stride / side) ** 2 * jnp.sum(found)
+
+
+def _shift(value: Any) -> tuple[Array | int, Array | int]:
+    """Two integers, which may be traced."""
+    is_pair = isinstance(value, tuple | list) and len(value) == 2
+    if not (is_pair and all(_is_integer(number) for number in value)):
+        raise TypeError(f"{HERE}: `shift` must be two integers, a row and a column; got {describe(value)}.")
+    return value[0], value[1]
+
+
+def _is_integer(value: Any) -> bool:
+    if isinstance(value, int):
+        return not isinstance(value, bool)
+    dtype = getattr(value, "dtype", None)
+    return dtype is not None and jnp.shape(value) == () and jnp.issubdtype(dtype, jnp.integer)

@@ -12,7 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from numpyro_inverse._checks import check_callable, check_count, check_key, check_positive_number, is_traced
+from numpyro_inverse._checks import (
+    check_callable,
+    check_count,
+    check_key,
+    check_model_call,
+    check_positive_number,
+    is_traced,
+)
 from numpyro_inverse.denoisers._denoiser import denoised
 from numpyro_inverse.infer.denoising._denoised_site import Coupled, denoised_site
 from numpyro_inverse.infer.denoising._reverse_diffusion import noise_levels, reverse
@@ -239,7 +246,7 @@ def read_problem(
     model_kwargs: dict[str, Any] | None,
 ) -> Problem:
     """What the arguments say, or an error that says what is wrong with them."""
-    check_callable(where, "model", model, "a NumPyro model")
+    _, args, kwargs = check_model_call(where, model, model_args, model_kwargs)
     check_callable(where, "denoiser", denoiser, "a denoiser, a function of an array and a noise level")
     check_key(where, "rng_key", rng_key)
     check_count(where, "num_steps", num_steps)
@@ -247,11 +254,10 @@ def read_problem(
     last = check_positive_number(where, "sigma_min", sigma_min)
     if not last < first:
         raise ValueError(f"{where}: `sigma_min` must be below `sigma_max`; got {sigma_min} and {sigma_max}.")
-    kwargs = model_kwargs or {}
-    name, shape = denoised_site(where, model, model_args, kwargs)
+    name, shape = denoised_site(where, model, args, kwargs)
     dtype = jnp.result_type(float)
-    white = AffineModel(Coupled(model, name, jnp.zeros(shape, dtype), 1.0), model_args, kwargs, where)
-    if not is_traced(model_args, kwargs, rng_key):
+    white = AffineModel(Coupled(model, name, jnp.zeros(shape, dtype), 1.0), args, kwargs, where)
+    if not is_traced(args, kwargs, rng_key):
         white.raise_unless_affine(jax.jit(lambda: white.check(jax.random.key(0)))(), 1e-3)
 
     def denoise(x: Array, sigma: Any) -> Array:

@@ -15,13 +15,13 @@ from numpyro.distributions import Distribution, ExpandedDistribution, Independen
 from numpyro.distributions.distribution import MaskedDistribution
 from numpyro.infer import MCMC, NUTS
 
-from numpyro_inverse._checks import check_count
+from numpyro_inverse._checks import check_count, check_flag, check_instance, check_key, check_model_call
 from numpyro_inverse._model import Site, Trace, data_sites, latent_sites, simulate, trace_at
 from numpyro_inverse.distributions._reparametrized import domain_of
 from numpyro_inverse.domains import Domain
 from numpyro_inverse.domains._domain import axis_names
 from numpyro_inverse.domains._stacked import COUNTED, place_of
-from numpyro_inverse.infer.export._draws import Draws, by_chain, check_shapes, map_draws, sampled
+from numpyro_inverse.infer.export._draws import Draws, by_chain, check_shapes, map_draws, numbers, sampled
 from numpyro_inverse.infer.export._orbit_draws import orbit_draws
 from numpyro_inverse.infer.kernels._failures import FailureReport, counts_failures, failures_of
 from numpyro_inverse.infer.whitening import LATENT
@@ -30,6 +30,7 @@ from numpyro_inverse.symmetry import Symmetry
 if TYPE_CHECKING:
     from xarray import Dataset, DataTree
 
+HERE = "to_arviz"
 SAMPLE_DIMS = ("chain", "draw")
 STATISTICS = {  # the last part of a kernel's extra field -> ArviZ's name
     "accept_prob": "acceptance_rate",
@@ -102,7 +103,7 @@ def to_arviz(
         ValueError: a site that does not exist, is not finite or complex, is called ``chain`` or ``draw``, has the wrong
             number of chains, or whose trailing axes are not its domain's; no draw; samples that lack a site of the
             model or have another shape there.
-        TypeError: ``posterior`` is neither an ``MCMC`` nor numbers by site name.
+        TypeError: ``posterior`` is neither an ``MCMC`` nor numbers by site name; another argument of the wrong kind.
     """
     from xarray import DataTree
 
@@ -111,10 +112,14 @@ def to_arviz(
         model = getattr(sampler.sampler, "model", None) if model is None else model
         model_args = sampler._args if model_args is None else model_args
         model_kwargs = sampler._kwargs if model_kwargs is None else model_kwargs
-    samples = by_chain("to_arviz", posterior, num_chains)
+    samples = by_chain(HERE, posterior, num_chains)
     _check_numbers("posterior", samples)
-
-    call = (tuple(model_args or ()), dict(model_kwargs or {}))
+    wanted = {"posterior_predictive": posterior_predictive, "log_likelihood": log_likelihood}
+    _check_options(domain, prior, symmetry, length_unit, keep_latent=keep_latent, **wanted)
+    batch_size = check_count(HERE, "batch_size", batch_size)
+    key = jax.random.key(0) if key is None else check_key(HERE, "key", key)
+    args = () if model_args is None else model_args
+    call = ((), {}) if model is None else check_model_call(HERE, model, args, model_kwargs)[1:]
     sites: dict[str, _Site] = {}
     latents: Trace = {}
     observed: dict[str, Any] = {}
@@ -142,15 +147,13 @@ def to_arviz(
             tell_failures(groups["sample_stats"], report, message, stacklevel=3)
     if observed:
         groups["observed_data"] = group(observed, ())
-        asked = {"posterior_predictive": posterior_predictive, "log_likelihood": log_likelihood}
-        wanted = {name for name, yes in asked.items() if yes}
-        if wanted:
-            draws = sampled("to_arviz", latents, samples)
-            key = jax.random.key(0) if key is None else key
-            for name, data in _per_draw(wanted, model, draws, observed, call, batch_size, key).items():
+        asked = {name for name, yes in wanted.items() if yes}
+        if asked:
+            draws = sampled(HERE, latents, samples)
+            for name, data in _per_draw(asked, model, draws, observed, call, batch_size, key).items():
                 groups[name] = group(data, dims={k: dims[k] for k in dims if _is_like(data.get(k), observed.get(k))})
     if prior is not None:
-        draws = {k: np.asarray(v)[None] for k, v in prior.items() if k not in hidden}
+        draws = {k: v[None] for k, v in numbers(HERE, "prior", prior).items() if k not in hidden}
         if model is not None:
             draws = {k: v for k, v in draws.items() if k in sites}  # factors are left out
         _check_numbers("prior", draws)
@@ -158,6 +161,19 @@ def to_arviz(
         if any(k in observed for k in draws):
             groups["prior_predictive"] = group({k: v for k, v in draws.items() if k in observed})
     return DataTree.from_dict(groups)
+
+
+def _check_options(domain: Any, prior: Any, symmetry: Any, length_unit: Any, **flags: Any) -> None:
+    if domain is not None:
+        for name, place in check_instance(HERE, "domain", domain, Mapping, "domains by site name").items():
+            check_instance(HERE, f"domain[{name!r}]", place, Domain, "a domain")
+    if prior is not None:
+        check_instance(HERE, "prior", prior, Mapping, "samples by site name")
+    if symmetry is not None:
+        check_instance(HERE, "symmetry", symmetry, Symmetry, "a Symmetry of some sites, `Symmetry(group, sites)`")
+    check_instance(HERE, "length_unit", length_unit, str, "a string")
+    for name, flag in flags.items():
+        check_flag(HERE, name, flag)
 
 
 def tell_failures(stats: Any, report: FailureReport, message: str, stacklevel: int) -> None:
@@ -190,20 +206,20 @@ def _check_numbers(argument: str, samples: Mapping[str, np.ndarray]) -> None:
     for name, x in samples.items():
         if known.setdefault(_in_tree(name), name) != name:
             raise ValueError(
-                f"to_arviz: sites {known[_in_tree(name)]!r} and {name!r} have the same name in a tree, where `/` "
+                f"{HERE}: sites {known[_in_tree(name)]!r} and {name!r} have the same name in a tree, where `/` "
                 "becomes `.`; rename one in the model."
             )
         if name in SAMPLE_DIMS:
-            raise ValueError(f"to_arviz: site {name!r} has the name of an axis of samples; rename it in the model.")
+            raise ValueError(f"{HERE}: site {name!r} has the name of an axis of samples; rename it in the model.")
         if x.size == 0:
-            raise ValueError(f"to_arviz: `{argument}` has no draw of site {name!r} (shape {x.shape}).")
+            raise ValueError(f"{HERE}: `{argument}` has no draw of site {name!r} (shape {x.shape}).")
         if np.iscomplexobj(x):
-            raise ValueError(f"to_arviz: site {name!r} is complex, which ArviZ has no place for; give its parts apart.")
+            raise ValueError(f"{HERE}: site {name!r} is complex, which ArviZ has no place for; give its parts apart.")
         finite = np.isfinite(x)
         if not finite.all():
             chain, draw = np.argwhere(~finite)[0][:2]
             raise ValueError(
-                f"to_arviz: `{argument}` has {int((~finite).sum())} values of site {name!r} that are not finite; the "
+                f"{HERE}: `{argument}` has {int((~finite).sum())} values of site {name!r} that are not finite; the "
                 f"first is in chain {chain}, draw {draw}."
             )
 
@@ -219,13 +235,13 @@ def _inspect(model: Callable, samples: Draws, args: tuple, kwargs: dict) -> tupl
         trace = trace_at(model, args, kwargs, draw)
         sites.update({name: _read(site) for name, site in trace.items() if _is_value(site)})
         latents.update({name: site for name, site in latent_sites(trace).items() if name in sites})
-        check_shapes("to_arviz", latents, samples)
+        check_shapes(HERE, latents, samples)
         return {name: site["value"] for name, site in data_sites(trace).items() if _is_value(site)}
 
     observed = jax.device_get(run())
     complex_data = [name for name, y in observed.items() if np.iscomplexobj(y)]
     if complex_data:
-        raise ValueError(f"to_arviz: the data at site {complex_data[0]!r} are complex; observe their parts apart.")
+        raise ValueError(f"{HERE}: the data at site {complex_data[0]!r} are complex; observe their parts apart.")
     return sites, latents, observed
 
 
@@ -264,13 +280,13 @@ def _name_axes(
     for site, place in domain.items():
         if site not in shapes:
             raise ValueError(
-                f"to_arviz: `domain` names the site {site!r}, which is neither in the posterior nor observed; there "
+                f"{HERE}: `domain` names the site {site!r}, which is neither in the posterior nor observed; there "
                 f"are {', '.join(map(repr, sorted(shapes)))}."
             )
         batch = len(shapes[site]) - len(place.shape)
         if batch < 0 or shapes[site][batch:] != tuple(place.shape):
             raise ValueError(
-                f"to_arviz: `domain[{site!r}]` has shape {place.shape}, which are not the trailing axes of site "
+                f"{HERE}: `domain[{site!r}]` has shape {place.shape}, which are not the trailing axes of site "
                 f"{site!r}, of shape {shapes[site]} per draw."
             )
         names = next((names for other, names in known if _same(other, place)), None)
@@ -344,7 +360,6 @@ def _per_draw(
 ) -> dict[str, dict[str, np.ndarray]]:
     """Replicates of the observed sites and their pointwise log-likelihood, by group, in batches of draws."""
     args, kwargs = call
-    check_count("to_arviz", "batch_size", batch_size)
     shape = next(iter(draws.values())).shape[:2]
 
     def one(key, draw):

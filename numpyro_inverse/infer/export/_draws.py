@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, PyTree
 from numpyro.infer import MCMC
 
-from numpyro_inverse._checks import check_callable, check_count, check_instance, describe
+from numpyro_inverse._checks import check_callable, check_count, check_instance, check_numeric, describe
 from numpyro_inverse._model import Trace, latent_sites
 
 Draws = dict[str, np.ndarray]  # of shape (chain, draw, ...)
@@ -55,12 +55,10 @@ def by_chain(where: str, posterior: Any, num_chains: int | None) -> Draws:
         raise TypeError(
             f"{where}: `posterior` must be an MCMC that has run, or samples by site name; got {describe(posterior)}."
         )
-    found = {str(name): np.asarray(x) for name, x in posterior.items()}
+    found = numbers(where, "posterior", posterior)
     if not found:
         raise ValueError(f"{where}: `posterior` has no site.")
     for name, x in found.items():
-        if x.dtype.kind not in "fiubc":
-            raise TypeError(f"{where}: `posterior` must have numbers at every site; {name!r} has {x.dtype}.")
         if num_chains is not None:
             chains = check_count(where, "num_chains", num_chains)
             if x.ndim < 1 or len(x) % chains:
@@ -77,6 +75,17 @@ def by_chain(where: str, posterior: Any, num_chains: int | None) -> Draws:
                 f"{first!r} has {shape} and {name!r} has shape {x.shape}. For samples without a chain axis pass "
                 "`num_chains`."
             )
+    return found
+
+
+def numbers(where: str, argument: str, draws: Mapping[Any, Any]) -> Draws:
+    """The draws as arrays by site name."""
+    found = {}
+    for name, x in draws.items():
+        array = x if hasattr(x, "dtype") else check_numeric(where, f"{argument}[{name!r}]", x)
+        found[str(name)] = np.asarray(array)
+        if found[str(name)].dtype.kind not in "fiubc":
+            raise TypeError(f"{where}: `{argument}` must have numbers at every site; {name!r} has {array.dtype}.")
     return found
 
 

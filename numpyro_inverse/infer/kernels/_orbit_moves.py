@@ -114,7 +114,8 @@ class OrbitMoves(MCMCKernel):
             raise ValueError(
                 f"OrbitMoves: {type(kernel).__name__} does not implement `refresh`, so its state cannot be moved."
             )
-        given = (symmetry,) if isinstance(symmetry, Symmetry) else tuple(symmetry)
+        several = (symmetry,) if isinstance(symmetry, Symmetry) else symmetry
+        given = tuple(check_instance("OrbitMoves", "symmetry", several, Sequence, "a Symmetry, or several"))
         if not given:
             raise ValueError("OrbitMoves: `symmetry` is empty.")
         self._symmetries = tuple(

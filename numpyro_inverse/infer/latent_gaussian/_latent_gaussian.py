@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 from numpyro import handlers
 from numpyro.infer import MCMC
 
-from numpyro_inverse._checks import check_callable, check_key, describe
+from numpyro_inverse._checks import check_key, check_model_call, check_real, describe
 from numpyro_inverse._model import trace_at
 from numpyro_inverse.infer.latent_gaussian._dense_latents import DenseLatents, dense_latents
 from numpyro_inverse.infer.latent_gaussian._hyper_points import HyperPoints, ccd_points, grid_points, nuts_settings
@@ -107,14 +107,12 @@ class LatentGaussian(eqx.Module):
         model_args: tuple = (),
         model_kwargs: Mapping[str, Any] | None = None,
     ):
-        check_callable(HERE, "model", model, "a NumPyro model")
-        names = (predictor,) if isinstance(predictor, str) else predictor
-        for argument, value in (("predictor", names), ("sites", sites)):
-            if value is not None and (
-                isinstance(value, str) or not (isinstance(value, Sequence) and all(isinstance(k, str) for k in value))
-            ):
-                raise TypeError(f"{HERE}: `{argument}` must be a sequence of names; got {describe(value)}.")
-        self.reading, hyper, mean = read_model(model, tuple(model_args), model_kwargs or {}, tuple(names), sites)
+        model, args, kwargs = check_model_call(HERE, model, model_args, model_kwargs)
+        names = (predictor,) if isinstance(predictor, str) else _names("predictor", predictor)
+        if not names:
+            raise ValueError(f"{HERE}: `predictor` must name a deterministic site; got none.")
+        sites = None if sites is None else _names("sites", sites)
+        self.reading, hyper, mean = read_model(model, args, kwargs, names, sites)
         others = self.reading.draw_hyper(jax.random.key(1))
         self.latents = sparse_latents(self.reading, hyper, others) or dense_latents(self.reading, hyper)
         self.start, self.guess = hyper, mean
@@ -165,16 +163,16 @@ class LatentGaussian(eqx.Module):
         Raises:
             ValueError: a hyperparameter is missing.
         """
-        return _log_marginal(self, self._named(hyper))
+        return _log_marginal(self, self._named("hyper", hyper))
 
-    def _named(self, hyper: Any) -> Values:
+    def _named(self, argument: str, hyper: Any) -> Values:
         if not isinstance(hyper, Mapping):
-            raise TypeError(f"{HERE}: hyperparameters must be a dictionary by site; got {describe(hyper)}.")
+            raise TypeError(f"{HERE}: `{argument}` must be hyperparameters by site; got {describe(hyper)}.")
         for name in self.reading.hyper:
             if name not in hyper:
                 there = ", ".join(map(repr, hyper)) or "none"
-                raise ValueError(f"{HERE}: hyperparameter {name!r} is missing; given are {there}.")
-        return {name: jnp.asarray(hyper[name]) for name in self.reading.hyper}
+                raise ValueError(f"{HERE}: hyperparameter {name!r} is missing in `{argument}`; given are {there}.")
+        return {k: jnp.asarray(check_real(HERE, f"{argument}[{k!r}]", hyper[k])) for k in self.reading.hyper}
 
     def sample(self, key: Array, posterior: MCMC | Hyper) -> dict[str, Array]:
         r"""A draw of the latents for each of the hyperparameters, and all other sites.
@@ -276,7 +274,7 @@ class LatentGaussian(eqx.Module):
         """Hyperparameters with one leading axis, and the shape that it stands for."""
         if isinstance(posterior, MCMC):
             posterior = jax.tree.map(np.asarray, posterior.get_samples(group_by_chain=True))  # from several devices
-        hyper = self._named(posterior)
+        hyper = self._named("posterior", posterior)
         shapes = {k: v.shape[: v.ndim - self.start[k].ndim] for k, v in hyper.items()}
         shape = next(iter(shapes.values()), ())
         for name, value in hyper.items():
@@ -293,6 +291,12 @@ class LatentGaussian(eqx.Module):
                 f"{HERE}: at {int(bad.sum())} of {bad.size} hyperparameters, the first at index {int(np.argmax(bad))}, "
                 f"{what}. Leave them out, or use NUTS on the whole model."
             )
+
+
+def _names(argument: str, value: Any) -> tuple[str, ...]:
+    if isinstance(value, str) or not (isinstance(value, Sequence) and all(isinstance(k, str) for k in value)):
+        raise TypeError(f"{HERE}: `{argument}` must be a sequence of names; got {describe(value)}.")
+    return tuple(value)
 
 
 def marginal_model(latent: LatentGaussian) -> None:

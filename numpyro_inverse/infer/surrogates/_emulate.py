@@ -12,6 +12,7 @@ from jaxtyping import Array
 from numpyro.distributions import biject_to
 from numpyro.primitives import Messenger
 
+from numpyro_inverse._checks import check_callable, check_instance
 from numpyro_inverse._model import real_parameters
 from numpyro_inverse.infer.surrogates._surrogate import Surrogate
 
@@ -28,13 +29,14 @@ class emulate(Messenger):
         surrogate: the surrogate.
 
     Raises:
+        TypeError: ``fn`` cannot be called, ``surrogate`` is none.
         ValueError: when the model runs: another order, other shapes or other sites than the surrogate's.
     """
 
     def __init__(self, fn: Callable | None = None, surrogate: Surrogate | None = None):
-        if not isinstance(surrogate, Surrogate):
-            raise TypeError(f"emulate: `surrogate` must be a Surrogate; got {type(surrogate).__name__}.")
-        self.surrogate = surrogate
+        self.surrogate = check_instance("emulate", "surrogate", surrogate, Surrogate, "a Surrogate")
+        if fn is not None:
+            check_callable("emulate", "fn", fn, "a NumPyro model")
         self._values: dict[str, Array] = {}
         self._parameters: Array | None = None
         super().__init__(fn)

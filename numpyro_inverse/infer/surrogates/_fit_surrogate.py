@@ -16,7 +16,7 @@ from numpyro import handlers
 from numpyro.distributions import biject_to
 from numpyro.infer import MCMC, NUTS
 
-from numpyro_inverse._checks import check_count, check_instance, check_key
+from numpyro_inverse._checks import check_count, check_flag, check_instance, check_key, check_model_call, check_real
 from numpyro_inverse._model import (
     Trace,
     log_probs,
@@ -28,7 +28,7 @@ from numpyro_inverse._model import (
 )
 from numpyro_inverse.infer.laplace import Reference, prior_reference
 from numpyro_inverse.infer.surrogates._emulate import emulate
-from numpyro_inverse.infer.surrogates._surrogate import Surrogate, model_arguments, unravel
+from numpyro_inverse.infer.surrogates._surrogate import Surrogate, unravel
 
 if TYPE_CHECKING:
     from numpyro_inverse.nn import TrainingSettings
@@ -128,10 +128,13 @@ def fit_surrogate(
     num_simulations = check_count(HERE, "num_simulations", num_simulations)
     check_key(HERE, "rng_key", rng_key)
     check_instance(HERE, "draws", draws, Mapping, "a dictionary of draws by site")
+    if settings is not None:
+        check_instance(HERE, "settings", settings, TrainingSettings, "TrainingSettings")
+    check_flag(HERE, "progress_bar", progress_bar)
     if settings is None:
         settings = TrainingSettings(max_epochs=120, learning_rate=8e-3, gradient_norm=100.0, patience=120)
     settings = settings._replace(progress_bar=progress_bar)
-    args, kwargs = model_arguments(HERE, model, model_args, model_kwargs)
+    _, args, kwargs = check_model_call(HERE, model, model_args, model_kwargs)
     key_net, key_design, key = jax.random.split(rng_key, 3)
     surrogate = Surrogate(model, model_args=args, model_kwargs=kwargs, width=width, depth=depth, key=key_net)
     known = _vectors(model, surrogate.latents, draws, args, kwargs)
@@ -304,12 +307,15 @@ def _vectors(
     for name, _ in latents:
         if name not in draws:
             raise ValueError(f"{HERE}: `draws` lacks the latent site {name!r}; it has {', '.join(sorted(draws))}.")
-        site, values = trace[name], jnp.asarray(draws[name])
+        site, values = trace[name], jnp.asarray(check_real(HERE, f"draws[{name!r}]", draws[name]))
         if values.shape[1:] != jnp.shape(site["value"]):
             raise ValueError(
                 f"{HERE}: `draws[{name!r}]` must have shape {('draws', *jnp.shape(site['value']))}; got {values.shape}."
             )
         columns.append(jax.vmap(biject_to(site["fn"].support).inv)(values).reshape(len(values), -1))
+    counts = {name: len(column) for (name, _), column in zip(latents, columns, strict=True)}
+    if len(set(counts.values())) > 1:
+        raise ValueError(f"{HERE}: `draws` must have as many of each site; got {counts}.")
     found = jnp.concatenate(columns, axis=1)
     if not jnp.all(jnp.isfinite(found)):
         raise ValueError(f"{HERE}: `draws` holds numbers that are not finite, or on the edge of a site's support.")

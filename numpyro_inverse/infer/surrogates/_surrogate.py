@@ -14,7 +14,7 @@ import numpyro
 from jaxtyping import Array, Float, PRNGKeyArray
 from numpyro.distributions import biject_to
 
-from numpyro_inverse._checks import check_callable, check_count, check_instance, check_key
+from numpyro_inverse._checks import check_count, check_key, check_model_call
 from numpyro_inverse._model import (
     abstract_trace,
     check_complex_data,
@@ -76,7 +76,7 @@ class Surrogate(eqx.Module):
     ):
         width, depth = check_count("Surrogate", "width", width), check_count("Surrogate", "depth", depth)
         check_key("Surrogate", "key", key)
-        args, kwargs = model_arguments("Surrogate", model, model_args, model_kwargs)
+        _, args, kwargs = check_model_call("Surrogate", model, model_args, model_kwargs)
         self.latents = latent_shapes(model, args, kwargs)
         self.places = _places(model, self.latents, args, kwargs)
         inputs = sum(math.prod(shape) for _, shape in self.latents)
@@ -98,17 +98,6 @@ class Surrogate(eqx.Module):
         for layer in self.layers[1:]:
             h = h + jax.nn.silu(layer(h))
         return fixed(self.output_location) + fixed(self.output_scale) * (self.last(h) + self.linear @ z)
-
-
-def model_arguments(
-    caller: str, model: Callable, args: tuple, kwargs: Mapping[str, Any] | None
-) -> tuple[tuple, dict[str, Any]]:
-    """Both, checked."""
-    check_callable(caller, "model", model, "a NumPyro model")
-    check_instance(caller, "model_args", args, tuple | list, "a tuple, such as (y,)")
-    if kwargs is not None:
-        check_instance(caller, "model_kwargs", kwargs, Mapping, "a dictionary")
-    return tuple(args), dict(kwargs or {})
 
 
 def latent_shapes(model: Callable, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple[str, tuple[int, ...]], ...]:

@@ -15,6 +15,7 @@ from jaxtyping import Array, Float
 from numpyro.distributions import Normal, biject_to
 from numpyro.infer.util import potential_energy
 
+from numpyro_inverse._checks import check_callable
 from numpyro_inverse._linalg import randomized_eigenpairs
 from numpyro_inverse._model import (
     Trace,
@@ -68,6 +69,7 @@ def fit_coordinates(model: Callable, *args: Any, **kwargs: Any) -> Coordinates:
         **kwargs: its keyword arguments, with the data.
 
     Raises:
+        TypeError: ``model`` cannot be called.
         ValueError: traced arguments; no field site; no data; data that are not finite; a latent site that is discrete,
             has an improper prior, or is neither a field nor small enough for a dense matrix; each is named.
 
@@ -141,7 +143,7 @@ class _Problem:
                 f"{HERE}: the data themselves are needed, but the model's arguments are being traced; call it outside "
                 "`jit`, once, and pass the coordinates on."
             )
-        self.model, self.args, self.kwargs = model, args, kwargs
+        self.model, self.args, self.kwargs = check_callable(HERE, "model", model, "a NumPyro model"), args, kwargs
         trace = abstract_trace(model, args, kwargs)
         latent, data = latent_sites(trace), data_sites(trace)
         self.fields = [name for name, site in latent.items() if has_amplitudes(site["fn"])]

@@ -58,7 +58,10 @@ def whiten(model: Callable, centering: float | Float[Array, "..."] | Coordinates
 
 def _numbers(centering: Any) -> Any:
     message = "whiten: `centering` must be numbers in [0, 1], or what `fit_coordinates(model, ...)` returns; got "
-    kind = centering.dtype if isinstance(centering, jax.Array) else np.asarray(centering, dtype=None).dtype
+    try:
+        kind = centering.dtype if isinstance(centering, jax.Array) else np.asarray(centering, dtype=None).dtype
+    except ValueError:  # a ragged list
+        kind = np.dtype(object)
     numeric = np.issubdtype(kind, np.floating) or np.issubdtype(kind, np.integer)
     if not numeric:
         hint = " Coordinates are fitted to data: `whiten(model, fit_coordinates(model, data=y))`."
