@@ -67,8 +67,8 @@ def test_in_a_model():
 @pytest.mark.parametrize(
     ("image", "options", "message"),
     [
-        (np.zeros(8), {}, "must be a matrix"),
-        (np.zeros((1, 8)), {}, "must be a matrix"),
+        (np.zeros(8), {}, "must be a matrix whose sides"),
+        (np.zeros((1, 8)), {}, "must be a matrix whose sides"),
         (np.zeros((6, 8)), {"stride": 3}, "stride"),
         (np.zeros((5, 8)), {"stride": 2}, "stride"),
     ],
@@ -78,7 +78,7 @@ def test_bad_input(image, options, message):
         expected_patch_log_likelihood(log_prob, image, 2, **options)
     with pytest.raises(TypeError, match="`log_prob` must be a function"):
         expected_patch_log_likelihood(3, np.zeros((6, 8)), 2)
-    with pytest.raises(ValueError, match="`side` must be 1 or more"):
+    with pytest.raises(ValueError, match="`side` must be a positive integer"):
         expected_patch_log_likelihood(log_prob, np.zeros((6, 8)), 0)
     with pytest.raises(ValueError, match="one number for each"):
         expected_patch_log_likelihood(lambda p: p, np.zeros((6, 8)), 2)

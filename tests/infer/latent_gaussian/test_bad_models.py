@@ -87,5 +87,5 @@ def test_other_bad_arguments():
     latent = LatentGaussian(no_field, "eta", sites=["a"], model_args=(jnp.asarray(1.0),))
     with pytest.raises(ValueError, match="a grid is for 1 to 3 hyperparameters; the model has 0"):
         latent.integrate_grid()
-    with pytest.raises(TypeError, match="hyperparameters must be a dictionary"):
+    with pytest.raises(TypeError, match="`hyper` must be hyperparameters by site"):
         latent.log_marginal(3)
