@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 import equinox as eqx
@@ -12,8 +11,8 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Key, PyTree
 
-from numpyro_inverse._checks import check_count, check_positive_number
-from numpyro_inverse.symmetry._group import Element, Group, as_real, inexact
+from numpyro_inverse._checks import check_count, check_instance, check_key, check_positive_number
+from numpyro_inverse.symmetry._group import Element, Group, as_real, finite
 from numpyro_inverse.symmetry._symmetry import Symmetry
 
 MOST_COORDINATES = 64  # of which a determinant is formed
@@ -41,13 +40,16 @@ def check_action(
         tolerance: relative to the largest entry.
 
     Raises:
-        ValueError: one of these does not hold; which, and by how much.
+        TypeError: no group, no numbers, or no random key.
+        ValueError: numbers that are not finite; one of these does not hold; which, and by how much.
     """
-    num = check_count("check_action", "num_elements", num_elements)
-    tolerance = check_positive_number("check_action", "tolerance", tolerance)
-    rng_key = jax.random.key(0) if rng_key is None else rng_key
-    check_laws("check_action", group, example, rng_key, num, tolerance)
-    _raise("check_action", group, _further(group, _floating(example), jax.random.split(rng_key, num)), tolerance)
+    where = "check_action"
+    check_instance(where, "group", group, Group | Symmetry, "a group")
+    num = check_count(where, "num_elements", num_elements)
+    tolerance = check_positive_number(where, "tolerance", tolerance)
+    rng_key = jax.random.key(0) if rng_key is None else check_key(where, "rng_key", rng_key)
+    check_laws(where, group, example, rng_key, num, tolerance)
+    _raise(where, group, _further(group, _floating(where, group, example), jax.random.split(rng_key, num)), tolerance)
 
 
 def check_laws(
@@ -55,7 +57,7 @@ def check_laws(
 ) -> None:
     """The laws of a group alone: identity, products, inverses."""
     keys = jax.random.split(jax.random.key(0) if rng_key is None else rng_key, (2, num))
-    _raise(where, group, _laws(group, _floating(example), keys), tolerance)
+    _raise(where, group, _laws(group, _floating(where, group, example), keys), tolerance)
 
 
 def _raise(where: str, group: Group | Symmetry, violations: dict[str, Array], tolerance: float) -> None:
@@ -67,8 +69,11 @@ def _raise(where: str, group: Group | Symmetry, violations: dict[str, Array], to
             )
 
 
-def _floating(example: PyTree) -> PyTree:
-    return jax.tree.map(partial(inexact, "check_action"), example)
+def _floating(where: str, group: Group | Symmetry, example: PyTree) -> PyTree:
+    if not isinstance(group, Symmetry):
+        return finite(where, example, "example")
+    group.check_sites(where, example, "example")
+    return {name: finite(where, example[name], "example") for name in group.sites}
 
 
 def _group_of(group: Group | Symmetry) -> Group:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -11,8 +12,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Key, PyTree
 
-from numpyro_inverse._checks import check_callable, check_count, check_instance, check_positive_number
-from numpyro_inverse.symmetry._group import Element, Group
+from numpyro_inverse._checks import (
+    check_callable,
+    check_count,
+    check_instance,
+    check_key,
+    check_numeric,
+    check_positive_number,
+)
+from numpyro_inverse.symmetry._group import Element, Group, finite
 from numpyro_inverse.symmetry._symmetry import Symmetry
 
 
@@ -72,8 +80,8 @@ def check_equivariance(
         tolerance: relative.
 
     Raises:
-        TypeError: ``f`` cannot be called, a group is none.
-        ValueError: f changes the shape of its value with g; f is not finite.
+        TypeError: ``f`` cannot be called or returns no numbers, a group is none, ``x`` is no numbers.
+        ValueError: f changes the shape of its value with g; x or f is not finite.
     """
     where = "check_equivariance"
     check_callable(where, "f", f)
@@ -81,10 +89,18 @@ def check_equivariance(
     if group_out is not None:
         check_instance(where, "group_out", group_out, Group | Symmetry, "a group, or None")
     laws = group_in.group if isinstance(group_in, Symmetry) else group_in
-    keys = jax.random.split(
-        jax.random.key(0) if rng_key is None else rng_key, check_count(where, "num_elements", num_elements)
+    if isinstance(group_in, Symmetry):
+        group_in.check_sites(where, x, "x")
+        jax.tree.map(lambda leaf: finite(where, leaf, "x"), x)
+    else:
+        finite(where, x, "x")
+    count, tolerance = (
+        check_count(where, "num_elements", num_elements),
+        check_positive_number(where, "tolerance", tolerance),
     )
+    keys = jax.random.split(jax.random.key(0) if rng_key is None else check_key(where, "rng_key", rng_key), count)
     plain = f(x)
+    jax.tree.map(partial(check_numeric, where, "f(x)"), plain, is_leaf=lambda leaf: leaf is None)
     worst, element = 0.0, laws.identity
     for key in keys:
         g = laws.propose(key)
@@ -92,12 +108,16 @@ def check_equivariance(
         violation = _relative(where, found, wanted)
         if violation > worst:
             worst, element = violation, g
-    return Equivariance(worst, element, check_positive_number(where, "tolerance", tolerance))
+    return Equivariance(worst, element, tolerance)
 
 
 def _relative(where: str, found: PyTree, wanted: PyTree) -> float:
-    pairs: list[tuple[Any, Any]] = list(zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True))
+    one, other = jax.tree.leaves(found), jax.tree.leaves(wanted)
+    if not one or len(one) != len(other):
+        raise ValueError(f"{where}: `f` must return arrays, as many at g x as at x; got {len(one)} and {len(other)}.")
+    pairs: list[tuple[Any, Any]] = list(zip(one, other, strict=True))
     for one, other in pairs:
+        check_numeric(where, "f(g x)", one)
         if jnp.shape(one) != jnp.shape(other):
             raise ValueError(f"{where}: `f` returns shape {jnp.shape(one)} at g x and {jnp.shape(other)} at x.")
         if not np.all(np.isfinite(one)):

@@ -10,8 +10,16 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Key, Shaped
 
-from numpyro_inverse._checks import check_callable, check_count, check_instance, check_positive_number
+from numpyro_inverse._checks import (
+    check_count,
+    check_instance,
+    check_key,
+    check_model_call,
+    check_numeric,
+    check_positive_number,
+)
 from numpyro_inverse._model import Trace, abstract_trace, latent_sites, log_probs, sample_sites, trace_at
+from numpyro_inverse.symmetry._group import stacked
 from numpyro_inverse.symmetry._symmetry import Symmetry
 
 
@@ -109,23 +117,24 @@ def check_invariance(
         The changes. Computed in double precision where the model lets it.
 
     Raises:
-        TypeError: ``model`` cannot be called, ``symmetry`` is no :class:`Symmetry`.
-        ValueError: a symmetric site that is not in the model, is computed from others, or has data; a prior that cannot
-            be drawn from, without ``values``.
+        TypeError: ``model`` cannot be called, ``symmetry`` is no :class:`Symmetry`, ``model_args`` no tuple,
+            ``model_kwargs`` no dictionary, ``values`` no numbers by site, ``rng_key`` no key.
+        ValueError: ``values`` of several lengths; a symmetric site that is not in the model, is computed from others,
+            or has data; a prior that cannot be drawn from, without ``values``.
     """
     where = "check_invariance"
-    check_callable(where, "model", model, "a NumPyro model")
+    model, model_args, kwargs = check_model_call(where, model, model_args, model_kwargs)
     check_instance(where, "symmetry", symmetry, Symmetry, "a Symmetry")
     tolerance = check_positive_number(where, "tolerance", tolerance)
-    kwargs = dict(model_kwargs or {})
+    key = jax.random.key(0) if rng_key is None else check_key(where, "rng_key", rng_key)
     check_latent(where, symmetry, abstract_trace(model, model_args, kwargs))
     if values is None:
         count = check_count(where, "num_points", num_points)
     else:
-        check_instance(where, "values", values, Mapping, "points by site, stacked")
         symmetry.check_sites(where, values)
-        count = len(next(iter(values.values())))
-    keys = jax.random.split(jax.random.key(0) if rng_key is None else rng_key, count)
+        values = {name: check_numeric(where, f"values[{name!r}]", value) for name, value in values.items()}
+        count = stacked(where, "values", values)
+    keys = jax.random.split(key, count)
 
     def changes(key: Array, given: Any) -> tuple[dict[str, Array], Array]:
         key_point, key_element = jax.random.split(key)

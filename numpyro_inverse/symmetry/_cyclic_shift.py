@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Inexact, Key
 
-from numpyro_inverse._checks import check_sample_shape, check_trailing
-from numpyro_inverse.symmetry._group import Element, Group, Statistic, as_real, inexact
+from numpyro_inverse._checks import check_key, check_sample_shape, check_trailing
+from numpyro_inverse.symmetry._group import Element, Group, Statistic, alike, as_real, inexact
 
 
 class CyclicShift(Group):
@@ -47,16 +47,19 @@ class CyclicShift(Group):
         return jnp.stack(jnp.unravel_index(jnp.arange(self.order), self.shape), axis=-1)
 
     def compose(self, g: Element, h: Element) -> Element:
+        g, h = self._element("g", g), self._element("h", h)
         return jnp.mod(g + h, jnp.array(self.shape))
 
     def inverse(self, g: Element) -> Element:
-        return jnp.mod(-g, jnp.array(self.shape))
+        return jnp.mod(-self._element("g", g), jnp.array(self.shape))
 
     def action(self, g: Element, x: Inexact[Array, "*shape"]) -> Inexact[Array, "*shape"]:
-        return jnp.roll(self._checked(x), g, self._axes)
+        return jnp.roll(self._checked(x), self._element("g", g), self._axes)
 
     def sample(self, rng_key: Key[Array, ""]) -> Element:
-        return jax.random.randint(rng_key, (len(self.shape),), 0, jnp.array(self.shape))
+        return jax.random.randint(
+            check_key("CyclicShift", "rng_key", rng_key), (len(self.shape),), 0, jnp.array(self.shape)
+        )
 
     def invariants(self, x: Inexact[Array, "*shape"]) -> Float[Array, " k"]:
         x = self._checked(x)
@@ -76,7 +79,7 @@ class CyclicShift(Group):
         return jnp.concatenate(found)
 
     def correlation(self, x: Inexact[Array, "*shape"], reference: Inexact[Array, "*shape"]) -> Statistic:
-        x, reference = self._channels(x), self._channels(reference)
+        x, reference = (self._channels(array) for array in alike("CyclicShift", x=x, reference=reference))
         spectra = jnp.fft.rfftn(reference, axes=self._axes) * jnp.conj(jnp.fft.rfftn(x, axes=self._axes))
         return jnp.fft.irfftn(jnp.sum(spectra, axis=0), s=self.shape, axes=self._axes)
 

@@ -12,9 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Key
 
-from numpyro_inverse._checks import check_count, check_instance
+from numpyro_inverse._checks import check_count, check_instance, check_key, check_model_call, check_numeric
 from numpyro_inverse._model import abstract_trace, latent_sites
 from numpyro_inverse.symmetry._check_invariance import check_invariance
+from numpyro_inverse.symmetry._group import finite
 from numpyro_inverse.symmetry._symmetry import Symmetry, Values
 
 Draws = Mapping[str, Any]  # arrays by site, draws first
@@ -37,11 +38,14 @@ def canonicalize(
         batch_ndims: leading axes of draws: 1, or 2 for (chain, draw).
 
     Raises:
-        ValueError: a symmetric site that is missing, or of a shape that the group does not act on.
+        TypeError: no symmetry, ``draws`` or ``reference`` no numbers by site.
+        ValueError: a symmetric site that is missing, or of a shape that the group does not act on; sites with other
+            numbers of draws; a ``reference`` that is not finite.
     """
     check_instance("canonicalize", "symmetry", symmetry, Symmetry, "a Symmetry")
     if reference is not None:
-        reference = {name: jnp.asarray(reference[name]) for name in symmetry.sites if name in reference}
+        symmetry.check_sites("canonicalize", reference, "reference")
+        reference = {name: finite("canonicalize", reference[name], "reference") for name in symmetry.sites}
     return _each_draw(partial(_canonical, symmetry, reference), draws, symmetry, "canonicalize", batch_ndims)
 
 
@@ -74,13 +78,17 @@ def symmetrize(
         batch_ndims: leading axes of draws: 1, or 2 for (chain, draw).
 
     Raises:
+        TypeError: no symmetry, ``draws`` no numbers by site, no random key, no model.
         ValueError: the model is not invariant; the sites that break the symmetry are named. A group that is not
             compact.
     """
     check_instance("symmetrize", "symmetry", symmetry, Symmetry, "a Symmetry")
+    check_key("symmetrize", "rng_key", rng_key)
+    _lengths(draws, symmetry, "symmetrize", batch_ndims)
     if not symmetry.group.is_compact:
         symmetry.sample(rng_key)  # says why not
     if model is not None:
+        model, model_args, model_kwargs = check_model_call("symmetrize", model, model_args, model_kwargs)
         latent = latent_sites(abstract_trace(model, model_args, model_kwargs))
         flat = {name: _flat(draws[name], batch_ndims) for name in latent if name in draws}
         number = len(next(iter(flat.values()))) if flat else 0
@@ -104,12 +112,26 @@ def _each_draw(
     function: Callable, draws: Draws, symmetry: Symmetry, where: str, batch_ndims: int, rng_key: Any = None
 ) -> dict[str, Array]:
     """The function of the symmetric sites of every draw."""
-    check_count(where, "batch_ndims", batch_ndims)
-    symmetry.check_sites(where, draws)
+    _lengths(draws, symmetry, where, batch_ndims)
     flat = {name: _flat(draws[name], batch_ndims) for name in symmetry.sites}
     keys = () if rng_key is None else (jax.random.split(rng_key, len(next(iter(flat.values())))),)
     moved = jax.jit(jax.vmap(function))(flat, *keys)
     return dict(draws) | {name: moved[name].reshape(jnp.shape(draws[name])) for name in symmetry.sites}
+
+
+def _lengths(draws: Draws, symmetry: Symmetry, where: str, batch_ndims: int) -> None:
+    """Raise unless the symmetric sites have arrays of numbers, with the same leading axes."""
+    count = check_count(where, "batch_ndims", batch_ndims)
+    symmetry.check_sites(where, draws, "draws")
+    leading = {name: np.shape(check_numeric(where, f"draws[{name!r}]", draws[name]))[:count] for name in symmetry.sites}
+    for name, found in leading.items():
+        if len(found) < count or 0 in found:
+            raise ValueError(
+                f"{where}: `draws[{name!r}]` must have draws along {count} leading axes (`batch_ndims`); got shape "
+                f"{np.shape(draws[name])}."
+            )
+    if len(set(leading.values())) > 1:
+        raise ValueError(f"{where}: `draws` must have as many draws of each site; got {leading}.")
 
 
 def _flat(x: Any, batch_ndims: int) -> Array:

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Inexact, Int, PyTree
 
 from numpyro_inverse._checks import check_count, check_instance
-from numpyro_inverse.symmetry._group import Group, inexact
+from numpyro_inverse.symmetry._group import Group, finite, stacked
 from numpyro_inverse.symmetry._product import scales
 from numpyro_inverse.symmetry._symmetry import Symmetry
 
@@ -47,18 +47,20 @@ def orbit_mean(draws: PyTree, group: Group | Symmetry, *, num_starts: int = 4, m
         max_steps: of each.
 
     Raises:
-        TypeError: no group.
-        ValueError: a group that scales: the mean of the nearest members shrinks to zero.
+        TypeError: no group, no numbers.
+        ValueError: no draws, or draws that are not finite; a group that scales: the mean of the
+            nearest members shrinks to zero.
     """
     where = "orbit_mean"
     check_instance(where, "group", group, Group | Symmetry, "a group")
     if scales(group.group if isinstance(group, Symmetry) else group):
         raise ValueError(f"{where}: `group` scales, so that all orbits come near zero; canonicalize the draws first.")
     if isinstance(group, Symmetry):
-        group.check_sites(where, draws)
-        draws = {name: draws[name] for name in group.sites}
-    draws = jax.tree.map(partial(inexact, where), draws)
-    number = len(jax.tree.leaves(draws)[0])
+        group.check_sites(where, draws, "draws")
+        draws = {name: finite(where, draws[name], "draws") for name in group.sites}
+    else:
+        draws = finite(where, draws, "draws")
+    number = stacked(where, "draws", draws)
     starts = np.linspace(0, number - 1, min(check_count(where, "num_starts", num_starts), number)).astype(int)
     found = _descend(group, draws, jnp.asarray(starts), check_count(where, "max_steps", max_steps))
     best = jnp.argmin(found.risk)
@@ -100,9 +102,9 @@ def outer_product_estimate(draws: Inexact[Array, "draws *shape"]) -> Inexact[Arr
 
     Raises:
         TypeError: no numbers.
-        ValueError: no draw.
+        ValueError: no draw, or draws that are not finite.
     """
-    draws = inexact("outer_product_estimate", draws)
+    draws = finite("outer_product_estimate", draws, "draws")
     if draws.ndim < 1 or draws.size == 0:
         raise ValueError(f"outer_product_estimate: `draws` must have draws first; got shape {draws.shape}.")
     flat = draws.reshape(len(draws), -1)

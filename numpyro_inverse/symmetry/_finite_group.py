@@ -49,8 +49,12 @@ class FiniteGroup(Isometries):
         check_instance("FiniteGroup", "actions", actions, list | tuple, "a list of functions of an array")
         if not actions:
             raise ValueError("FiniteGroup: `actions` is empty; the identity is one.")
-        self.actions = tuple(check_callable("FiniteGroup", "actions", action) for action in actions)
+        self.actions = tuple(
+            check_callable("FiniteGroup", "actions", action, "functions of an array") for action in actions
+        )
         self.shape = check_sample_shape("FiniteGroup", "shape", shape)
+        if 0 in self.shape:
+            raise ValueError(f"FiniteGroup: `shape` must have no axis of length 0; got {self.shape}.")
         self.table = _table(self.actions, self.shape)
 
     @property
@@ -63,19 +67,25 @@ class FiniteGroup(Isometries):
         return bool(np.all(table == table.T))
 
     def compose(self, g: Element, h: Element) -> Element:
+        g, h = self._element("g", g), self._element("h", h)
         return jnp.asarray(self.table)[g, h]
 
     def inverse(self, g: Element) -> Element:
-        return jnp.argmin(jnp.asarray(self.table), axis=1)[g]  # where the product is 0, the identity
+        inverses = jnp.argmin(jnp.asarray(self.table), axis=1)  # where the product is 0, the identity
+        return inverses[self._element("g", g)]
 
     def action(self, g: Element, x: Inexact[Array, "*shape"]) -> Inexact[Array, "*shape"]:
-        x = inexact("FiniteGroup", x)
-        if x.shape != self.shape:
-            raise ValueError(f"FiniteGroup: `x` must have shape {self.shape}; got {x.shape}.")
-        return jax.lax.switch(g, self.actions, x)
+        return jax.lax.switch(self._element("g", g), self.actions, self._checked(x))
 
     def images(self, x: Inexact[Array, "*shape"]) -> Inexact[Array, "order *shape"]:
+        x = self._checked(x)
         return jnp.stack([action(x) for action in self.actions])
+
+    def _checked(self, x: Inexact[Array, "*shape"]) -> Inexact[Array, "*shape"]:
+        x = inexact("FiniteGroup", x)
+        if x.shape != self.shape:
+            raise ValueError(f"FiniteGroup: `x` must have shape {self.shape}; got shape {x.shape}.")
+        return x
 
 
 @jax.ensure_compile_time_eval()
@@ -89,10 +99,11 @@ def _table(actions: tuple[Action, ...], shape: tuple[int, ...]) -> tuple[tuple[i
         for number, image in enumerate(found):
             if image.shape != shape:
                 raise ValueError(
-                    f"FiniteGroup: action {number} takes an array of shape {shape} to one of shape {image.shape}."
+                    f"FiniteGroup: `actions`: action {number} takes an array of shape {shape} to one of shape "
+                    f"{image.shape}."
                 )
             if not abs(np.linalg.norm(image) - 1) <= TOLERANCE:
-                raise ValueError(f"FiniteGroup: action {number} changes the norm; the actions must be isometries.")
+                raise ValueError(f"FiniteGroup: `actions`: action {number} changes the norm; they must be isometries.")
         return np.stack([image.ravel() for image in found])
 
     orbit = images(x)
@@ -105,10 +116,10 @@ def _table(actions: tuple[Action, ...], shape: tuple[int, ...]) -> tuple[tuple[i
         for g in range(len(actions)):
             if np.sum(equal[g]) > 1:
                 one, other = np.flatnonzero(equal[g])[:2]
-                raise ValueError(f"FiniteGroup: actions {one} and {other} are the same; leave one out.")
+                raise ValueError(f"FiniteGroup: `actions`: actions {one} and {other} are the same; leave one out.")
             if not equal[g].any():
                 raise ValueError(
-                    f"FiniteGroup: the actions are no group: action {h} followed by action {g} is none of them."
+                    f"FiniteGroup: the `actions` are no group: action {h} followed by action {g} is none of them."
                 )
         table[:, h] = np.argmax(equal, axis=1)
     return tuple(tuple(int(product) for product in row) for row in table)

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Inexact, Key
 
-from numpyro_inverse._checks import check_count
-from numpyro_inverse.symmetry._group import Element, Group, Statistic, inexact, lagged_products
+from numpyro_inverse._checks import check_count, check_key
+from numpyro_inverse.symmetry._group import Element, Group, Statistic, alike, inexact, lagged_products
 
 
 class GlobalPhase(Group):
@@ -41,24 +41,26 @@ class GlobalPhase(Group):
         return jnp.zeros(())
 
     def compose(self, g: Element, h: Element) -> Element:
+        g, h = self._element("g", g), self._element("h", h)
         return jnp.mod(g + h, 2 * np.pi)
 
     def inverse(self, g: Element) -> Element:
-        return jnp.mod(-g, 2 * np.pi)
+        return jnp.mod(-self._element("g", g), 2 * np.pi)
 
     def action(self, g: Element, x: Inexact[Array, "*shape"]) -> Inexact[Array, "*shape"]:
-        moved = self._complex(x) * jnp.exp(1j * g)
+        moved = self._complex(x) * jnp.exp(1j * self._element("g", g))
         if self.axis is None:
             return moved.astype(jnp.result_type(x))
         return jnp.stack([moved.real, moved.imag], axis=self.axis).astype(jnp.result_type(x, float))
 
     def sample(self, rng_key: Key[Array, ""]) -> Element:
-        return jax.random.uniform(rng_key, maxval=2 * np.pi)
+        return jax.random.uniform(check_key("GlobalPhase", "rng_key", rng_key), maxval=2 * np.pi)
 
     def invariants(self, x: Inexact[Array, "*shape"]) -> Float[Array, " k"]:
         return lagged_products(self._complex(x))
 
     def correlation(self, x: Inexact[Array, "*shape"], reference: Inexact[Array, "*shape"]) -> Statistic:
+        x, reference = alike("GlobalPhase", x=x, reference=reference)
         return jnp.vdot(self._complex(reference), self._complex(x))
 
     def reversed(self, statistic: Statistic) -> Statistic:

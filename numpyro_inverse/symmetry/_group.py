@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Inexact, Key
 
-from numpyro_inverse._checks import check_instance, check_numeric
+from numpyro_inverse._checks import check_finite, check_instance, check_key, check_numeric, check_real, is_traced, show
 
 Element = Any  # a pytree of numbers: an angle, a vector of shifts, an index
 Statistic = Any
@@ -104,15 +104,32 @@ class Group(eqx.Module):
 
     def log_abs_det(self, g: Element, x: Inexact[Array, "*shape"]) -> Float[Array, ""]:
         r"""The log of the absolute determinant of :math:`x \mapsto g x` on real coordinates; 0 for isometries."""
-        return jnp.zeros((), _real_dtype(x))
+        return jnp.zeros((), jnp.finfo(inexact(_name(self), x).dtype).dtype)
+
+    def _element(self, argument: str, g: Any) -> Element:
+        """The element as an array, of the identity's shape and kind."""
+        where, identity = _name(self), self.identity
+        if not jnp.issubdtype(identity.dtype, jnp.integer):
+            g = jnp.asarray(check_finite(where, argument, g))
+        else:
+            g = jnp.asarray(check_real(where, argument, g))
+            if not jnp.issubdtype(g.dtype, jnp.integer):
+                raise TypeError(f"{where}: `{argument}` must be integers; got an array of {g.dtype}.")
+        if g.shape != identity.shape:
+            raise ValueError(
+                f"{where}: `{argument}` must be one element, of shape {identity.shape}; got shape {g.shape}. "
+                "`jax.vmap` makes batches."
+            )
+        return g
 
     # What follows from these.
 
     def canonicalizer(self, x: Inexact[Array, "*shape"], reference: Inexact[Array, "*shape"] | None = None) -> Element:
         """The element that takes x to its canonical form."""
         x = inexact(_name(self), x)
-        reference = default_reference(x) if reference is None else inexact(_name(self), reference)
-        _check_alike(_name(self), x, reference)
+        if reference is None:
+            reference = default_reference(x)
+        x, reference = alike(_name(self), x=x, reference=reference)
         return self.maximizer(self.correlation(x, reference))[0]
 
     def canonical(
@@ -133,12 +150,13 @@ class Group(eqx.Module):
 
     def nearest(self, u: Inexact[Array, "*shape"], v: Inexact[Array, "*shape"]) -> Inexact[Array, "*shape"]:
         """The array of the orbit of u that is nearest to v."""
-        u, v = inexact(_name(self), u), inexact(_name(self), v)
+        u, v = alike(_name(self), u=u, v=v)
         return self.action(self.canonicalizer(*jax.lax.stop_gradient((u, v))), u)
 
     def squared_orbit_distance(self, u: Inexact[Array, "*shape"], v: Inexact[Array, "*shape"]) -> Float[Array, ""]:
         r""":math:`\min_g |v - g u|^2`. Its gradient is that at the minimizing g, held fixed (Danskin's theorem)."""
-        return jnp.sum(jnp.abs(inexact(_name(self), v) - self.nearest(u, v)) ** 2)
+        u, v = alike(_name(self), u=u, v=v)
+        return jnp.sum(jnp.abs(v - self.nearest(u, v)) ** 2)
 
     def orbit_distance(self, u: Inexact[Array, "*shape"], v: Inexact[Array, "*shape"]) -> Float[Array, ""]:
         r""":math:`\min_g |v - g u|`."""
@@ -148,7 +166,7 @@ class Group(eqx.Module):
         """The product of two groups whose actions commute."""
         from numpyro_inverse.symmetry._product import Product
 
-        return Product(self, check_instance("Product", "other", other, Group, "a group"))
+        return Product(self, check_instance("Product", "second", other, Group, "a group"))
 
 
 class Isometries(Group):
@@ -169,8 +187,14 @@ class Isometries(Group):
     def elements(self) -> Element:
         return jnp.arange(self.order)
 
+    def _element(self, argument: str, g: Any) -> Element:
+        g = super()._element(argument, g)
+        if not is_traced(g) and not 0 <= int(g) < self.order:
+            raise ValueError(f"{_name(self)}: `{argument}` must be in 0, ..., {self.order - 1}; got {show(g)}.")
+        return g
+
     def sample(self, rng_key: Key[Array, ""]) -> Element:
-        return jax.random.randint(rng_key, (), 0, self.order)
+        return jax.random.randint(check_key(_name(self), "rng_key", rng_key), (), 0, self.order)
 
     def images(self, x: Inexact[Array, "*shape"]) -> Inexact[Array, "order *shape"]:
         """The whole orbit."""
@@ -182,6 +206,7 @@ class Isometries(Group):
         return jnp.concatenate([jnp.mean(parts, axis=0).ravel(), jnp.mean(parts**2, axis=0).ravel()])
 
     def correlation(self, x: Inexact[Array, "*shape"], reference: Inexact[Array, "*shape"]) -> Statistic:
+        x, reference = alike(_name(self), x=x, reference=reference)
         return jax.vmap(inner, (0, None))(self.images(x), reference)
 
     def reversed(self, statistic: Statistic) -> Statistic:
@@ -200,10 +225,32 @@ def inner(x: Inexact[Array, "*shape"], y: Inexact[Array, "*shape"]) -> Float[Arr
     return jnp.real(jnp.vdot(y, x))
 
 
-def inexact(where: str, x: Any) -> Array:
+def inexact(where: str, x: Any, argument: str = "x") -> Array:
     """An array of floating-point numbers, real or complex."""
-    x = jnp.asarray(check_numeric(where, "x", x))
+    x = jnp.asarray(check_numeric(where, argument, x))
     return x.astype(jnp.result_type(x, float)) if not jnp.issubdtype(x.dtype, jnp.inexact) else x
+
+
+def finite(where: str, x: Any, argument: str) -> Array:
+    """Likewise, none of which is infinite or NaN."""
+    x = inexact(where, x, argument)
+    if not is_traced(x) and not np.all(np.isfinite(x)):
+        raise ValueError(
+            f"{where}: `{argument}` must be finite; {int(np.sum(~np.isfinite(x)))} of its entries are not."
+        )
+    return x
+
+
+def stacked(where: str, argument: str, arrays: Any) -> int:
+    """The length of the leading axis of an array, or of the arrays of a pytree, which is one for all."""
+    shapes = [np.shape(leaf) for leaf in jax.tree.leaves(arrays)]
+    lengths = {shape[0] if shape else 0 for shape in shapes}
+    if len(lengths) != 1 or 0 in lengths:
+        raise ValueError(
+            f"{where}: `{argument}` must be arrays with a leading axis, of one length and not empty; got shapes "
+            f"{show(shapes)}."
+        )
+    return lengths.pop()
 
 
 def as_real(x: Inexact[Array, "*shape"]) -> Float[Array, "*shape2"]:
@@ -229,16 +276,16 @@ def safe_sqrt(squared: Float[Array, ""]) -> Float[Array, ""]:
     return jnp.where(positive, jnp.sqrt(jnp.where(positive, squared, 1)), 0)
 
 
-def _real_dtype(x: Any) -> Any:
-    return jnp.finfo(jnp.result_type(x, float)).dtype
-
-
-def _check_alike(where: str, x: Array, reference: Array) -> None:
-    if x.shape != reference.shape:
+def alike(where: str, **arrays: Any) -> tuple[Array, Array]:
+    """Two arrays of floating-point numbers, of one shape."""
+    one, other = (inexact(where, array, argument) for argument, array in arrays.items())
+    if one.shape != other.shape:
+        names = " and ".join(f"`{argument}`" for argument in arrays)
         raise ValueError(
-            f"{where}: two arrays of one shape are needed; got {x.shape} and {reference.shape}. `jax.vmap` makes "
-            "batches."
+            f"{where}: two arrays of one shape are needed, {names}; got {one.shape} and {other.shape}. `jax.vmap` "
+            "makes batches."
         )
+    return one, other
 
 
 def _name(group: Group) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import permutations
 from math import factorial
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -11,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Inexact, Key
 
-from numpyro_inverse._checks import check_count
-from numpyro_inverse.symmetry._group import Element, Group, Statistic, as_real, inexact
+from numpyro_inverse._checks import check_count, check_key, is_traced, show
+from numpyro_inverse.symmetry._group import Element, Group, Statistic, alike, as_real, inexact
 
 MOST_LABELS = 7  # 5,040 elements that may be listed
 
@@ -59,21 +60,23 @@ class Permutation(Group):
         return jnp.asarray(np.array(list(permutations(range(self.n)))))
 
     def compose(self, g: Element, h: Element) -> Element:
+        g, h = self._element("g", g), self._element("h", h)
         return h[g]
 
     def inverse(self, g: Element) -> Element:
-        return jnp.argsort(g)
+        return jnp.argsort(self._element("g", g))
 
     def action(self, g: Element, x: Inexact[Array, "*shape"]) -> Inexact[Array, "*shape"]:
-        return jnp.take(self._checked(x), g, self.axis)
+        return jnp.take(self._checked(x), self._element("g", g), self.axis)
 
     def sample(self, rng_key: Key[Array, ""]) -> Element:
-        return jax.random.permutation(rng_key, self.n)
+        return jax.random.permutation(check_key("Permutation", "rng_key", rng_key), self.n)
 
     def invariants(self, x: Inexact[Array, "*shape"]) -> Float[Array, " k"]:
         return jnp.sort(self._rows(x), axis=0).ravel()
 
     def correlation(self, x: Inexact[Array, "*shape"], reference: Inexact[Array, "*shape"]) -> Statistic:
+        x, reference = alike("Permutation", x=x, reference=reference)
         return self._rows(reference) @ self._rows(x).T
 
     def reversed(self, statistic: Statistic) -> Statistic:
@@ -85,6 +88,12 @@ class Permutation(Group):
         rows, columns = hungarian_algorithm(-statistic)
         best = columns[jnp.argsort(rows)]
         return best, jnp.sum(statistic[jnp.arange(self.n), best])
+
+    def _element(self, argument: str, g: Any) -> Element:
+        g = super()._element(argument, g)
+        if not is_traced(g) and sorted(np.asarray(g).tolist()) != list(range(self.n)):
+            raise ValueError(f"Permutation: `{argument}` must have each of 0, ..., {self.n - 1} once; got {show(g)}.")
+        return g
 
     def _rows(self, x: Inexact[Array, "*shape"]) -> Float[Array, "n m"]:
         return as_real(jnp.moveaxis(self._checked(x), self.axis, 0)).reshape(self.n, -1)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Inexact, Int, Key
 
-from numpyro_inverse.symmetry._group import Element, Group, Statistic
+from numpyro_inverse._checks import check_instance, check_key, describe
+from numpyro_inverse.symmetry._group import Element, Group, Statistic, alike
 from numpyro_inverse.symmetry._scaling import Scaling, unit
 
 
@@ -29,7 +32,8 @@ class Product(Group):
     second: Group
 
     def __init__(self, first: Group, second: Group):
-        self.first, self.second = first, second
+        self.first = check_instance("Product", "first", first, Group, "a group")
+        self.second = check_instance("Product", "second", second, Group, "a group")
         if scales(first) and scales(second):
             raise ValueError("Product: two scalings are one; leave one out.")
         if any(scales(group) and not isinstance(group, Scaling) for group in (first, second)):
@@ -63,23 +67,27 @@ class Product(Group):
         return repeated, jax.tree.map(lambda e: jnp.tile(e, (n, *(1 for _ in e.shape[1:]))), other)
 
     def compose(self, g: Element, h: Element) -> Element:
+        g, h = self._element("g", g), self._element("h", h)
         return self.first.compose(g[0], h[0]), self.second.compose(g[1], h[1])
 
     def inverse(self, g: Element) -> Element:
+        g = self._element("g", g)
         return self.first.inverse(g[0]), self.second.inverse(g[1])
 
     def action(self, g: Element, x: Inexact[Array, "*shape"]) -> Inexact[Array, "*shape"]:
+        g = self._element("g", g)
         return self.first.action(g[0], self.second.action(g[1], x))
 
     def sample(self, rng_key: Key[Array, ""]) -> Element:
-        one, other = jax.random.split(rng_key)
+        one, other = jax.random.split(check_key("Product", "rng_key", rng_key))
         return self.first.sample(one), self.second.sample(other)
 
     def propose(self, rng_key: Key[Array, ""]) -> Element:
-        one, other = jax.random.split(rng_key)
+        one, other = jax.random.split(check_key("Product", "rng_key", rng_key))
         return self.first.propose(one), self.second.propose(other)
 
     def log_abs_det(self, g: Element, x: Inexact[Array, "*shape"]) -> Float[Array, ""]:
+        g = self._element("g", g)
         return self.first.log_abs_det(g[0], x) + self.second.log_abs_det(g[1], x)
 
     def invariants(self, x: Inexact[Array, "*shape"]) -> Float[Array, " k"]:
@@ -90,6 +98,7 @@ class Product(Group):
         return jnp.mean(values**2, axis=0)
 
     def correlation(self, x: Inexact[Array, "*shape"], reference: Inexact[Array, "*shape"]) -> Statistic:
+        x, reference = alike("Product", x=x, reference=reference)
         listed, other = self._split
         if isinstance(listed, Scaling):  # several arrays weigh the same whatever their scale
             return listed.correlation(x, reference), other.correlation(unit(x), unit(reference))
@@ -113,10 +122,18 @@ class Product(Group):
         return self._pair(chosen, best), values[place]
 
     def nearest(self, u: Inexact[Array, "*shape"], v: Inexact[Array, "*shape"]) -> Inexact[Array, "*shape"]:
+        u, v = alike("Product", u=u, v=v)
         listed, other = self._split
         if isinstance(listed, Scaling):
             return listed.nearest(other.nearest(u, v), v)
         return super().nearest(u, v)
+
+    def _element(self, argument: str, g: Any) -> Element:
+        if not isinstance(g, tuple | list):
+            raise TypeError(f"Product: `{argument}` must be a pair of elements; got {describe(g)}.")
+        if len(g) != 2:
+            raise ValueError(f"Product: `{argument}` must be a pair of elements; got {len(g)} of them.")
+        return g
 
     @property
     def _orders(self) -> tuple[int | None, int | None]:

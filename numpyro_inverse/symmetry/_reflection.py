@@ -22,7 +22,7 @@ class Reflection(Isometries):
 
     Raises:
         TypeError: no integers.
-        ValueError: an array without these axes.
+        ValueError: no axis, an axis twice, or an array without these axes.
     """
 
     axes: tuple[int, ...] = eqx.field(static=True)
@@ -30,22 +30,25 @@ class Reflection(Isometries):
     def __init__(self, axes: int | tuple[int, ...] = -1):
         given = axes if isinstance(axes, tuple | list) else (axes,)
         self.axes = tuple(check_count("Reflection", "axes", axis, least=-32) for axis in given)
+        if not self.axes or len(set(self.axes)) < len(self.axes):
+            raise ValueError(f"Reflection: `axes` must be one axis or several, each once; got {self.axes}.")
 
     @property
     def order(self) -> int:
         return 2
 
     def compose(self, g: Element, h: Element) -> Element:
+        g, h = self._element("g", g), self._element("h", h)
         return (g + h) % 2
 
     def inverse(self, g: Element) -> Element:
-        return g
+        return self._element("g", g)
 
     def action(self, g: Element, x: Inexact[Array, "*shape"]) -> Inexact[Array, "*shape"]:
         x = inexact("Reflection", x)
         if any(not -x.ndim <= axis < x.ndim for axis in self.axes):
             raise ValueError(f"Reflection: `x` has no axis {self.axes}; its shape is {x.shape}.")
-        return jnp.where(g == 0, x, jnp.flip(x, self.axes))
+        return jnp.where(self._element("g", g) == 0, x, jnp.flip(x, self.axes))
 
     def invariants(self, x: Inexact[Array, "*shape"]) -> Float[Array, " k"]:
         one, other = self.images(inexact("Reflection", x))

@@ -23,14 +23,16 @@ class Rotation90(Isometries):
         return 4
 
     def compose(self, g: Element, h: Element) -> Element:
+        g, h = self._element("g", g), self._element("h", h)
         return (g + h) % 4
 
     def inverse(self, g: Element) -> Element:
-        return -g % 4
+        return -self._element("g", g) % 4
 
     def action(self, g: Element, x: Inexact[Array, "*shape"]) -> Inexact[Array, "*shape"]:
         x = inexact("Rotation90", x)
         if x.ndim < 2 or x.shape[-1] != x.shape[-2]:
             raise ValueError(f"Rotation90: the last two axes of `x` must be of one length; got shape {x.shape}.")
+        g = self._element("g", g)
         once = jnp.where(g % 2 == 1, jnp.rot90(x, axes=(-2, -1)), x)
         return jnp.where(g >= 2, jnp.flip(once, (-2, -1)), once)

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Inexact, Key
 
-from numpyro_inverse._checks import check_positive_number
-from numpyro_inverse.symmetry._group import Element, Group, Statistic, as_real, default_reference, inexact, inner
+from numpyro_inverse._checks import check_key, check_positive_number
+from numpyro_inverse.symmetry._group import Element, Group, Statistic, alike, as_real, inexact, inner
 
 NO_LAW = (
     "Scaling: the group is not compact, so that there is no uniform law to `sample` from, and a posterior that is "
@@ -49,30 +49,32 @@ class Scaling(Group):
         return jnp.zeros(())
 
     def compose(self, g: Element, h: Element) -> Element:
+        g, h = self._element("g", g), self._element("h", h)
         return g + h
 
     def inverse(self, g: Element) -> Element:
-        return -g
+        return -self._element("g", g)
 
     def action(self, g: Element, x: Inexact[Array, "*shape"]) -> Inexact[Array, "*shape"]:
         x = inexact("Scaling", x)
-        return jnp.exp(g).astype(x.dtype) * x
+        return jnp.exp(self._element("g", g)).astype(x.dtype) * x
 
     def sample(self, rng_key: Key[Array, ""]) -> Element:
         raise ValueError(NO_LAW)
 
     def propose(self, rng_key: Key[Array, ""]) -> Element:
         """Draw :math:`\\log c` from :math:`N(0, \\text{spread}^2)`."""
-        return self.spread * jax.random.normal(rng_key)
+        return self.spread * jax.random.normal(check_key("Scaling", "rng_key", rng_key))
 
     def log_abs_det(self, g: Element, x: Inexact[Array, "*shape"]) -> Float[Array, ""]:
         x = inexact("Scaling", x)
-        return jnp.asarray(g * as_real(x).size)
+        return self._element("g", g) * as_real(x).size
 
     def invariants(self, x: Inexact[Array, "*shape"]) -> Float[Array, " k"]:
         return as_real(unit(x)).ravel()
 
     def correlation(self, x: Inexact[Array, "*shape"], reference: Inexact[Array, "*shape"]) -> Statistic:
+        x, reference = alike("Scaling", x=x, reference=reference)
         return jnp.stack([log_norm(reference) - log_norm(x), jnp.ones((), log_norm(x).dtype)])
 
     def reversed(self, statistic: Statistic) -> Statistic:
@@ -81,13 +83,8 @@ class Scaling(Group):
     def maximizer(self, statistic: Statistic) -> tuple[Element, Float[Array, ""]]:
         return statistic[0] / statistic[1], jnp.zeros(())
 
-    def canonicalizer(self, x: Inexact[Array, "*shape"], reference: Inexact[Array, "*shape"] | None = None) -> Element:
-        """The element that gives x the norm of the reference."""
-        x = inexact("Scaling", x)
-        return self.maximizer(self.correlation(x, default_reference(x) if reference is None else reference))[0]
-
     def nearest(self, u: Inexact[Array, "*shape"], v: Inexact[Array, "*shape"]) -> Inexact[Array, "*shape"]:
-        u, v = inexact("Scaling", u), inexact("Scaling", v)
+        u, v = alike("Scaling", u=u, v=v)
         squared = inner(u, u)
         factor = jnp.maximum(inner(u, v), 0) / jnp.where(squared > 0, squared, 1)
         return factor.astype(u.dtype) * u

@@ -10,11 +10,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from numpyro_inverse._checks import check_instance, describe
+from numpyro_inverse._checks import check_instance, check_number, describe
 from numpyro_inverse.symmetry._group import (
     Element,
     Group,
-    _check_alike,
+    alike,
     default_reference,
     inexact,
     safe_sqrt,
@@ -59,15 +59,15 @@ class Symmetry(eqx.Module):
             raise ValueError("Symmetry: `sites` is empty; name a site.")
         for name, power in powers.items():
             check_instance("Symmetry", "sites", name, str, "names of sites")
-            if power not in (1, -1):
+            if check_number("Symmetry", f"sites[{name!r}]", power) not in (1, -1):
                 raise ValueError(
-                    f"Symmetry: the power of site {name!r} must be 1 (moved by g) or -1 (by its inverse); got "
+                    f"Symmetry: `sites`: the power of site {name!r} must be 1 (moved by g) or -1 (by its inverse); got "
                     f"{describe(power)}."
                 )
             if power == -1 and not group.is_abelian:
                 raise ValueError(
-                    f"Symmetry: site {name!r} cannot be moved by inverses: the elements of {type(group).__name__} do "
-                    "not commute, so that inverses are no action of it."
+                    f"Symmetry: `sites`: site {name!r} cannot be moved by inverses: the elements of "
+                    f"{type(group).__name__} do not commute, so that inverses are no action of it."
                 )
         self.powers = tuple((name, int(power)) for name, power in powers.items())
 
@@ -84,7 +84,7 @@ class Symmetry(eqx.Module):
         """
         self.check_sites("Symmetry", values)
         return dict(values) | {
-            name: self.group.action(self._element(g, power), values[name]) for name, power in self.powers
+            name: self.group.action(self._element(g, power), self._value(name, values)) for name, power in self.powers
         }
 
     def sample(self, rng_key: Key[Array, ""]) -> Element:
@@ -93,8 +93,9 @@ class Symmetry(eqx.Module):
 
     def log_abs_det(self, g: Element, values: Values) -> Float[Array, ""]:
         """Of the action on all symmetric sites together."""
+        self.check_sites("Symmetry", values)
         return sum(
-            (self.group.log_abs_det(self._element(g, power), values[name]) for name, power in self.powers),
+            (self.group.log_abs_det(self._element(g, power), self._value(name, values)) for name, power in self.powers),
             jnp.zeros(()),
         )
 
@@ -102,12 +103,14 @@ class Symmetry(eqx.Module):
         """The element that takes the values to their canonical form."""
         self.check_sites("Symmetry", values)
         if reference is not None:
-            self.check_sites("Symmetry", reference)
+            self.check_sites("Symmetry", reference, "reference")
         total = None
         for name, power in self.powers:
-            x = inexact("Symmetry", values[name])
-            r = default_reference(x) if reference is None else inexact("Symmetry", reference[name])
-            _check_alike(f"Symmetry: site {name!r}", x, r)
+            x = self._value(name, values)
+            if reference is not None:
+                x, r = alike(f"Symmetry: site {name!r}", values=x, reference=reference[name])
+            else:
+                r = default_reference(x)
             found = self.group.correlation(x, r)
             found = self.group.reversed(found) if power == -1 else found
             total = found if total is None else jax.tree.map(jnp.add, total, found)
@@ -120,7 +123,7 @@ class Symmetry(eqx.Module):
     def invariants(self, values: Values) -> dict[str, Float[Array, " k"]]:
         """The group's invariants of each symmetric site; what they say of sites taken together is not among them."""
         self.check_sites("Symmetry", values)
-        return {name: self.group.invariants(values[name]) for name in self.sites}
+        return {name: self.group.invariants(self._value(name, values)) for name in self.sites}
 
     def squared_orbit_distance(self, u: Values, v: Values) -> Float[Array, ""]:
         r""":math:`\min_g \sum_s |v_s - g^{p_s} u_s|^2` over the symmetric sites s.
@@ -128,16 +131,16 @@ class Symmetry(eqx.Module):
         Raises:
             ValueError: a scaling that moves several sites; compare their canonical forms instead.
         """
+        self.check_sites("Symmetry", u, "u")
+        self.check_sites("Symmetry", v, "v")
+        pairs = {name: alike(f"Symmetry: site {name!r}", u=u[name], v=v[name]) for name in self.sites}
         if len(self.powers) == 1:
-            [name] = self.sites
-            self.check_sites("Symmetry", u)
-            self.check_sites("Symmetry", v)
-            return self.group.squared_orbit_distance(u[name], v[name])
+            return self.group.squared_orbit_distance(*pairs[self.sites[0]])
         if scales(self.group):
             raise ValueError(
                 "Symmetry: a scaling of several sites has no orbit distance in closed form; compare canonical forms."
             )
-        here, there = ({name: values[name] for name in self.sites} for values in (u, v))
+        here, there = ({name: pair[i] for name, pair in pairs.items()} for i in (0, 1))
         nearest = self.action(self.canonicalizer(*jax.lax.stop_gradient((here, there))), here)
         return sum((jnp.sum(jnp.abs(there[name] - nearest[name]) ** 2) for name in self.sites), jnp.zeros(()))
 
@@ -145,15 +148,18 @@ class Symmetry(eqx.Module):
         """The root of :meth:`squared_orbit_distance`."""
         return safe_sqrt(self.squared_orbit_distance(u, v))
 
-    def check_sites(self, where: str, values: Values) -> None:
+    def check_sites(self, where: str, values: Values, argument: str = "values") -> None:
         """Raise if a symmetric site is missing."""
-        check_instance(where, "values", values, Mapping, "a dictionary by site")
+        check_instance(where, argument, values, Mapping, "a dictionary by site")
         for name in self.sites:
             if name not in values:
                 raise ValueError(
-                    f"{where}: the symmetry moves site {name!r}, which is not there; there are "
+                    f"{where}: the symmetry moves site {name!r}, which is not there; `{argument}` has "
                     f"{', '.join(map(repr, values)) or 'none'}."
                 )
+
+    def _value(self, name: str, values: Values) -> Array:
+        return inexact(f"Symmetry: site {name!r}", values[name], "values")
 
     def _element(self, g: Element, power: int) -> Element:
         return g if power == 1 else self.group.inverse(g)
