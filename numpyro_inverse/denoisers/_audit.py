@@ -12,7 +12,15 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from numpyro_inverse._checks import check_count, check_finite, check_key, check_positive_number, check_static
-from numpyro_inverse.denoisers._denoiser import Denoise, check_denoiser, denoised, has_potential
+from numpyro_inverse.denoisers._denoiser import (
+    Denoise,
+    certificates_of,
+    check_array,
+    check_denoiser,
+    denoised,
+    has_potential,
+    potential_of,
+)
 from numpyro_inverse.denoisers._krylov import largest_singular_value
 from numpyro_inverse.denoisers._recommendation import Recommendation, recommend
 
@@ -119,9 +127,10 @@ def audit_denoiser(
         The numbers, each with an error and its kind, and a recommendation.
 
     Raises:
-        TypeError: no function, numbers or key; traced values.
-        ValueError: arrays of several shapes; a number that is not finite, in ``x`` or from the denoiser; ``sigma`` or
-            ``gamma`` not positive; fewer than 2 probes; a certificate that is refuted.
+        TypeError: no function, numbers or key; traced values; what the denoiser returns is no array, its potential no
+            number, or its ``certificates`` are none.
+        ValueError: no arrays, empty ones, or several shapes; a number that is not finite, in ``x`` or from the
+            denoiser; ``sigma`` or ``gamma`` not positive; fewer than 2 probes; a certificate that is refuted.
 
     References:
         E. T. Reehorst and P. Schniter, *Regularization by denoising: clarifications and new interpretations*, IEEE
@@ -139,7 +148,7 @@ def audit_denoiser(
     for values in found:
         for name, (value, _) in values.items():
             check_finite(HERE, f"{name} of what the denoiser returns", value)
-    certificates = denoiser.certificates(sigma) if hasattr(denoiser, "certificates") else {}
+    certificates = certificates_of(HERE, denoiser, sigma)
     parts = {name: _worst([values[name] for values in found]) for name in found[0]}
     for name, bound in certificates.items():
         if name in parts and bound.certified:
@@ -154,11 +163,11 @@ def _points(x: Any) -> list[Array]:
     points = list(x) if isinstance(x, list | tuple) else [x]
     if not points:
         raise ValueError(f"{HERE}: `x` must be an array or a list of arrays; got an empty list.")
-    arrays = [jnp.asarray(check_finite(HERE, "x", check_static(HERE, "x", point))) for point in points]
+    arrays = [check_array(HERE, check_finite(HERE, "x", check_static(HERE, "x", point))) for point in points]
     shapes = {array.shape for array in arrays}
     if len(shapes) > 1:
         raise ValueError(f"{HERE}: the arrays of `x` must have one shape; got {sorted(shapes)}.")
-    return [array.astype(jnp.result_type(array, float)) for array in arrays]
+    return arrays
 
 
 @eqx.filter_jit
@@ -216,7 +225,7 @@ def _work_missed(denoiser: Any, x: Array, field: Array, v: Array, sigma: float) 
         return jnp.vdot(there - denoised(HERE, denoiser, there, sigma), line) / sigma**2
 
     work = jnp.asarray(weights, x.dtype) @ jax.lax.map(power, jnp.asarray(places, x.dtype))
-    gained = denoiser.potential(x + line, sigma) - denoiser.potential(x - line, sigma)
+    gained = potential_of(HERE, denoiser, x + line, sigma) - potential_of(HERE, denoiser, x - line, sigma)
     return _relative(gained - work, work)
 
 

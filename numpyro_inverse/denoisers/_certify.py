@@ -12,11 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from numpyro_inverse._checks import check_callable, check_count, check_finite, check_key
+from numpyro_inverse._checks import check_callable, check_count, check_finite, check_key, check_real, check_static
 from numpyro_inverse.denoisers._certificate import Certificate
+from numpyro_inverse.denoisers._denoiser import check_array
 from numpyro_inverse.denoisers._krylov import largest_singular_value
 from numpyro_inverse.denoisers._norm_bounds import (
     DENSE,
+    check_sides,
     circular_convolution_norm,
     matrix_norm,
     same_convolution_norm,
@@ -78,13 +80,17 @@ def certificate(layer: Any, shape: tuple[int, int] | None = None) -> Certificate
         Its bound is infinite, and not certified, if a part is none of the above.
 
     Raises:
-        TypeError: traced arrays.
-        ValueError: a convolution without ``shape``; weights that are not finite.
+        TypeError: traced arrays, arrays of other than real numbers, or a class; ``shape`` no pair of integers.
+        ValueError: a convolution without ``shape``; a side below 1; weights that are not finite.
 
     References:
         The references of :func:`matrix_norm`, :func:`circular_convolution_norm` and
         :func:`zero_padded_convolution_bound`.
     """
+    if shape is not None:
+        check_sides(HERE, shape)
+    if isinstance(layer, type):
+        raise TypeError(f"{HERE}: `layer` must be a layer, not the class {layer.__name__}; make one of it first.")
     if hasattr(layer, "lipschitz_certificate"):
         return layer.lipschitz_certificate(shape)
     if hasattr(layer, "norm_bound"):
@@ -98,7 +104,7 @@ def certificate(layer: Any, shape: tuple[int, int] | None = None) -> Certificate
         activations = (layer.activation,) * (len(layer.layers) - 1) + (layer.final_activation,)
         return _product([part for pair in zip(layer.layers, activations, strict=True) for part in pair], shape)
     if isinstance(layer, eqx.nn.Linear):
-        return matrix_norm(jnp.atleast_2d(layer.weight))
+        return matrix_norm(np.atleast_2d(_known_weights(layer.weight)))
     if isinstance(layer, eqx.nn.Conv2d):
         return _convolution(layer, shape)
     if isinstance(layer, eqx.nn.Identity):
@@ -106,7 +112,7 @@ def certificate(layer: Any, shape: tuple[int, int] | None = None) -> Certificate
     if isinstance(layer, eqx.nn.Lambda):
         return certificate(layer.fn, shape)
     if eqx.is_array_like(layer) and np.ndim(layer) == 2:
-        return matrix_norm(layer)
+        return matrix_norm(_known_weights(layer))
     for function, slope in SLOPES:
         if layer is function:
             return Certificate(slope, "largest slope of the activation", True)
@@ -131,20 +137,23 @@ def jacobian_norm(
         num_iterations: products with the Jacobian and its transpose (Golub-Kahan-Lanczos bidiagonalization).
 
     Raises:
-        TypeError: no function, real numbers or key.
-        ValueError: ``x`` or what is found there is not finite; ``num_iterations`` below 1.
+        TypeError: no function, real numbers or key; ``function`` returns no array of real numbers.
+        ValueError: ``x`` is empty; it or what is found there is not finite; ``num_iterations`` below 1.
 
     References:
         G. H. Golub and C. F. Van Loan, *Matrix Computations*, 4th ed., section 10.4.
     """
     here = "jacobian_norm"
     check_callable(here, "function", function)
-    x = jnp.asarray(check_finite(here, "x", x))
-    x = x.astype(jnp.result_type(x, float))
+    x = check_array(here, check_finite(here, "x", x))
+
+    def checked(x: Array) -> Array:
+        return jnp.asarray(check_real(here, "what the function returns", function(x)))
+
     start = jax.random.normal(check_key(here, "rng_key", rng_key), x.shape, x.dtype)
     steps = check_count(here, "num_iterations", num_iterations)
     found = largest_singular_value(
-        lambda v: jax.jvp(function, (x,), (v,))[1], lambda v: jax.vjp(function, x)[1](v)[0], start, steps
+        lambda v: jax.jvp(checked, (x,), (v,))[1], lambda v: jax.vjp(checked, x)[1](v)[0], start, steps
     )
     bound = float(check_finite(here, "the norm of the Jacobian", found))
     return Certificate(bound, f"Lanczos, {steps} iterations, at one point", False, "a lower bound")
@@ -168,17 +177,18 @@ def convolution_certificate(kernel: Any, shape: tuple[int, int] | None) -> Certi
 
 def _convolution(layer: eqx.nn.Conv2d, shape: tuple[int, int] | None) -> Certificate:
     shape = _needed(shape)
-    sides = layer.weight.shape[2:]
+    weights = _known_weights(layer.weight)
+    sides = weights.shape[2:]
     halves = tuple((side // 2, side // 2) for side in sides)
     same = layer.padding == "SAME" or tuple(layer.padding) == halves
     same &= all(side % 2 == 1 for side in sides) and all(step == 1 for step in layer.stride)
     plain = all(step == 1 for step in layer.dilation) and layer.groups == 1
     if plain and same and layer.padding_mode == "CIRCULAR":
-        found = circular_convolution_norm(layer.weight, shape)
+        found = circular_convolution_norm(weights, shape)
     elif plain and same and layer.padding_mode == "ZEROS":
-        found = convolution_certificate(layer.weight, shape)
+        found = convolution_certificate(weights, shape)
     elif plain and layer.padding_mode == "ZEROS":
-        found = zero_padded_convolution_bound(layer.weight, shape)
+        found = zero_padded_convolution_bound(weights, shape)
     else:
         return _unknown(layer)
     return found._replace(conditions=f"images of {shape[0]} x {shape[1]}")
@@ -187,7 +197,11 @@ def _convolution(layer: eqx.nn.Conv2d, shape: tuple[int, int] | None) -> Certifi
 def _needed(shape: tuple[int, int] | None) -> tuple[int, int]:
     if shape is None:
         raise ValueError(f"{HERE}: `shape` is missing, the sides (H, W) of the images that the convolutions act on.")
-    return shape
+    return check_sides(HERE, shape)
+
+
+def _known_weights(weights: Any) -> Any:
+    return check_finite(HERE, "layer", check_static(HERE, "layer", weights))
 
 
 def _unknown(layer: Any) -> Certificate:

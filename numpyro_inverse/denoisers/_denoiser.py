@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from numpyro_inverse._checks import check_callable, check_positive, check_real
+from numpyro_inverse._checks import check_callable, check_finite, check_positive, check_real, describe
+from numpyro_inverse.denoisers._certificate import Certificate
 
 Denoise = Callable[[Float[Array, "*shape"], Any], Float[Array, "*shape"]]
 
@@ -52,9 +53,23 @@ def check_noise_level(where: str, sigma: Any) -> Any:
     return sigma
 
 
+def floating(where: str, argument: str, value: Any) -> Array:
+    """Finite real numbers in floating point."""
+    value = check_finite(where, argument, value)
+    return jnp.asarray(value, jnp.result_type(float, value))
+
+
+def check_array(where: str, x: Any) -> Array:
+    """One array of real numbers, of any shape but not empty, in floating point."""
+    x = jnp.asarray(check_real(where, "x", x))
+    if x.size == 0:
+        raise ValueError(f"{where}: `x` must be an array of one number or more; got shape {x.shape}.")
+    return x.astype(jnp.result_type(x, float))
+
+
 def check_signal(where: str, x: Any, shape: tuple[int, ...]) -> Any:
     """One signal of a known shape, without batch axes."""
-    check_real(where, "x", x)
+    x = check_real(where, "x", x)
     if jnp.shape(x) != tuple(shape):
         raise ValueError(
             f"{where}: `x` must be one signal of shape {tuple(shape)}; got shape {jnp.shape(x)}. `jax.vmap` makes "
@@ -70,13 +85,51 @@ def denoised(where: str, denoiser: Denoise, x: Float[Array, "*shape"], sigma: An
         TypeError: it returns no real numbers.
         ValueError: ``sigma`` not positive; an array of another shape.
     """
+    return jnp.asarray(returned(where, denoiser, x, sigma), jnp.result_type(x))
+
+
+def returned(where: str, denoiser: Denoise, x: Float[Array, "*shape"], sigma: Any) -> Any:
+    """The same in the precision that the denoiser gives it."""
     found = check_real(where, "what the denoiser returns", denoiser(x, check_noise_level(where, sigma)))
     if jnp.shape(found) != jnp.shape(x):
         raise ValueError(
             f"{where}: the denoiser {name_of(denoiser)} must return an array of the shape of `x`, {jnp.shape(x)}; got "
             f"{jnp.shape(found)}."
         )
-    return jnp.asarray(found, jnp.result_type(x))
+    return found
+
+
+def potential_of(where: str, denoiser: Any, x: Float[Array, "*shape"], sigma: Any) -> Float[Array, ""]:
+    """The value of a denoiser's potential.
+
+    Raises:
+        TypeError: it is no real number.
+        ValueError: it is an array of numbers.
+    """
+    return one_number(where, "what the potential returns", denoiser.potential(x, sigma))
+
+
+def one_number(where: str, what: str, found: Any) -> Float[Array, ""]:
+    """What a function returns, if it is one real number."""
+    found = check_real(where, what, found)
+    if jnp.ndim(found) != 0:
+        raise ValueError(f"{where}: `{what}` must be one number; got shape {jnp.shape(found)}.")
+    return jnp.asarray(found)
+
+
+def certificates_of(where: str, denoiser: Any, sigma: Any) -> dict[str, Certificate]:
+    """Those that the denoiser states; none if it has no such method.
+
+    Raises:
+        TypeError: what it states is no dictionary of certificates.
+    """
+    stated = getattr(denoiser, "certificates", None)
+    found = stated(sigma) if callable(stated) else {}
+    if not isinstance(found, Mapping) or not all(isinstance(bound, Certificate) for bound in found.values()):
+        raise TypeError(
+            f"{where}: `denoiser.certificates` must return a dictionary of Certificate by name; got {describe(found)}."
+        )
+    return dict(found)
 
 
 def name_of(denoiser: Any) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from numpyro_inverse._checks import describe
+from numpyro_inverse._checks import check_finite, check_instance, describe
 from numpyro_inverse.denoisers._convolution import convolve_periodic
 from numpyro_inverse.denoisers._denoiser import Denoiser, check_noise_level
 from numpyro_inverse.denoisers._gradient_step import check_image
@@ -31,8 +33,9 @@ class DnCNN(Denoiser):
         biases: of each layer, (channels out,).
 
     Raises:
-        TypeError: ``x`` no real numbers.
-        ValueError: ``sigma`` not positive; ``x`` no image.
+        TypeError: no real numbers, in the weights or in ``x``.
+        ValueError: weights that are not finite, or of shapes that do not follow each other; ``sigma`` not positive;
+            ``x`` no image.
 
     References:
         K. Zhang, W. Zuo, Y. Chen, D. Meng and L. Zhang, *Beyond a Gaussian denoiser: residual learning of deep CNN for
@@ -41,6 +44,22 @@ class DnCNN(Denoiser):
 
     kernels: tuple[Float[Array, "3 3 n m"], ...]
     biases: tuple[Float[Array, " m"], ...]
+
+    def __init__(self, kernels: Sequence[Float[Array, "3 3 n m"]], biases: Sequence[Float[Array, " m"]]):
+        self.kernels, self.biases = _arrays("kernels", kernels), _arrays("biases", biases)
+        shapes = [kernel.shape for kernel in self.kernels]
+        if any(len(shape) != 4 or shape[:2] != (3, 3) for shape in shapes):
+            raise ValueError(f"DnCNN: `kernels` must have the shape (3, 3, channels in, channels out); got {shapes}.")
+        if shapes[0][2] not in (1, 2) or any(one[3] != two[2] for one, two in pairwise(shapes)):
+            raise ValueError(
+                "DnCNN: `kernels` must begin with one or two channels, and take as many as the layer before gives; got "
+                f"{shapes}."
+            )
+        if [bias.shape for bias in self.biases] != [shape[3:] for shape in shapes]:
+            raise ValueError(
+                f"DnCNN: `biases` must have the shapes {[shape[3:] for shape in shapes]}, one for each of `kernels`; "
+                f"got {[bias.shape for bias in self.biases]}."
+            )
 
     def __call__(self, x: Float[Array, "h w"], sigma: Any) -> Float[Array, "h w"]:
         check_noise_level("DnCNN", sigma)
@@ -91,6 +110,13 @@ def load_dncnn(path: str | Path) -> DnCNN:
     except (msgspec.DecodeError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"{HERE}: {path.name} is no DnCNN of SCICO ({error}).") from error
     return DnCNN(tuple(map(_single, kernels)), tuple(map(_single, biases)))
+
+
+def _arrays(argument: str, values: Any) -> tuple[Array, ...]:
+    check_instance("DnCNN", argument, values, tuple | list, "a list of arrays, one for each layer")
+    if not values:
+        raise ValueError(f"DnCNN: `{argument}` must be an array for each layer; got none.")
+    return tuple(jnp.asarray(check_finite("DnCNN", argument, value)) for value in values)
 
 
 def _single(array: np.ndarray) -> Array:

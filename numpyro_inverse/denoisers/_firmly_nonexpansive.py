@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from numpyro_inverse._checks import check_count, check_key
+from numpyro_inverse._checks import check_count, check_key, check_real
 from numpyro_inverse.denoisers._certificate import Certificate
 from numpyro_inverse.denoisers._convolution import FOLD, convolve, fold, transposed, unfold
-from numpyro_inverse.denoisers._denoiser import Denoiser, check_noise_level
+from numpyro_inverse.denoisers._denoiser import Denoiser, check_array, check_noise_level
 from numpyro_inverse.denoisers._gradient_step import MIDDLE, NOISE_SCALE, check_image
 
 HERE = "FirmlyNonexpansiveDenoiser"
@@ -35,6 +35,10 @@ class LipschitzConvolution(eqx.Module):
         width: m, of the hidden layer.
         key: of the initial weights.
 
+    Raises:
+        TypeError: no integers; no key; when called, no real numbers.
+        ValueError: a number below 1; when called, an array without three axes or with other channels.
+
     References:
         A. Araujo, A. Havens, B. Delattre, A. Allauzen and B. Hu, *A unified algebraic perspective on Lipschitz neural
         networks*, ICLR 2023, theorem 3 (the layers "SLL").
@@ -46,12 +50,16 @@ class LipschitzConvolution(eqx.Module):
     log_q: Float[Array, " m"]
 
     def __init__(self, channels: int, width: int, *, key: PRNGKeyArray):
+        here = "LipschitzConvolution"
+        channels, width = check_count(here, "channels", channels), check_count(here, "width", width)
+        check_key(here, "key", key)
         self.kernel = jax.random.normal(key, (KERNEL, KERNEL, channels, width)) / jnp.sqrt(KERNEL**2 * channels)
         self.bias = jnp.zeros(width)
         self.slope = jnp.zeros(width)
         self.log_q = jnp.zeros(width)
 
     def __call__(self, x: Float[Array, "h w n"], level: Any) -> Float[Array, "h w n"]:
+        x = self._checked(x, level)
         kernel = self.kernel.astype(x.dtype)
         hidden = jax.nn.relu(convolve(kernel, x) + (self.bias + self.slope * level).astype(x.dtype))
         return x - 2 * convolve(transposed(kernel), hidden / self.bounds().astype(x.dtype))
@@ -59,6 +67,17 @@ class LipschitzConvolution(eqx.Module):
     def lipschitz_certificate(self, shape: tuple[int, int] | None) -> Certificate:
         """One, on images of any shape."""
         return Certificate(1.0, METHOD, True)
+
+    def _checked(self, x: Any, level: Any) -> Array:
+        here = "LipschitzConvolution"
+        check_real(here, "level", level)
+        x, channels = check_array(here, x), self.kernel.shape[2]
+        if x.ndim != 3 or x.shape[2] != channels or jnp.ndim(level) != 0:
+            raise ValueError(
+                f"{here}: `x` must be an image of shape (H, W, {channels}) and `level` one number; got shapes "
+                f"{x.shape} and {jnp.shape(level)}. `jax.vmap` makes batches."
+            )
+        return x
 
     def bounds(self) -> Float[Array, " m"]:
         """T, from the kernel's correlations with itself at all shifts."""
@@ -108,12 +127,13 @@ class FirmlyNonexpansiveDenoiser(Denoiser):
         self.layers = tuple(LipschitzConvolution(FOLD**2 * self.copies, width, key=k) for k in keys)
 
     def __call__(self, x: Float[Array, "h w"], sigma: Any) -> Float[Array, "h w"]:
-        check_noise_level(HERE, sigma)
         x = check_image(HERE, x)
         return 0.5 * (x + self.nonexpansive(x, sigma))
 
     def nonexpansive(self, x: Float[Array, "h w"], sigma: Any) -> Float[Array, "h w"]:
         """:math:`Q(x, \\sigma) = 2 D(x, \\sigma) - x`, which is 1-Lipschitz."""
+        check_noise_level(HERE, sigma)
+        x = check_image(HERE, x)
         y = fold(x - MIDDLE)
         y = jnp.concatenate([y] * self.copies, axis=-1) / jnp.sqrt(self.copies).astype(x.dtype)
         for layer in self.layers:

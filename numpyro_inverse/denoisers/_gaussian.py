@@ -11,9 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from numpyro_inverse._checks import check_finite, check_key, describe, is_traced
+from numpyro_inverse._checks import (
+    check_key,
+    check_real,
+    check_static,
+    describe,
+    is_traced,
+)
 from numpyro_inverse.denoisers._certificate import Certificate
-from numpyro_inverse.denoisers._denoiser import Denoiser, check_noise_level, check_signal
+from numpyro_inverse.denoisers._denoiser import Denoiser, check_noise_level, check_signal, floating
 
 LOG_2PI = float(np.log(2 * np.pi))
 SYMMETRIC = 8  # units in the last place by which a symmetric matrix may differ from its transpose
@@ -46,7 +52,9 @@ class GaussianDenoiser(Denoiser):
     directions: Float[Array, "n n"]
 
     def __init__(self, mean: Float[Array, "*shape"], covariance: Float[Array, "n n"]):
-        self.mean = jnp.asarray(check_finite("GaussianDenoiser", "mean", mean), jnp.result_type(float, mean))
+        self.mean = floating("GaussianDenoiser", "mean", mean)
+        if self.mean.size == 0:
+            raise ValueError(f"GaussianDenoiser: `mean` must be one number or more; got shape {self.mean.shape}.")
         n = prod(self.mean.shape)
         self.variances, self.directions = eigenpairs("GaussianDenoiser", "covariance", covariance, (n, n))
 
@@ -69,11 +77,14 @@ class GaussianDenoiser(Denoiser):
 
     def certificates(self, sigma: float) -> dict[str, Certificate]:
         """Exact norms, from the eigenvalues."""
+        here = "GaussianDenoiser.certificates"
+        check_noise_level(here, check_static(here, "sigma", sigma))
+        check_static(here, "covariance", self.variances)
         return linear_certificates(np.asarray(self.variances / (self.variances + sigma**2)))
 
     def _coefficients(self, x: Array, sigma: Any, where: str) -> Array:
         check_noise_level(where, sigma)
-        check_signal(where, x, self.mean.shape)
+        x = check_signal(where, x, self.mean.shape)
         return jnp.matmul(self.directions.T, jnp.ravel(x - self.mean), precision="highest")
 
     def _signal(self, w: Array) -> Array:
@@ -138,11 +149,14 @@ class FieldDenoiser(Denoiser):
 
     def certificates(self, sigma: float) -> dict[str, Certificate]:
         """Exact norms, from the spectrum."""
+        here = "FieldDenoiser.certificates"
+        check_noise_level(here, check_static(here, "sigma", sigma))
+        check_static(here, "field", self.variances)
         return linear_certificates(np.asarray(self.variances / (self.variances + sigma**2)))
 
     def _coefficients(self, x: Array, sigma: Any, where: str) -> Array:
         check_noise_level(where, sigma)
-        check_signal(where, x, self.mean.shape)
+        x = check_signal(where, x, self.mean.shape)
         return self.domain.transform(x - self.mean)
 
 
@@ -165,9 +179,11 @@ class LinearDenoiser(Denoiser):
     is_symmetric: bool = eqx.field(static=True)
 
     def __init__(self, matrix: Float[Array, "n n"]):
-        matrix = jnp.asarray(check_finite("LinearDenoiser", "matrix", matrix), jnp.result_type(float, matrix))
+        matrix = floating("LinearDenoiser", "matrix", matrix)
         if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
             raise ValueError(f"LinearDenoiser: `matrix` must be square; got shape {matrix.shape}.")
+        if matrix.size == 0:
+            raise ValueError(f"LinearDenoiser: `matrix` must not be empty; got shape {matrix.shape}.")
         self.matrix = matrix
         self.is_symmetric = not is_traced(matrix) and _is_symmetric(np.asarray(matrix))
 
@@ -182,16 +198,20 @@ class LinearDenoiser(Denoiser):
 
     def certificates(self, sigma: float) -> dict[str, Certificate]:
         """Exact norms, by singular values."""
+        check_noise_level("LinearDenoiser.certificates", sigma)
+        check_static("LinearDenoiser.certificates", "matrix", self.matrix)
         matrix, one = np.asarray(self.matrix, float), np.eye(len(self.matrix))
         parts = {"lipschitz": matrix, "residual": one - matrix, "firm": 2 * matrix - one}
         return {name: Certificate(np.linalg.norm(part, 2), "singular values", True) for name, part in parts.items()}
 
     def _potential(self, x: Float[Array, "*shape"], sigma: Any) -> Float[Array, ""]:
+        x = jnp.asarray(check_real("LinearDenoiser.potential", "x", x))
         symmetric = (self.matrix + self.matrix.T) / 2
         return jnp.vdot(x, x - self._product(symmetric, x, sigma)) / (2 * jnp.square(sigma))
 
     def _product(self, matrix: Array, x: Array, sigma: Any) -> Array:
         check_noise_level("LinearDenoiser", sigma)
+        x = jnp.asarray(check_real("LinearDenoiser", "x", x))
         if jnp.size(x) != len(matrix):
             raise ValueError(
                 f"LinearDenoiser: `x` must have {len(matrix)} numbers, the side of the matrix; got shape "
@@ -206,7 +226,7 @@ def _is_symmetric(matrix: np.ndarray) -> bool:
 
 def eigenpairs(where: str, argument: str, covariance: Any, shape: tuple[int, ...]) -> tuple[Array, Array]:
     """Eigenvalues, none negative, and eigenvectors of covariance matrices, which are checked where they are known."""
-    covariance = jnp.asarray(check_finite(where, argument, covariance), jnp.result_type(float, covariance))
+    covariance = floating(where, argument, covariance)
     if covariance.shape != shape:
         raise ValueError(f"{where}: `{argument}` must have shape {shape}; got {covariance.shape}.")
     if not is_traced(covariance):

@@ -16,6 +16,7 @@ from numpyro_inverse.denoisers._certificate import Certificate
 from numpyro_inverse.denoisers._certify import certificate, convolution_certificate
 from numpyro_inverse.denoisers._convolution import FOLD, convolve, fold, unfold
 from numpyro_inverse.denoisers._denoiser import Denoise, Denoiser, check_noise_level
+from numpyro_inverse.denoisers._norm_bounds import check_sides
 from numpyro_inverse.denoisers._with_gradient import as_module
 
 HERE = "GradientStepDenoiser"
@@ -47,7 +48,7 @@ class ConvolutionalNetwork(eqx.Module):
         key: of the initial weights.
 
     Raises:
-        TypeError, ValueError: no integers of that size; no key.
+        TypeError, ValueError: no integers of that size; no key; when called, no gray image or no noise level.
 
     References:
         K. Zhang, W. Zuo and L. Zhang, *FFDNet: toward a fast and flexible solution for CNN-based image denoising*, IEEE
@@ -70,6 +71,7 @@ class ConvolutionalNetwork(eqx.Module):
         self.biases = tuple(jnp.zeros(shape[-1]) for shape in shapes)
 
     def __call__(self, x: Float[Array, "h w"], sigma: Any) -> Float[Array, "h w"]:
+        check_noise_level("ConvolutionalNetwork", sigma)
         x = check_image("ConvolutionalNetwork", x)
         y = fold(x - MIDDLE)
         level = jnp.broadcast_to(jnp.asarray(NOISE_SCALE * sigma, y.dtype), (*y.shape[:-1], 1))
@@ -82,6 +84,8 @@ class ConvolutionalNetwork(eqx.Module):
 
     def lipschitz_certificate(self, shape: tuple[int, int] | None) -> Certificate:
         """One and the product of the layers, on images of that shape: in general far above the truth."""
+        if shape is not None:
+            check_sides("ConvolutionalNetwork.lipschitz_certificate", shape)
         half = None if shape is None else (-(-shape[0] // FOLD), -(-shape[1] // FOLD))
         kernels = (self.kernels[0][:, :, :-1], *self.kernels[1:])  # without the channel of the noise level
         parts = [convolution_certificate(kernel.transpose(3, 2, 0, 1), half) for kernel in kernels]
@@ -109,7 +113,7 @@ class GradientStepDenoiser(Denoiser):
             :class:`ConvolutionalNetwork`.
 
     Raises:
-        TypeError: ``network`` is no function; ``x`` no real numbers.
+        TypeError: ``network`` is no function or returns no real numbers; ``x`` no real numbers.
         ValueError: ``sigma`` is not positive; ``x`` is empty; the network returns another shape.
 
     References:
@@ -137,7 +141,7 @@ class GradientStepDenoiser(Denoiser):
         return jnp.asarray(x, jnp.result_type(x, float)), sigma
 
     def _half_square(self, x: Array, sigma: Any) -> Array:
-        found = self.network(x, sigma)
+        found = check_real(HERE, "what the network returns", self.network(x, sigma))
         if jnp.shape(found) != x.shape:
             raise ValueError(f"{HERE}: `network` must return the shape of `x`, {x.shape}; got {jnp.shape(found)}.")
         return 0.5 * jnp.sum((x - found) ** 2)

@@ -12,7 +12,15 @@ from jaxtyping import Array, Float
 
 from numpyro_inverse._checks import check_callable, check_instance, check_real
 from numpyro_inverse.denoisers._certificate import Certificate
-from numpyro_inverse.denoisers._denoiser import Denoise, Denoiser, check_denoiser, denoised, has_potential
+from numpyro_inverse.denoisers._denoiser import (
+    Denoise,
+    Denoiser,
+    check_array,
+    check_denoiser,
+    denoised,
+    has_potential,
+    potential_of,
+)
 from numpyro_inverse.denoisers._with_gradient import as_module
 from numpyro_inverse.symmetry import Group
 
@@ -43,8 +51,8 @@ class GroupAverage(Denoiser):
             identity among them.
 
     Raises:
-        TypeError: no functions.
-        ValueError: no actions; a group with infinitely many elements.
+        TypeError: no functions, or some that return no real numbers.
+        ValueError: no actions; a group with infinitely many elements; when called, actions that are not linear.
 
     References:
         Jensen's inequality; M. Terris et al., *Equivariant plug-and-play image reconstruction*, CVPR 2024, section 3.
@@ -63,11 +71,11 @@ class GroupAverage(Denoiser):
         self.actions = tuple(check_callable(HERE, "actions", action) for action in actions)
 
     def __call__(self, x: Float[Array, "*shape"], sigma: Any) -> Float[Array, "*shape"]:
-        x = self._checked(x)
+        x = check_array(HERE, x)
         total = jnp.zeros_like(x)
         for action in self.actions:
-            moved = denoised(HERE, self.denoiser, action(x), sigma)
-            total = total + jax.linear_transpose(action, x)(moved)[0]
+            moved = denoised(HERE, self.denoiser, _acted(action, x), sigma)
+            total = total + _acted_back(action, x, moved)
         return total / len(self.actions)
 
     @property
@@ -83,13 +91,22 @@ class GroupAverage(Denoiser):
         return self.denoiser.certificates
 
     def _mean_potential(self, x: Float[Array, "*shape"], sigma: Any) -> Float[Array, ""]:
-        x = self._checked(x)
-        values = [self.denoiser.potential(action(x), sigma) for action in self.actions]
+        x = check_array(HERE, x)
+        values = [potential_of(HERE, self.denoiser, _acted(action, x), sigma) for action in self.actions]
         return jnp.mean(jnp.stack(values))
 
-    def _checked(self, x: Any) -> Array:
-        x = jnp.asarray(check_real(HERE, "x", x))
-        return x.astype(jnp.result_type(x, float))
+
+def _acted(action: Action, x: Array) -> Array:
+    return jnp.asarray(check_real(HERE, "what an action returns", action(x)))
+
+
+def _acted_back(action: Action, x: Array, y: Array) -> Array:
+    """By the inverse of a linear isometry, its transpose."""
+    try:
+        return jax.linear_transpose(action, x)(y)[0]
+    except (NotImplementedError, TypeError) as error:
+        name = getattr(action, "__name__", str(action))
+        raise ValueError(f"{HERE}: `actions` must be linear, such as changes of sign; got {name}.") from error
 
 
 def _actions_of(group: Group) -> list[Action]:
@@ -108,6 +125,9 @@ def square_symmetries() -> tuple[Action, ...]:
 
 def _symmetry(turns: int, mirrored: bool) -> Action:
     def act(x: Float[Array, "h w"]) -> Float[Array, "h2 w2"]:
+        x = check_real("square_symmetries", "x", x)
+        if jnp.ndim(x) < 2:
+            raise ValueError(f"square_symmetries: `x` must be an image, (H, W); got shape {jnp.shape(x)}.")
         return jnp.rot90(jnp.flip(x, 1) if mirrored else x, turns)
 
     act.__name__ = f"rotate_{90 * turns}" + ("_of_mirrored" if mirrored else "")

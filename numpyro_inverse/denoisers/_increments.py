@@ -10,7 +10,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 from numpyro.distributions import Distribution
 
-from numpyro_inverse._checks import check_count, check_fraction, check_instance, check_positive_number, check_real
+from numpyro_inverse._checks import (
+    check_count,
+    check_instance,
+    check_key,
+    check_positive_number,
+    check_probability,
+    check_real,
+)
 from numpyro_inverse.denoisers._denoiser import Denoiser, check_noise_level
 
 HERE = "IncrementsDenoiser"
@@ -79,9 +86,9 @@ class IncrementsDenoiser(Denoiser):
             kind = "a discrete one" if increments.support.is_discrete else f"shape {increments.shape()}"
             raise ValueError(f"{HERE}: `increments` must be a continuous distribution of one real number; got {kind}.")
         self.increments = increments
-        if jump_probability != 1:
-            check_fraction(HERE, "jump_probability", jump_probability)
-        self.jump_probability = float(jump_probability)
+        self.jump_probability = check_probability(HERE, "jump_probability", jump_probability)
+        if self.jump_probability == 0:
+            raise ValueError(f"{HERE}: `jump_probability` must be above 0; with none the signal is zero.")
         self.points = check_count(HERE, "points", points, 8)
         self.reach = check_positive_number(HERE, "reach", reach)
 
@@ -102,7 +109,7 @@ class IncrementsDenoiser(Denoiser):
         every value has a density; increments are multiples of h.
         """
         x, sigma = _checked(x, sigma)
-        key_shift, key_draws = jax.random.split(key)
+        key_shift, key_draws = jax.random.split(check_key(HERE, "key", key))
         found = self._filter(x, sigma, jax.random.uniform(key_shift, dtype=x.dtype))
         uniforms = jax.random.uniform(key_draws, x.shape, x.dtype)
         spacing = 2 * self.reach * sigma / self.points

@@ -9,8 +9,8 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from numpyro_inverse._checks import check_count, check_real
-from numpyro_inverse.denoisers._denoiser import Denoiser, check_noise_level
+from numpyro_inverse._checks import check_count
+from numpyro_inverse.denoisers._denoiser import Denoiser, check_array, check_noise_level
 
 HERE = "Median"
 
@@ -26,7 +26,7 @@ class Median(Denoiser):
 
     Raises:
         TypeError: ``window`` no integer; ``x`` no real numbers.
-        ValueError: an even or negative ``window``; ``sigma`` not positive.
+        ValueError: an even or negative ``window``; ``sigma`` not positive; ``x`` empty.
 
     References:
         J. W. Tukey, *Exploratory Data Analysis*, chapter 7: running medians.
@@ -41,8 +41,7 @@ class Median(Denoiser):
 
     def __call__(self, x: Float[Array, "*shape"], sigma: Any) -> Float[Array, "*shape"]:
         check_noise_level(HERE, sigma)
-        x = jnp.asarray(check_real(HERE, "x", x))
-        x = x.astype(jnp.result_type(x, float))
+        x = check_array(HERE, x)
         around = jnp.pad(x, self.window // 2, mode="edge")
         places = product(range(self.window), repeat=x.ndim)
         shifted = [around[tuple(slice(i, i + n) for i, n in zip(place, x.shape, strict=True))] for place in places]

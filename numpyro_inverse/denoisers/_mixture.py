@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from numpyro_inverse._checks import check_finite, check_key, check_positive
-from numpyro_inverse.denoisers._denoiser import Denoiser, check_noise_level, check_signal
+from numpyro_inverse._checks import check_key, check_positive
+from numpyro_inverse.denoisers._denoiser import Denoiser, check_noise_level, check_signal, floating
 from numpyro_inverse.denoisers._gaussian import LOG_2PI, eigenpairs
 
 
@@ -48,8 +48,8 @@ class GaussianMixtureDenoiser(Denoiser):
         self, weights: Float[Array, " k"], means: Float[Array, "k *shape"], covariances: Float[Array, "k n n"]
     ):
         where = "GaussianMixtureDenoiser"
-        self.means = jnp.asarray(check_finite(where, "means", means), jnp.result_type(float, means))
-        if self.means.ndim == 0 or self.means.shape[:1] == (0,):
+        self.means = floating(where, "means", means)
+        if self.means.ndim == 0 or self.means.size == 0:
             raise ValueError(f"{where}: `means` must have a mean for each component; got shape {self.means.shape}.")
         weights = jnp.asarray(check_positive(where, "weights", weights), self.means.dtype)
         k, n = len(self.means), prod(self.means.shape[1:])
@@ -83,7 +83,7 @@ class GaussianMixtureDenoiser(Denoiser):
     def _terms(self, x: Array, sigma: Any, where: str) -> tuple[Array, Array]:
         """Coefficients of x in each component's directions, and the log of each component's share of the density."""
         check_noise_level(where, sigma)
-        check_signal(where, x, self.means.shape[1:])
+        x = check_signal(where, x, self.means.shape[1:])
         away = (x - self.means).reshape(len(self.means), -1)
         w = jnp.einsum("knm,kn->km", self.directions, away, precision="highest")
         spread = self.variances + jnp.square(sigma)
@@ -113,8 +113,8 @@ class EmpiricalDenoiser(Denoiser):
     data: Float[Array, "N *shape"]
 
     def __init__(self, data: Float[Array, "N *shape"]):
-        self.data = jnp.asarray(check_finite("EmpiricalDenoiser", "data", data), jnp.result_type(float, data))
-        if self.data.ndim == 0 or len(self.data) == 0:
+        self.data = floating("EmpiricalDenoiser", "data", data)
+        if self.data.ndim == 0 or self.data.size == 0:
             raise ValueError(f"EmpiricalDenoiser: `data` must be one signal or more; got shape {self.data.shape}.")
 
     def __call__(self, x, sigma):
@@ -125,7 +125,7 @@ class EmpiricalDenoiser(Denoiser):
     def potential(self, x: Float[Array, "*shape"], sigma: Any) -> Float[Array, ""]:
         r""":math:`-\log \tfrac1N \sum_i N(x; x_i, \sigma^2 I)`."""
         exponents = self._exponents(x, sigma, "EmpiricalDenoiser.potential")
-        constant = 0.5 * jnp.size(x) * (LOG_2PI + 2 * jnp.log(sigma)) + jnp.log(len(self.data))
+        constant = 0.5 * self.data[0].size * (LOG_2PI + 2 * jnp.log(sigma)) + jnp.log(len(self.data))
         return constant - jax.nn.logsumexp(exponents)
 
     def sample(self, key: Array, x: Float[Array, "*shape"], sigma: Any) -> Float[Array, "*shape"]:
@@ -135,7 +135,7 @@ class EmpiricalDenoiser(Denoiser):
 
     def _exponents(self, x: Array, sigma: Any, where: str) -> Array:
         check_noise_level(where, sigma)
-        check_signal(where, x, self.data.shape[1:])
+        x = check_signal(where, x, self.data.shape[1:])
         # Each scaled before it is squared, so that a small noise level does not overflow.
         away = ((x - self.data) / sigma).reshape(len(self.data), -1)
         return -0.5 * jnp.sum(away**2, axis=-1)

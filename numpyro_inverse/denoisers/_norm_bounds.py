@@ -92,7 +92,7 @@ def circular_convolution_norm(kernel: Any, shape: tuple[int, int]) -> Certificat
         H. Sedghi, V. Gupta and P. M. Long, *The singular values of convolutional layers*, ICLR 2019, theorem 6.
     """
     kernel = _known("circular_convolution_norm", "kernel", kernel, 4)
-    shape = _check_shape("circular_convolution_norm", shape)
+    shape = check_sides("circular_convolution_norm", shape)
     return _certified(_largest(kernel, shape, (0.0, 0.0)), "Fourier transform of a circular convolution")
 
 
@@ -123,7 +123,7 @@ def zero_padded_convolution_bound(kernel: Any, shape: tuple[int, int]) -> Certif
     """
     here = "zero_padded_convolution_bound"
     kernel = _known(here, "kernel", kernel, 4)
-    shape = _check_shape(here, shape)
+    shape = check_sides(here, shape)
     wrapped = tuple(n + k - 1 for n, k in zip(shape, kernel.shape[2:], strict=True))
     narrow = any(n < WIDE * k for n, k in zip(shape, kernel.shape[2:], strict=True))
     shifts = product(PHASES, PHASES) if narrow else [(0.0, 0.0)]
@@ -147,7 +147,7 @@ def same_convolution_norm(kernel: Any, shape: tuple[int, int]) -> Certificate:
     """
     here = "same_convolution_norm"
     kernel = _known(here, "kernel", kernel, 4)
-    shape = _check_shape(here, shape)
+    shape = check_sides(here, shape)
     if any(side % 2 == 0 for side in kernel.shape[2:]):
         raise ValueError(f"{here}: `kernel` must have odd sides; got {kernel.shape[2:]}.")
     return _certified(_spectral(_dense(kernel, shape)), "singular value decomposition of the convolution's matrix")
@@ -199,7 +199,8 @@ def _known(where: str, argument: str, value: Any, axes: int) -> np.ndarray:
     return array
 
 
-def _check_shape(where: str, shape: Any) -> tuple[int, int]:
+def check_sides(where: str, shape: Any) -> tuple[int, int]:
+    """The sides of an image."""
     check_static(where, "shape", shape)
     if not isinstance(shape, tuple | list) or len(shape) != 2:
         raise TypeError(f"{where}: `shape` must be the pair (H, W) of an image's sides; got {show(shape)}.")

@@ -11,8 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from numpyro_inverse._checks import check_callable, check_count
-from numpyro_inverse.denoisers._denoiser import Denoiser, check_denoiser, check_noise_level, denoised
+from numpyro_inverse._checks import check_callable, check_count, check_real
+from numpyro_inverse.denoisers._denoiser import (
+    Denoiser,
+    check_denoiser,
+    check_noise_level,
+    denoised,
+    one_number,
+    returned,
+)
 from numpyro_inverse.denoisers._with_gradient import as_module, with_gradient
 
 
@@ -48,7 +55,7 @@ class LineIntegral(Denoiser):
 
     def __call__(self, x, sigma):
         r""":math:`D(x, \sigma)`."""
-        return self.denoiser(x, sigma)
+        return returned("LineIntegral", self.denoiser, check_real("LineIntegral", "x", x), sigma)
 
     def potential(self, x: Float[Array, "*shape"], sigma: Any) -> Float[Array, ""]:
         """U, with the field for a gradient."""
@@ -64,6 +71,7 @@ class LineIntegral(Denoiser):
             integral = jnp.dot(jnp.asarray(0.5 * weights, x.dtype), products)
             return (0.5 * jnp.vdot(x, x) - integral) / jnp.square(sigma)
 
+        x = check_real("LineIntegral.potential", "x", x)
         return with_gradient(value, _field, (self.denoiser, _level("LineIntegral", sigma)), x)
 
 
@@ -80,7 +88,8 @@ class DeclaredPotential(Denoiser):
         potential: U, a function of ``x`` and ``sigma`` that returns one number.
 
     Raises:
-        TypeError: one of them cannot be called.
+        TypeError: one of them cannot be called, or returns no real numbers.
+        ValueError: when called, ``denoiser`` returns another shape than that of ``x``, or ``potential`` an array.
     """
 
     denoiser: Any
@@ -93,15 +102,16 @@ class DeclaredPotential(Denoiser):
 
     def __call__(self, x, sigma):
         r""":math:`D(x, \sigma)`."""
-        return self.denoiser(x, sigma)
+        return returned("DeclaredPotential", self.denoiser, check_real("DeclaredPotential", "x", x), sigma)
 
     def potential(self, x: Float[Array, "*shape"], sigma: Any) -> Float[Array, ""]:
         """U as declared, with the field for a gradient."""
 
         def value(parts: Any, x: Array) -> Array:
             _, sigma, declared = parts
-            return declared(x, sigma)
+            return one_number("DeclaredPotential.potential", "what the potential returns", declared(x, sigma))
 
+        x = check_real("DeclaredPotential.potential", "x", x)
         return with_gradient(value, _field, (self.denoiser, _level("DeclaredPotential", sigma), self.declared), x)
 
 

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from numpyro_inverse._checks import check_count, check_positive, check_real
-from numpyro_inverse.denoisers._denoiser import Denoiser, check_noise_level
+from numpyro_inverse._checks import check_count, check_positive
+from numpyro_inverse.denoisers._denoiser import Denoiser, check_array, check_noise_level
 from numpyro_inverse.denoisers._with_gradient import with_gradient
 
 HERE = "TotalVariation"
@@ -59,7 +59,7 @@ class TotalVariation(Denoiser):
 
     Raises:
         TypeError: no real numbers.
-        ValueError: ``weight`` or ``sigma`` not positive; ``x`` a number without axes; ``iterations`` below 1.
+        ValueError: ``weight`` or ``sigma`` not positive; ``x`` a number without axes, or empty; ``iterations`` below 1.
 
     References:
         A. Beck and M. Teboulle, *Fast gradient-based algorithms for constrained total variation image denoising and
@@ -71,6 +71,8 @@ class TotalVariation(Denoiser):
 
     def __init__(self, weight: Any, iterations: int = 100):
         self.weight = check_positive(HERE, "weight", weight)
+        if jnp.ndim(self.weight) != 0:
+            raise ValueError(f"{HERE}: `weight` must be one number; got shape {jnp.shape(self.weight)}.")
         self.iterations = check_count(HERE, "iterations", iterations)
 
     def __call__(self, x: Float[Array, "*shape"], sigma: Any) -> Float[Array, "*shape"]:
@@ -95,10 +97,10 @@ class TotalVariation(Denoiser):
 
     def _checked(self, x: Any, sigma: Any) -> Array:
         check_noise_level(HERE, sigma)
-        x = jnp.asarray(check_real(HERE, "x", x))
+        x = check_array(HERE, x)
         if x.ndim == 0:
             raise ValueError(f"{HERE}: `x` must be an array with one axis or more; got a number.")
-        return x.astype(jnp.result_type(x, float))
+        return x
 
 
 def _minimizer(x: Array, strength: Any, iterations: int) -> Array:

@@ -85,6 +85,8 @@ class WaveletThreshold(Denoiser):
 
     def __init__(self, weight: Any, moments: int = 1, levels: int = 3):
         self.weight = check_positive(HERE, "weight", weight)
+        if jnp.ndim(self.weight) != 0:
+            raise ValueError(f"{HERE}: `weight` must be one number; got shape {jnp.shape(self.weight)}.")
         moments, self.levels = check_count(HERE, "moments", moments), check_count(HERE, "levels", levels)
         if moments > MOST:
             raise ValueError(f"{HERE}: `moments` must be at most {MOST}; got {moments}.")
