@@ -90,7 +90,7 @@ def certificate(layer: Any, shape: tuple[int, int] | None = None) -> Certificate
     if shape is not None:
         check_sides(HERE, shape)
     if isinstance(layer, type):
-        raise TypeError(f"{HERE}: `layer` must be a layer, not the class {layer.__name__}; make one of it first.")
+        raise TypeError(f"{HERE}: `layer` must be a layer; got the class {layer.__name__}. Make one of it first.")
     if hasattr(layer, "lipschitz_certificate"):
         return layer.lipschitz_certificate(shape)
     if hasattr(layer, "norm_bound"):

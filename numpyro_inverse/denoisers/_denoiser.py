@@ -40,17 +40,26 @@ class Denoiser(eqx.Module):
 
 def check_denoiser(where: str, value: Any) -> Any:
     """A function of an array and a noise level."""
+    if isinstance(value, type):
+        raise TypeError(
+            f"{where}: `denoiser` must be a denoiser, not the class {value.__name__}; make one of it first."
+        )
     return check_callable(where, "denoiser", value, "a denoiser, a function of an array and a noise level")
 
 
 def check_noise_level(where: str, sigma: Any) -> Any:
     """A positive number, known or traced."""
-    sigma = check_positive(where, "sigma", sigma)
-    if jnp.ndim(sigma) != 0:
+    return check_scalar(where, "sigma", sigma)
+
+
+def check_scalar(where: str, argument: str, value: Any) -> Any:
+    """One positive number, known or traced."""
+    value = check_positive(where, argument, value)
+    if jnp.ndim(value) != 0:
         raise ValueError(
-            f"{where}: `sigma` must be one number; got shape {jnp.shape(sigma)}. `jax.vmap` makes batches."
+            f"{where}: `{argument}` must be one number; got shape {jnp.shape(value)}. `jax.vmap` makes batches."
         )
-    return sigma
+    return value
 
 
 def floating(where: str, argument: str, value: Any) -> Array:

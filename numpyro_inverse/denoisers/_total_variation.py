@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from numpyro_inverse._checks import check_count, check_positive
-from numpyro_inverse.denoisers._denoiser import Denoiser, check_array, check_noise_level
+from numpyro_inverse._checks import check_count
+from numpyro_inverse.denoisers._denoiser import Denoiser, check_array, check_noise_level, check_scalar
 from numpyro_inverse.denoisers._with_gradient import with_gradient
 
 HERE = "TotalVariation"
@@ -70,9 +70,7 @@ class TotalVariation(Denoiser):
     iterations: int = eqx.field(static=True)
 
     def __init__(self, weight: Any, iterations: int = 100):
-        self.weight = check_positive(HERE, "weight", weight)
-        if jnp.ndim(self.weight) != 0:
-            raise ValueError(f"{HERE}: `weight` must be one number; got shape {jnp.shape(self.weight)}.")
+        self.weight = check_scalar(HERE, "weight", weight)
         self.iterations = check_count(HERE, "iterations", iterations)
 
     def __call__(self, x: Float[Array, "*shape"], sigma: Any) -> Float[Array, "*shape"]:

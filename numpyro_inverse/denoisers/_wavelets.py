@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from numpyro_inverse._checks import check_count, check_positive, check_real
-from numpyro_inverse.denoisers._denoiser import Denoiser, check_noise_level
+from numpyro_inverse._checks import check_count, check_real
+from numpyro_inverse.denoisers._denoiser import Denoiser, check_noise_level, check_scalar
 
 HERE = "WaveletThreshold"
 MOST = 10  # vanishing moments; filters of more lose digits
@@ -84,9 +84,7 @@ class WaveletThreshold(Denoiser):
     levels: int = eqx.field(static=True)
 
     def __init__(self, weight: Any, moments: int = 1, levels: int = 3):
-        self.weight = check_positive(HERE, "weight", weight)
-        if jnp.ndim(self.weight) != 0:
-            raise ValueError(f"{HERE}: `weight` must be one number; got shape {jnp.shape(self.weight)}.")
+        self.weight = check_scalar(HERE, "weight", weight)
         moments, self.levels = check_count(HERE, "moments", moments), check_count(HERE, "levels", levels)
         if moments > MOST:
             raise ValueError(f"{HERE}: `moments` must be at most {MOST}; got {moments}.")

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from numpyro_inverse._checks import check_finite, check_key, check_static, show
+from numpyro_inverse._checks import check_finite, check_key, check_positive_number, check_static, show
 from numpyro_inverse.denoisers import Certificate
 from numpyro_inverse.denoisers._denoiser import Denoise
 from numpyro_inverse.solvers import _theorems as theorems
@@ -144,7 +144,8 @@ def convergence_report(
         strength: of RED; :math:`\lambda = \text{strength} / \sigma^2`.
 
     Raises:
-        TypeError: ``solver`` is none of those, ``rng_key`` no random key, or an argument as for the solver.
+        TypeError: ``solver`` is none of those, ``rng_key`` no random key, traced values, or an argument as for the
+            solver.
         ValueError: ``points`` not finite, empty or of another shape than the data term's, or an argument as for the
             solver.
 
@@ -160,14 +161,16 @@ def convergence_report(
         names = ", ".join(s.__name__ for s in SOLVERS)
         raise TypeError(f"{HERE}: `solver` must be one of {names}; got {show(solver)}.")
     check_key(HERE, "rng_key", rng_key)
-    for name, value in (("sigma", sigma), ("step", step), ("strength", strength)):
+    check_positive_number(HERE, "strength", strength)
+    given = {"data_term": data_term, "denoiser": denoiser, "sigma": sigma, "step": step, "points": points}
+    for name, value in given.items():
         check_static(HERE, name, value)
     at = jnp.asarray(check_finite(HERE, "points", points), float)
     kind, list_theorems = known
     extra = {"strength": strength} if issubclass(kind, REDIteration) else {}
     iteration = kind(data_term, denoiser, sigma=sigma, step=step, **extra)
     shape = data_term.shape
-    if at.ndim == 0 or len(at) == 0 or (shape is not None and at.shape[1:] != shape):
+    if at.ndim == 0 or at.size == 0 or (shape is not None and at.shape[1:] != shape):
         wanted = "(points, ...)" if shape is None else f"(points, {', '.join(map(str, shape))})"
         raise ValueError(f"{HERE}: `points` must have the shape {wanted}; got {at.shape}.")
     facts = Facts(data_term, denoiser, iteration.sigma, iteration, at, rng_key)

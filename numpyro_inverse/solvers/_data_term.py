@@ -15,11 +15,12 @@ from numpyro_inverse._checks import (
     check_callable,
     check_instance,
     check_nonnegative_number,
-    check_positive,
     check_positive_number,
+    check_real,
     is_traced,
 )
 from numpyro_inverse.denoisers import Certificate
+from numpyro_inverse.denoisers._denoiser import check_scalar
 
 STATED = "stated by the user"
 
@@ -37,7 +38,8 @@ class DataTerm(eqx.Module):
 
     def gradient(self, x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
         r""":math:`\nabla f(x)`, by automatic differentiation unless a subclass knows better."""
-        return jax.grad(self.value)(x)
+        x = check_real(type(self).__name__, "x", x)
+        return jax.grad(self.value)(jnp.asarray(x, jnp.result_type(x, float)))
 
     def prox(self, x: Float[Array, "*shape"], step: Any) -> Float[Array, "*shape"]:
         r""":math:`\operatorname{prox}_{\gamma f}(x) = \arg\min_u f(u) + |u - x|^2 / 2 \gamma`, :math:`\gamma` the step.
@@ -99,8 +101,9 @@ class SmoothDataTerm(DataTerm):
         strong_convexity: :math:`\\mu`, likewise; 0 says that the function is convex. None: nothing is known.
 
     Raises:
-        TypeError: ``function`` cannot be called.
-        ValueError: ``lipschitz`` not positive, ``strong_convexity`` negative or above ``lipschitz``.
+        TypeError: ``function`` cannot be called, or returns no real number; when called, ``x`` not of real numbers.
+        ValueError: ``lipschitz`` not positive, ``strong_convexity`` negative or above ``lipschitz``; ``function``
+            returns an array.
     """
 
     function: Callable
@@ -125,8 +128,8 @@ class SmoothDataTerm(DataTerm):
             raise ValueError(f"{here}: `strong_convexity` {least} is above `lipschitz` {largest}; none has both.")
 
     def value(self, x):
-        found = self.function(x)
-        if jnp.shape(found) != ():
+        found = self.function(check_real("SmoothDataTerm", "x", x))
+        if jnp.shape(check_real("SmoothDataTerm", "what the function returns", found)) != ():
             raise ValueError(f"SmoothDataTerm: `function` must return one number; got shape {jnp.shape(found)}.")
         return found
 
@@ -156,10 +159,7 @@ def check_data_term(where: str, value: Any, *, prox: bool = False) -> DataTerm:
 
 def check_step(where: str, step: Any) -> Any:
     """A positive number, known or traced."""
-    check_positive(where, "step", step)
-    if jnp.ndim(step) != 0:
-        raise ValueError(f"{where}: `step` must be one number; got shape {jnp.shape(step)}. `jax.vmap` makes batches.")
-    return step
+    return check_scalar(where, "step", step)
 
 
 def check_stable(where: str, term: DataTerm, step: Any, most: float, range_: str) -> None:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from numpyro_inverse.denoisers import Certificate
-from numpyro_inverse.denoisers._denoiser import denoised, has_potential
+from numpyro_inverse.denoisers._denoiser import certificates_of, denoised, has_potential
 from numpyro_inverse.solvers._data_term import DataTerm
 from numpyro_inverse.solvers._fixed_point import Iteration
 from numpyro_inverse.solvers._jacobian import asymmetry, jacobian_norm, least_curvature
@@ -36,8 +36,7 @@ class Facts:
         self.denoise = jax.tree_util.Partial(_at_level, denoiser, sigma)
         self.keys = iter(jax.random.split(key, 8))
         self.has_potential = has_potential(denoiser)
-        stated = getattr(denoiser, "certificates", None)
-        self.certificates: dict[str, Certificate] = dict(stated(sigma)) if callable(stated) else {}
+        self.certificates = certificates_of(HERE, denoiser, sigma)
         firm = self.certificates.get("firm")
         if firm is not None:  # D = (I + N) / 2 and I - D = (I - N) / 2, N = 2 D - I
             half = firm._replace(bound=(1 + float(firm.bound)) / 2, method=f"(1 + Lip(2 D - I)) / 2: {firm.method}")

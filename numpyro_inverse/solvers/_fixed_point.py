@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.scipy.sparse.linalg import gmres
 from jaxtyping import Array, Bool, Float, Int
 
@@ -113,10 +114,12 @@ def solve(
 
     Raises:
         TypeError: ``x0`` is not of real numbers.
-        ValueError: ``x0`` not finite or of another shape; ``max_steps`` or ``tolerance`` not positive.
+        ValueError: ``x0`` not finite, empty or of another shape; ``max_steps`` or ``tolerance`` not positive.
         Divergence: as its name says; within ``jit``, ``vmap`` and ``grad`` the solution says so.
     """
     x = check_finite(where, "x0", x0)
+    if np.size(x) == 0:
+        raise ValueError(f"{where}: `x0` must be an array of one number or more; got shape {np.shape(x)}.")
     x = jnp.asarray(x, jnp.result_type(x) if jnp.issubdtype(jnp.result_type(x), jnp.floating) else float)
     if shape is not None and jnp.shape(x) != tuple(shape):
         raise ValueError(

@@ -8,7 +8,8 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from numpyro_inverse._checks import check_callable, check_positive, is_traced
+from numpyro_inverse._checks import check_callable, check_real, is_traced
+from numpyro_inverse.denoisers._denoiser import check_scalar, one_number
 from numpyro_inverse.solvers._fixed_point import Iteration, Scheme, Solution, solve
 
 HERE = "krasnoselskii_mann"
@@ -20,7 +21,7 @@ class _Any(Iteration):
     function: Callable
 
     def __call__(self, z):
-        found = self.function(z)
+        found = check_real(HERE, "what the operator returns", self.function(z))
         if jnp.shape(found) != jnp.shape(z):
             raise ValueError(
                 f"{HERE}: `operator` must return an array of the shape of `x0`, {jnp.shape(z)}; got {jnp.shape(found)}."
@@ -34,7 +35,9 @@ class Averaged(Scheme):
     relaxation: Any
 
     def next(self, z, image, memory, k):
-        weight = self.relaxation(k) if callable(self.relaxation) else self.relaxation
+        weight = self.relaxation
+        if callable(weight):
+            weight = one_number(HERE, "what the relaxation returns", weight(k))
         return z + jnp.asarray(weight, z.dtype) * (image - z), memory
 
 
@@ -65,8 +68,9 @@ def krasnoselskii_mann(
         tolerance: of the relative residual :math:`|T(x) - x| / |T(x)|`.
 
     Raises:
-        TypeError: ``operator`` cannot be called; ``relaxation`` no number and no function.
-        ValueError: ``relaxation`` not positive, or 2 or more; ``x0`` not finite.
+        TypeError: ``operator`` cannot be called, or returns no real numbers; ``relaxation`` no number and no function.
+        ValueError: ``relaxation`` not one number, not positive, or 2 or more; ``operator`` returns another shape;
+            ``x0`` not finite.
         Divergence: as :func:`pnp_pgd`.
 
     References:
@@ -76,7 +80,7 @@ def krasnoselskii_mann(
     check_callable(HERE, "operator", operator, "a function of an array")
     iteration = operator if isinstance(operator, Iteration) else _Any(operator)
     if not callable(relaxation):
-        check_positive(HERE, "relaxation", relaxation)
+        check_scalar(HERE, "relaxation", relaxation)
         if not is_traced(relaxation) and not float(relaxation) < 2:
             raise ValueError(
                 f"{HERE}: `relaxation` must be below 2, and below 1 unless the map is averaged; got {relaxation}."

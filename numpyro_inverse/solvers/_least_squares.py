@@ -10,9 +10,10 @@ from jaxtyping import Array, Float, Inexact
 
 from numpyro_inverse._checks import check_finite, check_numeric, check_positive, check_positive_number, is_traced
 from numpyro_inverse.denoisers import Certificate
+from numpyro_inverse.denoisers._denoiser import check_signal
 from numpyro_inverse.operators import LinearOperator
 from numpyro_inverse.operators._linear_operator import check_operator
-from numpyro_inverse.solvers._data_term import DataTerm
+from numpyro_inverse.solvers._data_term import DataTerm, check_step
 from numpyro_inverse.solvers._spectrum import Spectrum, spectrum_of
 
 HERE = "LeastSquares"
@@ -43,7 +44,8 @@ class LeastSquares(DataTerm):
 
     Raises:
         TypeError: ``operator`` is no operator, ``data`` or ``scale`` no numbers.
-        ValueError: ``data`` of another shape or not finite, ``scale`` not positive.
+        ValueError: ``data`` of another shape or not finite, ``scale`` not positive; when called, ``x`` of another shape
+            than the operator acts on.
 
     Derivatives with respect to A's own parameters are right where the term is made inside the differentiated function:
     a term that is itself differentiated has H as a constant.
@@ -73,17 +75,24 @@ class LeastSquares(DataTerm):
         return eqx.tree_at(lambda term: term.data, self, checked)
 
     def value(self, x):
+        x = self._checked(x)
         residual = self.operator.mv(x) - self._data_for(x)
         return jnp.sum(jnp.abs(residual) ** 2) / (2 * self.scale.astype(x.dtype) ** 2)
 
     def gradient(self, x):
+        x = self._checked(x)
         residual = self.operator.mv(x) - self._data_for(x)
         return self._adjoint(residual, x) / self.scale.astype(x.dtype) ** 2
 
     def prox(self, x, step):
+        x, step = self._checked(x), check_step(f"{HERE}.prox", step)
         c = jnp.asarray(step, x.dtype) / self.scale.astype(x.dtype) ** 2
         residual = self._data_for(x) - self.operator.mv(x)
         return x + self.spectrum.resolvent(c * self._adjoint(residual, x), c)
+
+    def _checked(self, x: Any) -> Array:
+        x = check_signal(HERE, x, self.shape)
+        return jnp.asarray(x, jnp.result_type(x, float))
 
     def _adjoint(self, residual: Array, x: Array) -> Array:
         return jnp.real(self.operator.H.mv(residual)).astype(x.dtype)
@@ -127,7 +136,8 @@ def _checked_data(where: str, data: Any, operator: LinearOperator) -> Array:
     if not is_traced(found) and not jnp.iscomplexobj(found):
         check_finite(where, "data", found)
     elif not is_traced(found) and not bool(jnp.all(jnp.isfinite(found))):
-        raise ValueError(f"{where}: `data` must be finite.")
+        bad = int(jnp.sum(~jnp.isfinite(found)))
+        raise ValueError(f"{where}: `data` must be finite; {bad} of its {jnp.size(found)} entries are not.")
     if jnp.shape(found) != tuple(operator.out_shape):
         raise ValueError(
             f"{where}: `data` must have the shape of the operator's output, {tuple(operator.out_shape)}; got "

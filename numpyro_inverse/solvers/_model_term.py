@@ -8,11 +8,12 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import numpyro
 from jaxtyping import Array, Float
 from numpyro.distributions import Normal
 
-from numpyro_inverse._checks import check_callable, check_instance, is_traced
+from numpyro_inverse._checks import check_instance, check_model_call, check_numeric, is_traced, show
 from numpyro_inverse._model import (
     Trace,
     abstract_trace,
@@ -80,32 +81,59 @@ def model_data_term(
             factors; in one with a ``numpyro.factor`` it must be said, for a factor may be likelihood or prior.
 
     Raises:
-        TypeError: ``model`` cannot be called, ``site`` is no string.
-        ValueError: no such latent or observed site; a latent without value; a factor that may be anything; data
-            that are not finite, or complex under a real law; a plate that subsamples.
+        TypeError: ``model`` cannot be called, ``site`` is no string, ``model_args`` no tuple, ``model_kwargs`` or
+            ``values`` no dictionary, ``observed`` no list.
+        ValueError: no such latent or observed site, or a discrete latent; a latent without value, or with one that is
+            not finite, of another shape, or outside the site's support; a factor that may be anything; data that are
+            not finite, or complex under a real law; a plate that subsamples.
     """
-    check_callable(HERE, "model", model, "a NumPyro model")
+    model, args, kwargs = check_model_call(HERE, model, model_args, model_kwargs)
     check_instance(HERE, "site", site, str, "the name of a latent site")
-    fixed = {name: jnp.asarray(value) for name, value in (values or {}).items()}
-    call = tuple(model_args), dict(model_kwargs or {})
-    trace = abstract_trace(model, *call)
-    names = _names_of_data(trace, site, fixed, observed)
+    if values is not None:
+        check_instance(HERE, "values", values, Mapping, "a dictionary of values by site")
+    if observed is not None:
+        check_instance(HERE, "observed", observed, list | tuple, "a list of names of sites")
+    trace = abstract_trace(model, args, kwargs)
+    names = _names_of_data(trace, site, values or {}, observed)
+    fixed = {name: _checked_value(name, trace[name]["fn"], value) for name, value in (values or {}).items()}
     shape = tuple(trace[site]["fn"].shape())
 
     def at(x: Float[Array, "*shape"]) -> Trace:
         with numpyro.validation_enabled(False):
-            found = trace_at(model, *call, {**fixed, site: x})
+            found = trace_at(model, args, kwargs, {**fixed, site: x})
         return {name: found[name] for name in names}
 
     def negative_log_density(x: Float[Array, "*shape"]) -> Float[Array, ""]:
         with numpyro.validation_enabled(False):
             return -sum(log_probs(at(x)).values(), start=jnp.zeros((), x.dtype))
 
-    if all(_is_normal(trace[name]) for name in names) and not is_traced(call, fixed):
+    if all(_is_normal(trace[name]) for name in names) and not is_traced(args, kwargs, fixed):
         found = _least_squares(at, shape)
         if found is not None:
             return found
     return SmoothDataTerm(negative_log_density)
+
+
+def _checked_value(name: str, fn: Any, value: Any) -> Array:
+    """The value of a latent site: finite numbers that broadcast to its shape, within its bounds if it has any."""
+    argument, shape = f"values[{name!r}]", fn.shape()
+    value = check_numeric(HERE, argument, value)
+    try:
+        fits = np.broadcast_shapes(np.shape(value), shape) == shape
+    except ValueError:
+        fits = False
+    if not fits:
+        raise ValueError(f"{HERE}: `{argument}` must have the shape {shape} of the site; got {np.shape(value)}.")
+    if not is_traced(value):
+        known, support = np.asarray(value), fn.support
+        if not np.all(np.isfinite(known)):
+            raise ValueError(f"{HERE}: `{argument}` must be finite; got {show(known)}.")
+        while hasattr(support, "base_constraint"):
+            support = support.base_constraint
+        bounded = hasattr(support, "lower_bound") or hasattr(support, "upper_bound")
+        if bounded and not is_traced(support) and not np.all(support(known)):
+            raise ValueError(f"{HERE}: `{argument}` must be within the site's support, {support}; got {show(known)}.")
+    return jnp.asarray(value)
 
 
 def _names_of_data(trace: Trace, site: str, fixed: Mapping[str, Array], wanted: Sequence[str] | None) -> list[str]:
@@ -113,6 +141,8 @@ def _names_of_data(trace: Trace, site: str, fixed: Mapping[str, Array], wanted: 
     latent, seen = latent_sites(trace), observed_sites(trace)
     if site not in latent:
         raise ValueError(f"{HERE}: `site` must be a latent site, {_listed(latent)}; got {site!r}.")
+    if latent[site]["fn"].support.is_discrete:
+        raise ValueError(f"{HERE}: `site` must be continuous; {site!r} is discrete, and has no gradient.")
     missing = [name for name in latent if name != site and name not in fixed]
     if missing:
         raise ValueError(f"{HERE}: `values` must have a value of every other latent site; {_listed(missing)} has none.")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Any
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from numpyro_inverse._checks import check_real
 from numpyro_inverse.denoisers._denoiser import check_denoiser, check_noise_level, denoised
 from numpyro_inverse.solvers._data_term import DataTerm, check_data_term, check_step
 from numpyro_inverse.solvers._fixed_point import Iteration
@@ -23,7 +25,7 @@ class DenoiserIteration(Iteration):
 
     Raises:
         TypeError: ``data_term`` is none or lacks a proximal operator that is needed; ``denoiser`` cannot be called.
-        ValueError: ``sigma`` or ``step`` not positive.
+        ValueError: ``sigma`` or ``step`` not positive; when called, an array of another shape than the data term's.
     """
 
     data_term: DataTerm
@@ -40,6 +42,20 @@ class DenoiserIteration(Iteration):
         self.denoiser = check_denoiser(here, denoiser)
         self.sigma = jnp.asarray(check_noise_level(here, sigma), float)
         self.step = jnp.asarray(check_step(here, step), float)
+
+    def __call__(self, z):
+        z = check_real(self.solver, "z", z)
+        shape = self.data_term.shape
+        if shape is not None and jnp.shape(z) != tuple(shape):
+            raise ValueError(
+                f"{self.solver}: `z` must have the shape {tuple(shape)} that the data term acts on; got "
+                f"{jnp.shape(z)}. `jax.vmap` makes batches."
+            )
+        return self.image(jnp.asarray(z, jnp.result_type(z, float)))
+
+    @abstractmethod
+    def image(self, z: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+        """:math:`T(z)`, of what has been checked."""
 
     def denoise(self, x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
         """:math:`D(x)`, its shape and kind checked."""

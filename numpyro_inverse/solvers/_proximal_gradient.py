@@ -17,7 +17,7 @@ class ProximalGradientMap(DenoiserIteration):
 
     solver = "pnp_pgd"
 
-    def __call__(self, z):
+    def image(self, z):
         return self.denoise(self.descend(z))
 
 

@@ -7,8 +7,8 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from numpyro_inverse._checks import check_positive, is_traced
-from numpyro_inverse.denoisers._denoiser import Denoise
+from numpyro_inverse._checks import is_traced
+from numpyro_inverse.denoisers._denoiser import Denoise, check_scalar
 from numpyro_inverse.solvers._data_term import DataTerm, check_stable
 from numpyro_inverse.solvers._fixed_point import Scheme, Solution, solve
 from numpyro_inverse.solvers._plug_and_play import DenoiserIteration
@@ -23,10 +23,7 @@ class REDIteration(DenoiserIteration):
 
     def __init__(self, data_term: DataTerm, denoiser: Any, *, sigma: Any, step: Any, strength: Any = 1.0):
         super().__init__(data_term, denoiser, sigma=sigma, step=step)
-        check_positive(self.solver, "strength", strength)
-        if jnp.ndim(strength) != 0:
-            raise ValueError(f"{self.solver}: `strength` must be one number; got shape {jnp.shape(strength)}.")
-        self.strength = jnp.asarray(strength, float)
+        self.strength = jnp.asarray(check_scalar(self.solver, "strength", strength), float)
 
     def pull(self, x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
         r""":math:`\gamma \lambda (x - D(x))`."""
@@ -38,7 +35,7 @@ class REDGradientMap(REDIteration):
 
     solver = "red_gradient_descent"
 
-    def __call__(self, z):
+    def image(self, z):
         return self.descend(z) - self.pull(z)
 
 
@@ -48,7 +45,7 @@ class REDProximalMap(REDIteration):
     solver = "red_proximal_gradient"
     needs_prox = True
 
-    def __call__(self, z):
+    def image(self, z):
         return self.approach(z - self.pull(z))
 
 

@@ -18,7 +18,7 @@ class HalfQuadraticMap(DenoiserIteration):
     solver = "pnp_hqs"
     needs_prox = True
 
-    def __call__(self, z):
+    def image(self, z):
         return self.approach(self.denoise(z))
 
 
@@ -31,7 +31,7 @@ class ADMMMap(DenoiserIteration):
     def start(self, x):
         return self.approach(x)  # of u = 0
 
-    def __call__(self, z):
+    def image(self, z):
         clean = self.denoise(z)
         return z + self.approach(2 * clean - z) - clean
 
@@ -47,7 +47,7 @@ class DouglasRachfordMap(DenoiserIteration):
     solver = "pnp_drs"
     needs_prox = True
 
-    def __call__(self, z):
+    def image(self, z):
         near = self.approach(z)
         return z + self.denoise(2 * near - z) - near
 

@@ -40,6 +40,7 @@ def function(x):
     return x / 2
 
 
+DENOISERS = [*FUNCTIONS, dn.Median]
 FINITE = [*REAL, NAN, INF, [1.0, NAN], 1e60]
 SCALARS = [*PARAMETERS, ONES, np.ones((1, 1))]  # for one positive number, which may be traced
 MATRICES = [*FINITE, 1.0, ONES, np.ones((0, 2)), np.ones((2, 2, 2))]
@@ -98,7 +99,7 @@ CASES = (
     cases(
         dn.audit_denoiser,
         {"denoiser": half, "x": ONES, "sigma": 0.5, "rng_key": KEY},
-        denoiser=FUNCTIONS,
+        denoiser=DENOISERS,
         x=[*FINITE, [], np.ones((0, 2)), [ONES, np.ones(3)], [ONES, "a"], [ONES, ONES * NAN]],
         sigma=POSITIVE_NUMBERS,
         rng_key=KEYS,
@@ -181,12 +182,12 @@ CASES = (
     | cases(
         dn.GroupAverage,
         {"denoiser": half, "actions": [function]},
-        denoiser=FUNCTIONS,
+        denoiser=DENOISERS,
         actions=["a", {}, None, 3, len, IMAGE, [], [3], [function, "a"]],
     )
     | cases(dn.Median, {}, window=[*COUNTS, 2, 4])
-    | cases(dn.LineIntegral, {"denoiser": half}, denoiser=FUNCTIONS, nodes=COUNTS)
-    | cases(dn.DeclaredPotential, {"denoiser": half, "potential": half}, denoiser=FUNCTIONS, potential=FUNCTIONS)
+    | cases(dn.LineIntegral, {"denoiser": half}, denoiser=DENOISERS, nodes=COUNTS)
+    | cases(dn.DeclaredPotential, {"denoiser": half, "potential": half}, denoiser=DENOISERS, potential=FUNCTIONS)
     | cases(dn.TotalVariation, {"weight": 1.0}, weight=SCALARS, iterations=COUNTS)
     | cases(dn.WaveletThreshold, {"weight": 1.0}, weight=SCALARS, moments=[*COUNTS, 11], levels=COUNTS)
     | everything("GaussianDenoiser", GAUSSIAN, ONES, SIGNALS)

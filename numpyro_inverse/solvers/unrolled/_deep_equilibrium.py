@@ -12,9 +12,14 @@ from jaxtyping import Array, Float
 
 from numpyro_inverse._checks import check_callable, check_count, check_positive_number
 from numpyro_inverse.denoisers import Certificate
-from numpyro_inverse.solvers._data_term import DataTerm
+from numpyro_inverse.solvers._data_term import DataTerm, check_data_term
 from numpyro_inverse.solvers._fixed_point import Iteration, Scheme, Solution, solve
-from numpyro_inverse.solvers.unrolled._learned_proximal_gradient import first_guess, frozen, layer_certificate
+from numpyro_inverse.solvers.unrolled._learned_proximal_gradient import (
+    first_guess,
+    frozen,
+    layer_certificate,
+    returned,
+)
 
 HERE = "DeepEquilibrium"
 
@@ -27,7 +32,7 @@ class _Map(Iteration):
     step: Float[Array, ""]
 
     def __call__(self, z):
-        return self.network(z - self.step.astype(z.dtype) * self.data_term.gradient(z))
+        return returned(HERE, "network", self.network, z - self.step.astype(z.dtype) * self.data_term.gradient(z), z)
 
 
 class DeepEquilibrium(eqx.Module):
@@ -45,8 +50,8 @@ class DeepEquilibrium(eqx.Module):
         tolerance: of the relative residual; default 1e-5 in single, 1e-8 in double precision.
 
     Raises:
-        TypeError: ``network`` cannot be called.
-        ValueError: ``lipschitz``, ``max_steps`` or ``tolerance`` not positive.
+        TypeError: ``network`` cannot be called, or returns no real numbers.
+        ValueError: ``network`` returns another shape; ``lipschitz``, ``max_steps`` or ``tolerance`` not positive.
         Divergence: as for the solvers, where it is called outside ``jit`` and ``grad``.
 
     References:
@@ -88,6 +93,7 @@ class DeepEquilibrium(eqx.Module):
         Raises:
             ValueError: the network has no certificate, or L or mu are not known.
         """
+        check_data_term(f"{HERE}.certificate", data_term)
         return layer_certificate(HERE, self.network, float(self.step), data_term)
 
     def __call__(self, data_term: DataTerm, x0: Any = None) -> Float[Array, "*shape"]:

@@ -11,7 +11,12 @@ from jaxtyping import Array, Float
 
 from numpyro_inverse._checks import check_instance
 from numpyro_inverse.solvers._least_squares import LeastSquares
-from numpyro_inverse.solvers.unrolled._learned_proximal_gradient import checked_networks, first_guess, frozen
+from numpyro_inverse.solvers.unrolled._learned_proximal_gradient import (
+    checked_networks,
+    first_guess,
+    frozen,
+    returned,
+)
 
 HERE = "LearnedPrimalDual"
 
@@ -29,8 +34,9 @@ class LearnedPrimalDual(eqx.Module):
         primal: :math:`\Lambda_k`, as many, each from ``(2, *in_shape)`` to ``in_shape``.
 
     Raises:
-        TypeError: a network that cannot be called.
-        ValueError: no networks, or not as many of the one as of the other; complex data.
+        TypeError: a network that cannot be called, or returns no real numbers.
+        ValueError: no networks, or not as many of the one as of the other; a network that returns another shape;
+            complex data.
 
     No convergence is claimed: the networks may be anything.
 
@@ -58,12 +64,12 @@ class LearnedPrimalDual(eqx.Module):
         """
         check_instance(HERE, "data_term", data_term, LeastSquares, "a LeastSquares")
         if jnp.iscomplexobj(data_term.data):
-            raise ValueError(f"{HERE}: the data are complex; the networks are for real numbers.")
+            raise ValueError(f"{HERE}: `data_term` has complex data; the networks are for real numbers.")
         x: Array = first_guess(HERE, data_term, x0)
         term: LeastSquares = frozen(data_term)
         operator, y = term.operator, term.data.astype(x.dtype)
         h: Array = jnp.zeros_like(y)
         for dual, primal in zip(self.dual, self.primal, strict=True):
-            h = h + dual(jnp.stack([h, operator.mv(x), y]))
-            x = x + primal(jnp.stack([x, operator.T.mv(h)]))
+            h = h + returned(HERE, "dual", dual, jnp.stack([h, operator.mv(x), y]), h)
+            x = x + returned(HERE, "primal", primal, jnp.stack([x, operator.T.mv(h)]), x)
         return x

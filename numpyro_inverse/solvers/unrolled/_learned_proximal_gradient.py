@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from numpyro_inverse._checks import check_callable, check_positive_number
+from numpyro_inverse._checks import check_callable, check_finite, check_positive_number, check_real
 from numpyro_inverse.denoisers import Certificate
 from numpyro_inverse.solvers._data_term import DataTerm, check_data_term
 
@@ -34,8 +34,8 @@ class LearnedProximalGradient(eqx.Module):
         lipschitz: L of the data terms that it will be given, or a bound.
 
     Raises:
-        TypeError: a network that cannot be called.
-        ValueError: no network, ``lipschitz`` not positive.
+        TypeError: a network that cannot be called, or returns no real numbers.
+        ValueError: no network, ``lipschitz`` not positive; a network that returns another shape.
 
     References:
         Mardani et al., NeurIPS (2018); Adler & Öktem, Inverse Problems 33 (2017) 124007.
@@ -65,7 +65,7 @@ class LearnedProximalGradient(eqx.Module):
         x = first_guess(HERE, data_term, x0)
         term = frozen(data_term)
         for network, step in zip(self.networks, self.steps, strict=True):
-            x = network(x - step.astype(x.dtype) * term.gradient(x))
+            x = returned(HERE, "networks", network, x - step.astype(x.dtype) * term.gradient(x), x)
         return x
 
     def certificate(self, data_term: DataTerm) -> Certificate:
@@ -74,6 +74,7 @@ class LearnedProximalGradient(eqx.Module):
         Raises:
             ValueError: a network has no certificate, or L or mu are not known.
         """
+        check_data_term(f"{HERE}.certificate", data_term)
         layers = [
             layer_certificate(HERE, network, float(step), data_term)
             for network, step in zip(self.networks, self.steps, strict=True)
@@ -97,9 +98,18 @@ def first_guess(where: str, data_term: Any, x0: Any) -> Array:
         if shape is None:
             raise ValueError(f"{where}: `x0` must be given, for the data term does not know the shape of x.")
         return jnp.zeros(shape, float)
+    x0 = check_finite(where, "x0", x0)
     if shape is not None and jnp.shape(x0) != shape:
         raise ValueError(f"{where}: `x0` must have the shape {shape}; got {jnp.shape(x0)}.")
     return jnp.asarray(x0, float)
+
+
+def returned(where: str, argument: str, network: Callable, x: Array, like: Array) -> Array:
+    """What a network returns for x, of the shape of ``like``."""
+    found = check_real(where, f"what {argument} returns", network(x))
+    if jnp.shape(found) != like.shape:
+        raise ValueError(f"{where}: `{argument}` must return an array of shape {like.shape}; got {jnp.shape(found)}.")
+    return jnp.asarray(found)
 
 
 def frozen[Term: DataTerm](data_term: Term) -> Term:

@@ -10,11 +10,30 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from numpyro_inverse._checks import check_count, check_finite, check_positive_number
+from numpyro_inverse._checks import (
+    check_broadcast,
+    check_count,
+    check_finite,
+    check_positive_number,
+    check_real,
+    check_static,
+    is_traced,
+    show,
+)
 
 
 def soft_threshold(x: Float[Array, "*shape"], threshold: Any) -> Float[Array, "*shape"]:
-    r""":math:`\eta_\theta(x) = \mathrm{sign}(x) \max(|x| - \theta, 0)`."""
+    r""":math:`\eta_\theta(x) = \mathrm{sign}(x) \max(|x| - \theta, 0)`.
+
+    Raises:
+        TypeError: no real numbers.
+        ValueError: shapes that do not broadcast; a negative ``threshold``.
+    """
+    here = "soft_threshold"
+    x, threshold = check_real(here, "x", x), check_finite(here, "threshold", threshold)
+    if not is_traced(threshold) and np.any(np.asarray(threshold) < 0):
+        raise ValueError(f"{here}: `threshold` must not be negative; got {show(threshold)}.")
+    check_broadcast(here, x=jnp.shape(x), threshold=jnp.shape(threshold))
     return jnp.sign(x) * jnp.maximum(jnp.abs(x) - threshold, 0)
 
 
@@ -41,8 +60,15 @@ def analytic_weights(matrix: Any) -> Float[Array, "m n"]:
 
 
 def coherence(weights: Any, matrix: Any) -> float:
-    r""":math:`\tilde\mu = \max_{i \ne j} |W_i^{\mathsf T} a_j|`."""
-    products = np.abs(np.asarray(weights, float).T @ np.asarray(matrix, float))
+    r""":math:`\tilde\mu = \max_{i \ne j} |W_i^{\mathsf T} a_j|`.
+
+    Raises:
+        TypeError, ValueError: no matrices of finite real numbers, or of two shapes.
+    """
+    w, a = _checked_matrix("coherence", weights, "weights"), _checked_matrix("coherence", matrix)
+    if w.shape != a.shape:
+        raise ValueError(f"coherence: `weights` must have the shape of `matrix`, {a.shape}; got {w.shape}.")
+    products = np.abs(w.T @ a)
     np.fill_diagonal(products, 0)
     return float(products.max())
 
@@ -59,7 +85,18 @@ class _Unrolled(eqx.Module):
         raise NotImplementedError
 
     def iterates(self, y: Float[Array, " m"]) -> Float[Array, "layers n"]:
-        """x after each layer."""
+        """x after each layer.
+
+        Raises:
+            TypeError: ``y`` no real numbers.
+            ValueError: ``y`` has not the length of a column of the matrix.
+        """
+        y = check_real(type(self).__name__, "y", y)
+        if jnp.shape(y) != (self.matrix.shape[0],):
+            raise ValueError(
+                f"{type(self).__name__}: `y` must be a vector of {self.matrix.shape[0]}; got shape {jnp.shape(y)}."
+            )
+        y = jnp.asarray(y, jnp.result_type(y, float))
         matrix = jax.lax.stop_gradient(self.matrix).astype(y.dtype)
         weights, layers = self.layer_weights().astype(y.dtype), len(self.thresholds)
 
@@ -78,12 +115,8 @@ class _Unrolled(eqx.Module):
         """x after the last layer.
 
         Raises:
-            ValueError: ``y`` has not the length of a column of the matrix.
+            TypeError, ValueError: as :meth:`iterates`.
         """
-        if jnp.shape(y) != (self.matrix.shape[0],):
-            raise ValueError(
-                f"{type(self).__name__}: `y` must be a vector of {self.matrix.shape[0]}; got shape {jnp.shape(y)}."
-            )
         return self.iterates(y)[-1]
 
 
@@ -174,8 +207,8 @@ class AnalyticLISTA(_Unrolled):
         return jax.lax.stop_gradient(self.weights)[None]
 
 
-def _checked_matrix(where: str, matrix: Any) -> np.ndarray:
-    found = np.asarray(check_finite(where, "matrix", matrix), float)
+def _checked_matrix(where: str, matrix: Any, argument: str = "matrix") -> np.ndarray:
+    found = np.asarray(check_finite(where, argument, check_static(where, argument, matrix)), float)
     if found.ndim != 2 or 0 in found.shape:
-        raise ValueError(f"{where}: `matrix` must be a matrix; got shape {found.shape}.")
+        raise ValueError(f"{where}: `{argument}` must be a matrix; got shape {found.shape}.")
     return found

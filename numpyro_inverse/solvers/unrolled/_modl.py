@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 
 from numpyro_inverse._checks import check_callable, check_count, check_positive_number
 from numpyro_inverse.solvers._data_term import DataTerm, check_data_term
-from numpyro_inverse.solvers.unrolled._learned_proximal_gradient import first_guess, frozen
+from numpyro_inverse.solvers.unrolled._learned_proximal_gradient import first_guess, frozen, returned
 
 HERE = "MoDL"
 
@@ -30,8 +30,9 @@ class MoDL(eqx.Module):
         num_steps: number of steps.
 
     Raises:
-        TypeError: ``network`` cannot be called, or a data term without proximal operator is given.
-        ValueError: ``step`` or ``num_steps`` not positive.
+        TypeError: ``network`` cannot be called, or returns no real numbers; a data term without proximal operator is
+            given.
+        ValueError: ``step`` or ``num_steps`` not positive; ``network`` returns another shape.
 
     References:
         Aggarwal, Mani & Jacob, IEEE Trans. Med. Imaging 38 (2019) 394-405.
@@ -58,6 +59,6 @@ class MoDL(eqx.Module):
         step = jnp.exp(self.log_step).astype(start.dtype)
 
         def advance(x: Array, _: None) -> tuple[Array, None]:
-            return term.prox(self.network(x), step), None
+            return term.prox(returned(HERE, "network", self.network, x, x), step), None
 
         return jax.lax.scan(advance, start, length=self.num_steps)[0]

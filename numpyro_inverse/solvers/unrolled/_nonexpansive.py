@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from numpyro_inverse._checks import check_count, check_positive_number
+from numpyro_inverse._checks import check_count, check_key, check_positive_number, check_real
 from numpyro_inverse.denoisers import Certificate
 
 HERE = "NonexpansiveNetwork"
@@ -53,8 +53,9 @@ class NonexpansiveNetwork(eqx.Module):
         key: a random key.
 
     Raises:
-        TypeError: an argument that is no number.
-        ValueError: ``size``, ``width`` or ``depth`` below 1; ``lipschitz`` not in (0, 1].
+        TypeError: an argument that is no number, or no key.
+        ValueError: ``size``, ``width`` or ``depth`` below 1; ``lipschitz`` not in (0, 1]; when called, not ``size``
+            numbers.
 
     References:
         Araujo, Havens, Delattre, Allauzen & Hu, ICLR (2023), theorem 3 with q = 1.
@@ -68,10 +69,14 @@ class NonexpansiveNetwork(eqx.Module):
         self.lipschitz = check_positive_number(HERE, "lipschitz", lipschitz)
         if self.lipschitz > 1:
             raise ValueError(f"{HERE}: `lipschitz` must be at most 1; got {lipschitz}.")
-        keys = jax.random.split(key, check_count(HERE, "depth", depth))
+        keys = jax.random.split(check_key(HERE, "key", key), check_count(HERE, "depth", depth))
         self.layers = tuple(_Layer(size, width, k) for k in keys)
 
     def __call__(self, x: Float[Array, "*shape"], sigma: Any = None) -> Float[Array, "*shape"]:
+        x = check_real(HERE, "x", x)
+        x, size = jnp.asarray(x, jnp.result_type(x, float)), self.layers[0].weight.shape[-1]
+        if x.size != size:
+            raise ValueError(f"{HERE}: `x` must have {size} numbers, its `size`; got shape {x.shape}.")
         flat = x.ravel()
         for layer in self.layers:
             flat = layer(flat)
