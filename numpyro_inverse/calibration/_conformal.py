@@ -10,7 +10,18 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from numpyro_inverse._checks import check_count, check_fraction, check_key
+from numpyro_inverse._checks import (
+    check_callable,
+    check_count,
+    check_finite,
+    check_fraction,
+    check_instance,
+    check_key,
+    check_real,
+    check_static,
+    describe,
+)
+from numpyro_inverse.calibration._arguments import check_values
 
 HERE = "conformalize"
 FEWEST = 20  # simulations
@@ -44,16 +55,20 @@ class Conformal(NamedTuple):
             site: their name.
 
         Raises:
+            TypeError: ``site`` is no name, ``draws`` are no real numbers.
             ValueError: a site that was not studied; draws of another shape.
         """
-        if site not in self.widening:
-            raise ValueError(f"Conformal: site {site!r} was not studied, only {', '.join(self.widening)}.")
-        if jnp.shape(draws)[1:] != self.widening[site].shape:
+        where = "Conformal.interval"
+        if check_instance(where, "site", site, str, "the name of a site") not in self.widening:
+            raise ValueError(f"{where}: `site` must be one that was studied, {', '.join(self.widening)}; got {site!r}.")
+        draws = check_real(where, "draws", draws)
+        shape = jnp.shape(draws)
+        if not shape or shape[0] == 0 or shape[1:] != self.widening[site].shape:
             raise ValueError(
-                f"Conformal: `draws` of {site!r} must have shape {self.widening[site].shape} after their number; got "
-                f"{jnp.shape(draws)}."
+                f"{where}: `draws` of {site!r} must have shape {self.widening[site].shape} after their number; got "
+                f"{shape}."
             )
-        low, high = _ends(draws, self.level)
+        low, high = _ends(jnp.asarray(draws), self.level)
         change = jnp.asarray(self.widening[site], low.dtype) * (high - low)
         return low - change, high + change
 
@@ -61,11 +76,16 @@ class Conformal(NamedTuple):
         """Where the corrected region of highest density begins, from the log densities of the draws for some data.
 
         Raises:
-            ValueError: densities were not studied.
+            TypeError: what are no real numbers.
+            ValueError: densities were not studied; no draw.
         """
+        where = "Conformal.density_threshold"
         if self.drop is None:
-            raise ValueError("Conformal: densities were not studied; give `log_prob` to `conformalize`.")
-        return jnp.quantile(log_probs, 1 - self.level) - self.drop
+            raise ValueError(f"{where}: densities were not studied; give `log_prob` to `conformalize`.")
+        log_probs = check_real(where, "log_probs", log_probs)
+        if jnp.ndim(log_probs) == 0 or jnp.size(log_probs) == 0:
+            raise ValueError(f"{where}: `log_probs` must be one number for each draw; got {describe(log_probs)}.")
+        return jnp.quantile(jnp.asarray(log_probs), 1 - self.level) - self.drop
 
     def verdict(self, level: float = 0.05) -> str:
         """One sentence: how the corrected sets differ from the draws' own."""
@@ -111,8 +131,10 @@ def conformalize(
         batch_size: data sets at a time.
 
     Raises:
-        ValueError: fewer than 20 simulations, arrays of different lengths, draws that lack a site, are not finite or do
-            not differ.
+        TypeError: ``inference`` or ``log_prob`` is no function or returns something else than it should, ``truths`` is
+            no mapping of real numbers, ``data`` are no arrays.
+        ValueError: fewer than 20 simulations, arrays of different lengths, truths that are not finite; draws that lack
+            a site, have another shape, are not finite or do not differ; log densities that are not numbers.
 
     References:
         Romano, Patterson & Candès, NeurIPS 2019, theorem 1 (scores of intervals); Patel, McNamara, Loper, Regier &
@@ -121,29 +143,42 @@ def conformalize(
     check_key(HERE, "rng_key", rng_key)
     level = check_fraction(HERE, "level", level)
     batch_size = check_count(HERE, "batch_size", batch_size)
-    truths = {name: jnp.asarray(v) for name, v in truths.items()}
-    lengths = {len(v) for v in jax.tree.leaves((truths, data))}
+    check_callable(HERE, "inference", inference, "a function of a key and data")
+    if log_prob is not None:
+        check_callable(HERE, "log_prob", log_prob, "a function of latents by site and data")
+    check_instance(HERE, "truths", truths, Mapping, "a dict of latents by site")
+    if not truths:
+        raise ValueError(f"{HERE}: `truths` must have one site at least; got none.")
+    truths = {name: jnp.asarray(check_finite(HERE, f"truths[{name!r}]", v)) for name, v in truths.items()}
+    lengths = {_length("truths", v) for v in truths.values()}
+    lengths |= {_length("data", v) for v in jax.tree.leaves(data) or [data]}
     if len(lengths) != 1:
         raise ValueError(
             f"{HERE}: `truths` and `data` must have one row each per simulation; got {sorted(lengths)} rows."
         )
     (n,) = lengths
     if n < FEWEST:
-        raise ValueError(f"{HERE}: {n} simulations are too few for a level; give {FEWEST} at least.")
+        raise ValueError(f"{HERE}: `truths` of {n} simulations are too few for a level; give {FEWEST} at least.")
 
     def one(key: Array, truth: dict[str, Array], y: Any) -> tuple[dict[str, Array], Array | None]:
-        draws = inference(key, y)
+        draws = check_instance(HERE, "inference(key, data)", inference(key, y), Mapping, "a dict of draws by site")
         missing = [name for name in truth if name not in draws]
         if missing:
-            raise ValueError(f"{HERE}: `inference` draws no site {missing[0]!r}, only {', '.join(draws)}.")
+            raise ValueError(f"{HERE}: `inference` draws no site {missing[0]!r}, only {', '.join(map(str, draws))}.")
         found = {}
         for name, value in truth.items():
-            low, high = _ends(draws[name], level)
+            drawn = jnp.asarray(check_real(HERE, f"inference(key, data)[{name!r}]", draws[name]))
+            if drawn.shape[1:] != value.shape or drawn.size == 0:
+                raise ValueError(
+                    f"{HERE}: `inference` must draw site {name!r} in shape (draws, *{value.shape}), as in `truths`; "
+                    f"got {drawn.shape}."
+                )
+            low, high = _ends(drawn, level)
             found[name] = jnp.maximum(low - value, value - high) / (high - low)
         if log_prob is None:
             return found, None
-        here = log_prob(jax.tree.map(lambda v: v[None], truth), y)[0]
-        dense = log_prob({name: draws[name] for name in truth}, y)
+        here = _log_probs(log_prob(jax.tree.map(lambda v: v[None], truth), y))[0]
+        dense = _log_probs(log_prob({name: draws[name] for name in truth}, y))
         return found, jnp.quantile(dense, 1 - level) - here
 
     keys = jax.random.split(rng_key, n)
@@ -153,11 +188,29 @@ def conformalize(
     for name, value in scores.items():
         if not np.all(np.isfinite(value)):
             raise ValueError(
-                f"{HERE}: draws of {name!r} are not finite, or all the same so that they have no interval, for "
+                f"{HERE}: `inference` draws {name!r} not finite, or all the same so that they have no interval, for "
                 f"{int(np.sum(~np.isfinite(value).reshape(n, -1).all(axis=1)))} of {n} data sets."
             )
+    if drops is not None and np.any(np.isnan(drops)):
+        raise ValueError(f"{HERE}: `log_prob` is not a number for {np.sum(np.isnan(drops))} of {n} data sets.")
     widening = {name: _enough(np.asarray(v), level) for name, v in scores.items()}
     return Conformal(level, widening, None if drops is None else float(_enough(np.asarray(drops), level)))
+
+
+def _length(argument: str, value: Any) -> int:
+    """The number of simulations that an array has rows for."""
+    check_static(HERE, argument, value)
+    check_values(HERE, argument, value)
+    if not hasattr(value, "shape") or np.ndim(value) == 0:
+        raise TypeError(f"{HERE}: `{argument}` must be arrays with a row for each simulation; got {describe(value)}.")
+    return len(value)
+
+
+def _log_probs(found: Any) -> Array:
+    found = jnp.asarray(check_real(HERE, "log_prob(values, data)", found))
+    if found.ndim != 1:
+        raise ValueError(f"{HERE}: `log_prob` must return one number for each draw; got shape {found.shape}.")
+    return found
 
 
 def _enough(scores: Float[np.ndarray, "n *site"], level: float) -> Float[np.ndarray, "*site"]:

@@ -6,8 +6,11 @@ import base64
 import html
 import io
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
+
+from numpyro_inverse._checks import check_fraction, check_instance, describe
 
 STYLE = (
     "body{font-family:system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222}"
@@ -41,15 +44,20 @@ def report(
         The path.
 
     Raises:
-        ValueError: no study.
-        TypeError: something without a ``verdict``.
+        ValueError: no study; a ``level`` that is not in (0, 1).
+        TypeError: something without a ``verdict``; a heading or title that is no string, a path that is none.
     """
+    check_instance("report", "studies", studies, Mapping, "a dict of studies by heading")
+    check_instance("report", "path", path, str | os.PathLike, "a path")
+    check_instance("report", "title", title, str, "a string")
+    level = check_fraction("report", "level", level)
     if not studies:
-        raise ValueError("report: give at least one study.")
+        raise ValueError("report: `studies` must hold at least one study; got none.")
     parts = [f"<h1>{html.escape(title)}</h1>"]
     for heading, study in studies.items():
+        check_instance("report", "studies", heading, str, "a dict with headings that are strings")
         if not callable(getattr(study, "verdict", None)):
-            raise TypeError(f"report: {heading!r} is a {type(study).__name__}, which has no `verdict`.")
+            raise TypeError(f"report: `studies[{heading!r}]` must have a `verdict`; got {describe(study)}.")
         parts += [f"<h2>{html.escape(heading)}</h2>", f"<p>{html.escape(study.verdict(level))}</p>"]
         table = getattr(study, "table", None)
         if table is not None:

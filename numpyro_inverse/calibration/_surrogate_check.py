@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from numpyro_inverse._checks import check_count, check_instance, check_key
+from numpyro_inverse._checks import check_count, check_finite, check_instance, check_key, check_static
 from numpyro_inverse.calibration.two_sample import SignificanceTest, c2st
+from numpyro_inverse.calibration.two_sample._significance import check_permutations
 from numpyro_inverse.sbi import NLE
 
 HERE = "surrogate_check"
@@ -56,28 +57,30 @@ def surrogate_check(
         num_permutations: of the test.
 
     Raises:
-        TypeError: ``estimator`` is no ``NLE``.
-        ValueError: fewer than 2 ``num`` draws, or a latent without any.
+        TypeError: ``estimator`` is no ``NLE``, ``draws`` no mapping of real numbers.
+        ValueError: fewer than 2 ``num`` draws, a latent without any, or one that is not finite.
     """
     check_key(HERE, "rng_key", rng_key)
     check_instance(HERE, "estimator", estimator, NLE, "a fitted sbi.NLE")
+    law, _, trained_at = estimator.learned
     num = check_count(HERE, "num", num)
-    length = min(len(v) for v in draws.values())
+    check_permutations(HERE, num_permutations)
+    check_instance(HERE, "draws", draws, Mapping, "draws by site, such as `mcmc.get_samples()`")
+    missing = [name for name in estimator.latents if name not in draws]
+    if missing:
+        raise ValueError(f"{HERE}: `draws` have no site {missing[0]!r}, only {', '.join(map(str, draws))}.")
+    given = {name: np.asarray(_draws(name, draws[name])) for name in estimator.latents}
+    length = min(len(v) for v in given.values())
     if length < 2 * num:
         raise ValueError(
-            f"{HERE}: {length} draws; {2 * num} are needed, half for the simulator and half for the surrogate."
+            f"{HERE}: `draws` are {length}; {2 * num} are needed, half for the simulator and half for the surrogate."
         )
     key_choose, key_simulate, key_surrogate, key_test = jax.random.split(rng_key, 4)
     chosen = np.asarray(jax.random.choice(key_choose, length, (2 * num,), replace=False))
-    latents = {name: np.asarray(v)[chosen] for name, v in draws.items()}
-    missing = [name for name in estimator.latents if name not in latents]
-    if missing:
-        raise ValueError(f"{HERE}: `draws` have no site {missing[0]!r}, only {', '.join(latents)}.")
-    latents = {name: latents[name] for name in estimator.latents}
+    latents = {name: value[chosen] for name, value in given.items()}
     simulations = estimator.simulate(key_simulate, 2 * num, latents=latents, progress_bar=False)
     args, values = simulations.pairs(estimator.site)
     half = len(values) // 2
-    law, _, trained_at = estimator.learned
     keys = jax.random.split(key_surrogate, len(values) - half)
     surrogate = jax.jit(jax.vmap(law.sample))(keys, *(arg[half:] for arg in args))
     features = np.asarray(jax.jit(jax.vmap(law.features))(*args))
@@ -86,3 +89,11 @@ def surrogate_check(
     rows = rows[:, rows.std(axis=0) > 0]
     test = c2st(jnp.asarray(rows[:half]), jnp.asarray(rows[half:]), key_test, num_permutations=num_permutations)
     return SurrogateCheck(test, trained_at.share_outside(features))
+
+
+def _draws(name: str, value: Array) -> Array:
+    where = f"draws[{name!r}]"
+    found = check_finite(HERE, where, check_static(HERE, where, value))
+    if np.ndim(found) == 0:
+        raise ValueError(f"{HERE}: `{where}` must be draws along the first axis; got one number.")
+    return found

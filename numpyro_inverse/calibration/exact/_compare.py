@@ -13,7 +13,7 @@ from numpyro.infer import MCMC
 from scipy.special import ndtri
 from scipy.stats import chi2, norm
 
-from numpyro_inverse._checks import check_count, check_instance, check_real
+from numpyro_inverse._checks import check_count, check_fraction, check_instance, check_real
 from numpyro_inverse.calibration.exact._reference import Reference
 from numpyro_inverse.calibration.two_sample._wasserstein import gaussian_wasserstein
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 LEVEL = 0.9
 REFERENCE_NUMBERS, REFERENCE_DRAWS = 2 * 10**6, (4000, 40_000)  # how many numbers of draws, and the fewest and most
+FEWEST = 4  # draws a chain, for an effective number
 AXES, AXES_DRAWS = 3, 1000  # principal axes that are tested from either end, and draws that they are of
 DENSE = 500  # numbers up to which the distance between the Gaussians is computed
 
@@ -45,6 +46,7 @@ class Comparison:
 
     def verdict(self, level: float = 0.05) -> str:
         """One sentence."""
+        level = check_fraction("Comparison.verdict", "level", level)
         outcome = "differs from" if self.p_value <= level else "agrees with"
         ratios = ", ".join(f"{name} {np.mean(ratio):.3f}" for name, ratio in self.sd_ratio.items())
         return (
@@ -94,24 +96,41 @@ def compare(
         num_chains: of draws given as a mapping.
 
     Raises:
-        ValueError: no site in common, shapes that differ, numbers that are not finite, draws that do not move.
+        TypeError: ``posterior`` or ``reference`` is something else; draws that are no real numbers.
+        ValueError: an ``MCMC`` that did not run, fewer than four draws a chain, no site in common, shapes that differ,
+            numbers that are not finite, draws that do not move.
     """
     check_instance("compare", "reference", reference, Reference, "a Reference")
     check_instance("compare", "posterior", posterior, (MCMC, Mapping), "a finished MCMC, or draws by site")
-    check_count("compare", "num_chains", num_chains)
+    num_chains = check_count("compare", "num_chains", num_chains)
     if isinstance(posterior, MCMC):
+        if posterior.last_state is None:
+            raise ValueError("compare: `posterior` must be a finished MCMC; this one did not run.")
         chains = {k: np.asarray(v, float) for k, v in posterior.get_samples(group_by_chain=True).items()}
     else:
-        chains = {k: np.atleast_1d(np.asarray(check_real("compare", k, v), float)) for k, v in posterior.items()}
+        chains = {
+            k: np.atleast_1d(np.asarray(check_real("compare", f"posterior[{k!r}]", v), float))
+            for k, v in posterior.items()
+        }
         uneven = [k for k, v in chains.items() if len(v) % num_chains]
         if uneven:
             raise ValueError(
-                f"compare: site {uneven[0]!r} has {len(chains[uneven[0]])} draws, not {num_chains} chains."
+                f"compare: `posterior` has {len(chains[uneven[0]])} draws of site {uneven[0]!r}, not {num_chains} "
+                f"chains of one length, as `num_chains` says."
             )
         chains = {k: v.reshape(num_chains, -1, *v.shape[1:]) for k, v in chains.items()}
     names = [name for name in reference.mean if name in chains]
     if not names:
-        raise ValueError(f"compare: draws of {', '.join(chains)}, but the reference has {', '.join(reference.mean)}.")
+        raise ValueError(
+            f"compare: `posterior` has {', '.join(map(str, chains)) or 'no site'}, but the reference has "
+            f"{', '.join(reference.mean)}."
+        )
+    few = [name for name in names if chains[name].shape[1] < FEWEST]
+    if few:
+        raise ValueError(
+            f"compare: `posterior` must have {FEWEST} draws a chain; site {few[0]!r} has {chains[few[0]].shape[1]} "
+            f"in each of {len(chains[few[0]])} (`num_chains`)."
+        )
     numbers = sum(reference.mean[name].size for name in names)
     exact_draws = reference.draw(jax.random.key(0), int(np.clip(REFERENCE_NUMBERS // numbers, *REFERENCE_DRAWS)))
     rows, mean_z, sd_ratio = {}, {}, {}
@@ -120,12 +139,14 @@ def compare(
     for name in names:
         draws, mean, sd = chains[name], reference.mean[name], reference.sd[name]
         if draws.shape[2:] != mean.shape:
-            raise ValueError(f"compare: site {name!r} has shape {draws.shape[2:]}, the reference's {mean.shape}.")
+            raise ValueError(
+                f"compare: `posterior` has site {name!r} in shape {draws.shape[2:]}, the reference in {mean.shape}."
+            )
         if not np.all(np.isfinite(draws)):
-            raise ValueError(f"compare: draws of site {name!r} are not finite.")
+            raise ValueError(f"compare: `posterior` has draws of site {name!r} that are not finite.")
         flat = draws.reshape(*draws.shape[:2], -1)
         if np.any(np.all(flat == flat[:1, :1], axis=(0, 1))):
-            raise ValueError(f"compare: all draws of an element of site {name!r} are identical.")
+            raise ValueError(f"compare: `posterior` has an element of site {name!r} whose draws are identical.")
         m, s = np.ravel(mean), np.ravel(sd)
         ess = _ess(flat)
         z = (np.mean(flat, axis=(0, 1)) - m) / (s / np.sqrt(ess))

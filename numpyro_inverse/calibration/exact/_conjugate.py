@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 from jaxtyping import Array, Float, Int
 
-from numpyro_inverse._checks import check_finite, check_positive
+from numpyro_inverse._checks import check_broadcast, check_finite, check_positive, is_traced, show
 
 
 def normal_normal(
@@ -19,6 +19,7 @@ def normal_normal(
     noise = jnp.asarray(check_positive("normal_normal", "noise", noise), float)
     scale = jnp.asarray(check_positive("normal_normal", "scale", scale), float)
     mean = jnp.asarray(check_finite("normal_normal", "mean", mean), float)
+    check_broadcast("normal_normal", data=data.shape[1:], noise=noise.shape, mean=mean.shape, scale=scale.shape)
     precision = scale**-2 + len(data) * noise**-2
     return dist.Normal((mean * scale**-2 + jnp.sum(data, axis=0) * noise**-2) / precision, precision**-0.5)
 
@@ -28,12 +29,11 @@ def beta_binomial(successes: Int[Array, "..."], trials: Int[Array, "..."], a: fl
     :math:`\operatorname{Beta}(a + k, b + n - k)`.
     """
     where = "beta_binomial"
-    successes, trials = (
-        jnp.asarray(check_finite(where, k, v), float) for k, v in (("successes", successes), ("trials", trials))
-    )
-    if jnp.any((successes < 0) | (successes > trials)):
-        raise ValueError(f"{where}: `successes` must lie between 0 and `trials`; got {successes} of {trials}.")
+    successes, trials = _counts(where, "successes", successes), _counts(where, "trials", trials)
     a, b = check_positive(where, "a", a), check_positive(where, "b", b)
+    check_broadcast(where, successes=successes.shape, trials=trials.shape, a=jnp.shape(a), b=jnp.shape(b))
+    if not is_traced(successes, trials) and jnp.any(successes > trials):
+        raise ValueError(f"{where}: `successes` must lie between 0 and `trials`; got {successes} of {trials}.")
     return dist.Beta(a + successes, b + trials - successes)
 
 
@@ -41,10 +41,10 @@ def gamma_poisson(counts: Int[Array, "n *shape"], shape: float, rate: float) -> 
     r""":math:`\lambda \sim \operatorname{Gamma}(a, b)` (rate b), :math:`y_i \sim \operatorname{Poisson}(\lambda)`:
     posterior :math:`\operatorname{Gamma}(a + \sum y_i, b + n)`.
     """
-    counts = _rows("gamma_poisson", "counts", counts)
-    if jnp.any(counts < 0):
-        raise ValueError("gamma_poisson: `counts` must not be negative.")
-    shape, rate = (check_positive("gamma_poisson", k, v) for k, v in (("shape", shape), ("rate", rate)))
+    where = "gamma_poisson"
+    counts = _rows(where, "counts", _counts(where, "counts", counts))
+    shape, rate = check_positive(where, "shape", shape), check_positive(where, "rate", rate)
+    check_broadcast(where, counts=counts.shape[1:], shape=jnp.shape(shape), rate=jnp.shape(rate))
     return dist.Gamma(shape + jnp.sum(counts, axis=0), rate + len(counts))
 
 
@@ -54,7 +54,16 @@ def inverse_gamma_normal(residuals: Float[Array, "n *shape"], a: float, b: float
     """
     residuals = _rows("inverse_gamma_normal", "residuals", residuals)
     a, b = (check_positive("inverse_gamma_normal", k, v) for k, v in (("a", a), ("b", b)))
+    check_broadcast("inverse_gamma_normal", residuals=residuals.shape[1:], a=jnp.shape(a), b=jnp.shape(b))
     return dist.InverseGamma(a + len(residuals) / 2, b + jnp.sum(residuals**2, axis=0) / 2)
+
+
+def _counts(where: str, argument: str, values: Array) -> Array:
+    """Integers of 0 or more, as floating-point numbers."""
+    counts = jnp.asarray(check_finite(where, argument, values), float)
+    if not is_traced(counts) and jnp.any((counts < 0) | (counts != jnp.round(counts))):
+        raise ValueError(f"{where}: `{argument}` must be integers of 0 or more; got {show(counts)}.")
+    return counts
 
 
 def _rows(where: str, argument: str, values: Array) -> Array:

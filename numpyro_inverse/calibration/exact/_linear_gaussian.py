@@ -10,6 +10,8 @@ import numpy as np
 from jaxtyping import Array
 from numpyro.infer import MCMC
 
+from numpyro_inverse._checks import check_callable
+from numpyro_inverse.calibration._arguments import model_arguments
 from numpyro_inverse.calibration.exact._reference import Reference
 from numpyro_inverse.infer import ExactGaussian
 
@@ -37,9 +39,11 @@ def linear_gaussian(
         tolerance: of draws and means, in posterior standard deviations.
 
     Raises:
+        TypeError: ``model`` is no function, ``model_args`` no tuple, ``model_kwargs`` no mapping.
         ValueError: as ``ExactGaussian``.
     """
-    args, kwargs = tuple(model_args), dict(model_kwargs or {})
+    check_callable("linear_gaussian", "model", model, "a NumPyro model")
+    args, kwargs = model_arguments("linear_gaussian", model_args, model_kwargs)
     kernel = ExactGaussian(model, tolerance=tolerance)
 
     def draw(key: Array, number: int) -> dict[str, Array]:

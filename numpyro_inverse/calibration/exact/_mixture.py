@@ -10,8 +10,9 @@ from jaxtyping import Array, Float
 from scipy.special import logsumexp
 from scipy.stats import multivariate_normal
 
-from numpyro_inverse._checks import check_finite
+from numpyro_inverse._checks import check_finite, check_instance, check_static
 from numpyro_inverse.calibration.exact._reference import Reference
+from numpyro_inverse.calibration.two_sample._significance import check_covariance
 
 
 def gaussian_mixture(
@@ -43,8 +44,12 @@ def gaussian_mixture(
         The reference; ``draw`` draws from the mixture.
 
     Raises:
-        ValueError: shapes that do not fit; weights that are negative or do not sum to 1; numbers that are not finite.
+        TypeError: what are no real numbers; a site that is no name.
+        ValueError: shapes that do not fit; weights that are negative or do not sum to 1; numbers that are not finite;
+            a covariance that is not symmetric and positive definite.
     """
+    where = "gaussian_mixture"
+    check_instance(where, "site", site, str, "the name of a site")
     given = {
         "matrix": matrix,
         "noise_covariance": noise_covariance,
@@ -53,17 +58,17 @@ def gaussian_mixture(
         "covariances": covariances,
         "data": data,
     }
-    a, r, w, m, c, y = (np.asarray(check_finite("gaussian_mixture", k, v), float) for k, v in given.items())
+    a, r, w, m, c, y = (np.asarray(check_finite(where, k, check_static(where, k, v)), float) for k, v in given.items())
     k, d = m.shape if m.ndim == 2 else (0, 0)
-    if a.ndim != 2 or a.shape[1] != d or r.shape != (len(a),) * 2 or c.shape != (k, d, d) or y.shape != (len(a),):
+    n = len(a) if m.size and a.ndim == 2 and a.shape[1] == d else 0
+    if n == 0 or r.shape != (n, n) or c.shape != (k, d, d) or y.shape != (n,):
         raise ValueError(
-            f"gaussian_mixture: shapes do not fit: `matrix` {a.shape}, `noise_covariance` {r.shape}, `means` "
+            f"{where}: shapes do not fit: `matrix` {a.shape}, `noise_covariance` {r.shape}, `means` "
             f"{m.shape}, `covariances` {c.shape}, `data` {y.shape}."
         )
     if w.shape != (k,) or np.any(w < 0) or abs(np.sum(w) - 1) > 1e-6:
-        raise ValueError(f"gaussian_mixture: `weights` must be {k} numbers >= 0 that sum to 1; got {w}.")
-    if not all(np.all(np.isfinite(v)) for v in (a, r, m, c, y)):
-        raise ValueError("gaussian_mixture: numbers that are not finite.")
+        raise ValueError(f"{where}: `weights` must be {k} numbers >= 0 that sum to 1; got {w}.")
+    r, c = check_covariance(where, "noise_covariance", r), check_covariance(where, "covariances", c)
     information = a.T @ np.linalg.solve(r, a)
     shift = a.T @ np.linalg.solve(r, y)
     s = np.stack([np.linalg.inv(np.linalg.inv(ci) + information) for ci in c])

@@ -16,6 +16,7 @@ from scipy.special import logsumexp
 
 from numpyro_inverse._checks import check_callable, check_positive_number
 from numpyro_inverse._model import discrete_latents, latent_sites, trace_at, transforms
+from numpyro_inverse.calibration._arguments import model_arguments
 from numpyro_inverse.calibration.exact._reference import Reference
 
 NODES = {1: 4001, 2: 401, 3: 101}  # per axis
@@ -50,6 +51,7 @@ def quadrature(
         The reference, deterministic sites included; draws are nodes with a uniform shift within their cell.
 
     Raises:
+        TypeError: ``model`` is no function, ``model_args`` no tuple, ``model_kwargs`` no mapping.
         ValueError: no latent number or more than three; a discrete site; a tolerance that is not met; a density that is
             not finite anywhere.
 
@@ -57,9 +59,10 @@ def quadrature(
         Trefethen & Weideman, SIAM Review 56 (2014) 385-458, on the trapezoidal rule.
     """
     check_callable("quadrature", "model", model, "a NumPyro model")
-    check_positive_number("quadrature", "tolerance", tolerance)
+    tolerance = check_positive_number("quadrature", "tolerance", tolerance)
+    args, kwargs = model_arguments("quadrature", model_args, model_kwargs)
     with jax.enable_x64(True):
-        return _quadrature(model, tuple(model_args), dict(model_kwargs or {}), tolerance)
+        return _quadrature(model, args, kwargs, tolerance)
 
 
 def _quadrature(model: Callable, args: tuple, kwargs: dict[str, Any], tolerance: float) -> Reference:

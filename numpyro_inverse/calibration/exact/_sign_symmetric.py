@@ -8,7 +8,14 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 from scipy.special import gamma, hyp1f1, hyperu
 
-from numpyro_inverse._checks import check_number, check_positive_number
+from numpyro_inverse._checks import (
+    check_count,
+    check_key,
+    check_number,
+    check_positive_number,
+    check_real,
+    check_static,
+)
 
 LARGEST_RATIO = 37.0  # of data to noise, where e^(z^2 / 2) leaves double precision
 CELLS = 20001  # of the table that draws are inverted from
@@ -37,7 +44,9 @@ class SignSymmetric:
         sigma = self.sigma = check_positive_number("SignSymmetric", "sigma", sigma)
         self.a, self.b = 1 / (2 * sigma**2), 0.5 - y / sigma**2
         if abs(self.b) > LARGEST_RATIO * np.sqrt(2 * self.a):
-            raise ValueError(f"SignSymmetric: |y| / sigma must stay below {LARGEST_RATIO:g}; got {abs(y) / sigma:.3g}.")
+            raise ValueError(
+                f"SignSymmetric: |`y`| / `sigma` must stay below {LARGEST_RATIO:g}; got {abs(y) / sigma:.3g}."
+            )
 
     def _integral(self, p: float) -> float:
         """int |u|^p exp(-a u^4 - b u^2) du."""
@@ -67,17 +76,21 @@ class SignSymmetric:
         Raises:
             ValueError: p is -1 or less.
         """
+        p = check_number("SignSymmetric.absolute_moment", "p", p)
         if not p > -1:
             raise ValueError(f"SignSymmetric.absolute_moment: `p` must be above -1; got {p}.")
         return self._integral(p) / self._integral(0)
 
     def density(self, u: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
         """The posterior density."""
-        u = np.asarray(u, float)
+        where = "SignSymmetric.density"
+        u = np.asarray(check_real(where, "u", check_static(where, "u", u)), float)
         return np.exp(-self.a * u**4 - self.b * u**2) / self._integral(0)
 
     def draw(self, rng_key: Key[Array, ""], number: int) -> Float[Array, " n"]:
         """Independent draws: :math:`|u|` by inversion of a fine table, and a random sign."""
+        check_key("SignSymmetric.draw", "rng_key", rng_key)
+        number = check_count("SignSymmetric.draw", "number", number, 0)
         top = np.sqrt(max(self.y, 0.0) + 10 * self.sigma) + 1
         grid = np.linspace(0, top, CELLS)
         middle = (grid[1:] + grid[:-1]) / 2

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 from numpyro.distributions import Distribution
 
+from numpyro_inverse._checks import check_count, check_positive_number
 from numpyro_inverse.calibration.priors._latents import base_of, latent_rows
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ def effective_dimension(
         batch_size: Jacobians at a time, each of the size of u times the size of z.
 
     Raises:
-        TypeError: ``prior`` is no map of a base distribution.
+        TypeError: ``prior`` is no map of a base distribution; draws that are no real numbers.
         ValueError: a batch shape, no latent site, shapes other than the base's event, numbers that are not finite, a
             base without a finite variance, ``noise`` or ``batch_size`` not positive, a Jacobian that is zero or not
             finite.
@@ -118,11 +119,9 @@ def effective_dimension(
     base = base_of(name, prior)
     if not hasattr(prior, "from_base"):
         raise TypeError(f"{name}: `prior` must have a method `from_base`; {type(prior).__name__} has none.")
-    if noise is not None and not 0 < noise < np.inf:
-        raise ValueError(f"{name}: `noise` must be positive; got {noise}.")
-    if batch_size < 1:
-        raise ValueError(f"{name}: `batch_size` must be 1 or more; got {batch_size}.")
-    z = latent_rows(name, base, latent_draws, site)
+    noise = None if noise is None else check_positive_number(name, "noise", noise)
+    batch_size = check_count(name, "batch_size", batch_size)
+    z = latent_rows(name, "latent_draws", base, latent_draws, site)
     root = _root(name, base)
     size, k = prod(prior.event_shape), prod(base.event_shape)
     jacobian = jax.jacfwd if k <= size else jax.jacrev
@@ -133,7 +132,7 @@ def effective_dimension(
 
     s = np.asarray(jax.lax.map(values, jnp.asarray(z), batch_size=min(batch_size, len(z))), float)
     if not np.all(np.isfinite(s)) or np.any(s[:, 0] == 0):
-        raise ValueError(f"{name}: the generator's Jacobian is zero or not finite at some latents.")
+        raise ValueError(f"{name}: the Jacobian of `prior` is zero or not finite at some latents.")
     relative = (s / s[:, :1]) ** 2
     return EffectiveDimension(
         s,
@@ -152,6 +151,7 @@ def _root(name: str, base: Distribution) -> Float[Array, " k"] | Float[Array, "k
         found = jnp.full((1,), jnp.nan)
     if not np.all(np.isfinite(found)):
         raise ValueError(
-            f"{name}: the base has no finite variance, so its latents have no scale; got {type(base).__name__}."
+            f"{name}: the base of `prior` must have a finite variance, the scale of its latents; got "
+            f"{type(base).__name__}."
         )
     return found

@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, Key
 from numpyro.distributions import Distribution, Normal
 from scipy.stats import chi2
 
+from numpyro_inverse._checks import check_count, check_fraction, check_key
 from numpyro_inverse.calibration.priors._latents import base_of, latent_rows
 from numpyro_inverse.distributions._reparametrized import unwrapped
 
@@ -49,6 +50,7 @@ class LatentShift:
 
     def verdict(self, level: float = 0.05) -> str:
         """One sentence."""
+        level = check_fraction("LatentShift.verdict", "level", level)
         outcome = "is in the tail of" if self.p_value <= level else "is not in the tail of"
         return (
             f"The posterior {outcome} its prior at level {level:g}: a prior draw is farther out than a posterior draw "
@@ -109,7 +111,7 @@ def latent_shift(
         num_simulations: prior draws where they are needed.
 
     Raises:
-        TypeError: ``prior`` is no map of a base distribution.
+        TypeError: ``prior`` is no map of a base distribution; draws that are no real numbers.
         ValueError: a batch shape, no latent site, shapes other than the base's event, numbers that are not finite, no
             ``rng_key`` where it is needed, fewer than 99 simulations or not more than the latent has numbers.
 
@@ -119,7 +121,10 @@ def latent_shift(
     """
     name = "latent_shift"
     base = base_of(name, prior)
-    z = latent_rows(name, base, draws, site)
+    if rng_key is not None:
+        check_key(name, "rng_key", rng_key)
+    num_simulations = check_count(name, "num_simulations", num_simulations)
+    z = latent_rows(name, "draws", base, draws, site)
     flat = z.reshape(len(z), -1).astype(float)
     k = flat.shape[1]
     if _is_standard_normal(base):
@@ -141,7 +146,7 @@ def latent_shift(
         statistic = -_joint_log_prob(base, jnp.asarray(z))
         null = -_joint_log_prob(base, simulated)
         if np.any(np.isnan(statistic)):
-            raise ValueError(f"{name}: the base's density is not a number at some latents.")
+            raise ValueError(f"{name}: the base of `prior` has a density that is not a number at some `draws`.")
         below = np.searchsorted(np.sort(null), statistic, side="left")
         tail = (1 + len(null) - below) / (1 + len(null))
         rows = np.asarray(simulated, float).reshape(num_simulations, -1)

@@ -13,6 +13,7 @@ import optax
 from jaxtyping import Array, Float, Key
 from numpyro.distributions import biject_to
 
+from numpyro_inverse._checks import check_count, check_fraction, check_key, describe
 from numpyro_inverse.calibration.priors._latents import base_of, event_rows
 from numpyro_inverse.distributions import Pushforward
 
@@ -47,6 +48,7 @@ class ManifoldDistance:
 
     def verdict(self, level: float = 0.05) -> str:
         """Two sentences."""
+        level = check_fraction("ManifoldDistance.verdict", "level", level)
         excluded = "The prior excludes what is off the range: its intervals cannot cover such a truth."
         usual = f"held-out examples are at {np.median(self.held_out_distance):.3g} (median)"
         if len(self.distance) == 1:
@@ -123,16 +125,18 @@ def manifold_distance(
     name = "manifold_distance"
     if not isinstance(prior, Pushforward):
         raise TypeError(
-            f"{name}: `prior` must be a `Pushforward`, the law of a generator; got {type(prior).__name__}. A prior "
+            f"{name}: `prior` must be a `Pushforward`, the law of a generator; got {describe(prior)}. A prior "
             "with a density reaches every field, at distance 0."
         )
     if prior.residual is not None:
         raise ValueError(
-            f"{name}: with a residual every field is reached; give the `Pushforward` without its residual."
+            f"{name}: `prior` has a residual, with which every field is reached; give the `Pushforward` without its "
+            "residual."
         )
-    for argument, value in (("num_starts", num_starts), ("num_steps", num_steps), ("batch_size", batch_size)):
-        if value < 1:
-            raise ValueError(f"{name}: `{argument}` must be 1 or more; got {value}.")
+    check_key(name, "rng_key", rng_key)
+    num_starts = check_count(name, "num_starts", num_starts)
+    num_steps = check_count(name, "num_steps", num_steps)
+    batch_size = check_count(name, "batch_size", batch_size)
     base = base_of(name, prior)
     rows = event_rows(name, "u", u, prior)
     others = event_rows(name, "held_out", held_out, prior, minimum=10)
@@ -148,7 +152,7 @@ def manifold_distance(
     found = distances[np.arange(len(every)), best]
     if not np.all(np.isfinite(found)):
         raise ValueError(
-            f"{name}: the generator is not finite from any start for {np.sum(~np.isfinite(found))} events."
+            f"{name}: the generator of `prior` is not finite from any start for {np.sum(~np.isfinite(found))} events."
         )
     n = len(rows)
     w = w.reshape(len(every), num_starts, *w.shape[1:])[np.arange(n), best[:n]]

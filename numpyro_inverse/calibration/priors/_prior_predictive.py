@@ -13,9 +13,18 @@ from jaxtyping import Array, Float, Key
 from numpyro.distributions import Distribution
 from scipy.linalg import solve_triangular
 
+from numpyro_inverse._checks import (
+    check_callable,
+    check_count,
+    check_fraction,
+    check_instance,
+    check_key,
+    check_positive_number,
+)
+from numpyro_inverse.calibration._arguments import returned
 from numpyro_inverse.calibration.priors._latents import event_rows
 from numpyro_inverse.calibration.two_sample._mmd import mmd
-from numpyro_inverse.calibration.two_sample._significance import SignificanceTest
+from numpyro_inverse.calibration.two_sample._significance import SignificanceTest, check_permutations
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -53,6 +62,7 @@ class PriorPredictiveCheck(SignificanceTest):
 
     def verdict(self, level: float = 0.05) -> str:
         """The test, and the score."""
+        level = check_fraction("PriorPredictiveCheck.verdict", "level", level)
         outcome = "are told" if self.p_value <= level else "cannot be told"
         parts = [f"Prior draws {outcome} from held-out data at level {level:g} ({self.name}, p = {self.p_value:.3g})"]
         if self.bits_per_dimension is None:
@@ -126,7 +136,8 @@ def prior_predictive_check(
         num_permutations: labellings.
 
     Raises:
-        TypeError: ``prior`` is no distribution.
+        TypeError: ``prior`` is no distribution, ``features`` no function that returns one array; what are no real
+            numbers.
         ValueError: a batch shape, shapes other than the prior's event, fewer than 10 examples or draws, numbers that
             are not finite, ``training`` without a covariance of full rank, a bin width that is not positive.
 
@@ -138,14 +149,15 @@ def prior_predictive_check(
     >>> print(check.verdict())
     """
     name = "prior_predictive_check"
-    if not isinstance(prior, Distribution):
-        raise TypeError(f"{name}: `prior` must be a NumPyro distribution; got {type(prior).__name__}.")
+    check_instance(name, "prior", prior, Distribution, "a NumPyro distribution")
     if prior.batch_shape:
         raise ValueError(f"{name}: `prior` must have no batch shape; got {prior.batch_shape}.")
-    if num_draws < 10:
-        raise ValueError(f"{name}: `num_draws` must be 10 or more; got {num_draws}.")
-    if not 0 < bin_width < np.inf:
-        raise ValueError(f"{name}: `bin_width` must be positive; got {bin_width}.")
+    check_key(name, "rng_key", rng_key)
+    num_draws = check_count(name, "num_draws", num_draws, 10)
+    num_permutations = check_permutations(name, num_permutations)
+    bin_width = check_positive_number(name, "bin_width", bin_width)
+    if features is not None:
+        check_callable(name, "features", features, "a function of one event")
     rows = event_rows(name, "held_out", held_out, prior, minimum=10)
     other = None if training is None else event_rows(name, "training", training, prior, minimum=2)
 
@@ -181,9 +193,9 @@ def _scaled_features(
     name: str, features: Callable, draws: np.ndarray, subset: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     # The scale is the same under every relabelling, so the permutation null stays exact.
-    found = jax.lax.map(features, jnp.asarray(np.concatenate([draws, subset])), batch_size=CHUNK)
-    if not isinstance(found, jax.Array):
-        raise ValueError(f"{name}: `features` must return one array or number; got {type(found).__name__}.")
+    both = jnp.asarray(np.concatenate([draws, subset]))
+    returned(name, "features(u)", features, both[0])
+    found = jax.lax.map(features, both, batch_size=CHUNK)
     rows = np.asarray(found, float).reshape(len(found), -1)
     if not np.all(np.isfinite(rows)):
         raise ValueError(f"{name}: `features` returned numbers that are not finite.")

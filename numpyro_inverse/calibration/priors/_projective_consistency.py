@@ -14,7 +14,15 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 from numpyro.distributions import Distribution, LowRankMultivariateNormal, MultivariateNormal, Normal
 
-from numpyro_inverse._checks import check_callable, check_count, check_fraction, check_key, check_positive_number
+from numpyro_inverse._checks import (
+    check_callable,
+    check_count,
+    check_fraction,
+    check_key,
+    check_positive_number,
+    describe,
+)
+from numpyro_inverse.calibration._arguments import returned
 from numpyro_inverse.calibration.two_sample import SignificanceTest, mmd
 from numpyro_inverse.distributions import restrict_noise
 from numpyro_inverse.distributions._reparametrized import has_amplitudes, has_base, unwrapped
@@ -154,7 +162,7 @@ def check_projective_consistency(
         level: of the two-sample tests, together.
 
     Raises:
-        TypeError: ``prior`` or ``projection`` is no function, or ``prior`` returns no distribution.
+        TypeError: ``prior`` or ``projection`` is no function, or ``prior`` returns no distribution; a domain is none.
         ValueError: a batch shape, or a discrete law; a projection that does not return arrays of the coarse law's
             shape; numbers that are not finite; ``num_draws`` below 10, a tolerance that is not positive.
 
@@ -166,9 +174,13 @@ def check_projective_consistency(
     for argument, function in (("prior", prior), ("projection", projection)):
         check_callable(name, argument, function)
     check_key(name, "rng_key", rng_key)
-    check_count(name, "num_draws", num_draws, 10)
-    check_fraction(name, "level", level)
+    num_draws = check_count(name, "num_draws", num_draws, 10)
+    level = check_fraction(name, "level", level)
+    tolerance = None if tolerance is None else check_positive_number(name, "tolerance", tolerance)
     domains = (coarse, fine, *finer)
+    for argument, domain in zip(("coarse", "fine", *("finer",) * len(finer)), domains, strict=True):
+        if isinstance(domain, type) or not hasattr(domain, "weights"):
+            raise TypeError(f"{name}: `{argument}` must be a domain, such as a Grid or a Mesh; got {describe(domain)}.")
     laws = [_law(name, prior(domain)) for domain in domains]
     pairs = [
         (laws[i], laws[i + 1], _projected(name, projection(*two), laws[i + 1], laws[i]))
@@ -176,7 +188,7 @@ def check_projective_consistency(
     ]
     spacings = np.asarray([_spacing(domain) for domain in domains[:-1]])
     precision = max(float(jnp.finfo(_dtype(law)).eps) for law in laws)
-    limit = ROUNDING * precision if tolerance is None else check_positive_number(name, "tolerance", tolerance)
+    limit = ROUNDING * precision if tolerance is None else tolerance
     keys = jax.random.split(rng_key, len(pairs))
 
     moments = [found for law in laws if (found := _moments(law)) is not None]
@@ -243,11 +255,12 @@ def _law(name: str, law: Any) -> Distribution:
 def _projected(name: str, project: Any, fine: Distribution, coarse: Distribution) -> Callable[[Array], Array]:
     """The projection mapped over a leading axis."""
     check_callable(name, "projection(coarse, fine)", project)
-    found = jax.eval_shape(project, jax.ShapeDtypeStruct(fine.event_shape, _dtype(fine)))
-    if getattr(found, "shape", None) != coarse.event_shape:
+    given = jax.ShapeDtypeStruct(fine.event_shape, _dtype(fine))
+    found = returned(name, "projection(coarse, fine)(u)", project, given)
+    if found.shape != coarse.event_shape:
         raise ValueError(
             f"{name}: `projection` must take fields of shape {fine.event_shape} to fields of shape "
-            f"{coarse.event_shape}; got {getattr(found, 'shape', found)}."
+            f"{coarse.event_shape}; got {found.shape}."
         )
     return jax.jit(jax.vmap(project))
 
@@ -367,5 +380,7 @@ def _by_draws(
 
 def _finite(name: str, gaps: list[float]) -> np.ndarray:
     if not np.all(np.isfinite(gaps)):
-        raise ValueError(f"{name}: the laws or their projections hold numbers that are not finite; gaps {gaps}.")
+        raise ValueError(
+            f"{name}: the laws of `prior` or their projections hold numbers that are not finite; gaps {gaps}."
+        )
     return np.asarray(gaps)

@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 
 from numpyro_inverse._checks import check_callable, check_count, check_flag, check_key
 from numpyro_inverse._devices import num_shards, over_devices, rows_over
+from numpyro_inverse.calibration._arguments import check_values
 from numpyro_inverse.calibration.ranks._posteriors import Call, Draws, Posterior, posterior_of
 from numpyro_inverse.calibration.ranks._problem import Data, Problem, Quantity
 from numpyro_inverse.calibration.ranks._rank import Score, rank_of
@@ -24,7 +25,6 @@ from numpyro_inverse.calibration.ranks._shelf import Shelf, content_of, study_id
 
 MEMORY = 2**29  # bytes of draws in flight
 LARGEST_BATCH = 256
-FEWEST_DRAWS = 9  # ranks among fewer do not show the tails
 ATTEMPTS = 20  # to simulate finite data
 EXAMPLE = 2**31 - 1  # folded into the key for the data set that is none of the study's
 
@@ -63,11 +63,6 @@ def ranks_of(
     check_key(title, "rng_key", rng_key)
     num_datasets = check_count(title, "num_datasets", num_datasets, 2)
     batch_size = None if batch_size is None else check_count(title, "batch_size", batch_size)
-    check_count(title, "num_draws", call.num_draws, FEWEST_DRAWS)
-    for argument, value, least in (("num_warmup", call.num_warmup, 0), ("num_samples", call.num_samples, 1)):
-        if value is not None:
-            check_count(title, argument, value, least)
-    check_count(title, "num_steps", call.num_steps)
     check_flag(title, "progress_bar", progress_bar)
     for name, quantity in quantities.items():
         check_callable(title, f"quantities[{name!r}]", quantity, "a function of sites and data")
@@ -140,7 +135,10 @@ def _study(
     data = jax.tree.map(lambda simulated, other: jnp.where(usable, simulated, other), data, example)
     draws = posterior.draw(key_draw, data)
     known = {name: value for name, value in truth.items() if name in draws.sites}
-    at_truth = {name: quantity(known, data) for name, quantity in quantities.items()}
+    at_truth = {
+        name: check_values("calibration", f"quantities[{name!r}](values, data)", quantity(known, data))
+        for name, quantity in quantities.items()
+    }
     at_draws = {
         name: jax.vmap(quantity, (0, None))({k: draws.sites[k] for k in known}, data)
         for name, quantity in quantities.items()

@@ -15,8 +15,8 @@ import numpy as np
 from jax.sharding import NamedSharding
 from jaxtyping import Array, Bool, Float, Key
 
-from numpyro_inverse._checks import check_flag, check_fraction
-from numpyro_inverse.calibration.ranks._posteriors import Call
+from numpyro_inverse._checks import check_flag, check_fraction, check_instance
+from numpyro_inverse.calibration.ranks._posteriors import call_of
 from numpyro_inverse.calibration.ranks._problem import (
     Quantity,
     check_quantities,
@@ -62,8 +62,10 @@ class Coverage:
         Raises:
             ValueError: no such region, or a level that is not in (0, 1).
         """
-        if name not in self.study.ranks:
-            raise ValueError(f"coverage: there is no region {name!r}, only {', '.join(self.study.ranks)}.")
+        if check_instance("coverage", "name", name, str, "the name of a region") not in self.study.ranks:
+            raise ValueError(
+                f"coverage: there is no region {name!r}; `name` must be one of {', '.join(self.study.ranks)}."
+            )
         level = check_fraction("coverage", "level", level)
         cells = level * (self.study.num_draws + 1)
         ranks = self.study.ranks[name]
@@ -160,12 +162,12 @@ def coverage(
     check_flag("coverage", "joint", joint)
     quantities = check_quantities("coverage", quantities)
     problem = problem_of(model, model_args, model_kwargs, observed)
-    call = Call(problem.args, problem.kwargs, num_draws, num_warmup, num_samples, num_steps)
+    call = call_of("coverage", problem, num_draws, num_warmup, num_samples, num_steps)
     tested = {name: site_quantity(name) for name in tested_sites(problem, sites)}
     needed = tuple(dict.fromkeys([*tested, *(problem.latent_sites() if joint else ())]))
     tested |= quantities
     both = {f"{region} {name}": quantity for name, quantity in tested.items() for region in (CENTRAL, HIGHEST)}
-    neighbours = ceil(sqrt(num_draws + 1))
+    neighbours = ceil(sqrt(call.num_draws + 1))
     scores = {f"{HIGHEST} {name}": partial(nearness, neighbours) for name in tested}
     if joint:
         both[f"{HIGHEST} {JOINT}"] = problem.log_density
@@ -188,10 +190,10 @@ def coverage(
     folded = {}
     for name, ranks in study.ranks.items():
         if name.startswith(CENTRAL):  # |2u - 1| of the randomised probability integral transform u
-            pit = (ranks + rng.uniform(size=ranks.shape)) / (num_draws + 1)
-            folded[name] = np.minimum((np.abs(2 * pit - 1) * (num_draws + 1)).astype(int), num_draws)
+            pit = (ranks + rng.uniform(size=ranks.shape)) / (study.num_draws + 1)
+            folded[name] = np.minimum((np.abs(2 * pit - 1) * (study.num_draws + 1)).astype(int), study.num_draws)
         else:
-            folded[name] = num_draws - ranks
+            folded[name] = study.num_draws - ranks
     return Coverage(replace(study, ranks=folded))
 
 

@@ -14,12 +14,15 @@ from jaxtyping import Array, Bool, Int
 from numpyro.infer import MCMC, SVI
 from numpyro.infer.mcmc import MCMCKernel
 
+from numpyro_inverse._checks import check_count, describe
 from numpyro_inverse._model import abstract_trace, sample_sites
-from numpyro_inverse.calibration.ranks._problem import Data
+from numpyro_inverse.calibration._arguments import check_values
+from numpyro_inverse.calibration.ranks._problem import Data, Problem
 from numpyro_inverse.infer import ExactGaussian
 from numpyro_inverse.infer.kernels._failures import counts_failures, failing_site
 
 NUM_WARMUP, NUM_SAMPLES = 300, 500  # of a kernel's chain
+FEWEST_DRAWS = 9  # ranks among fewer do not show the tails
 
 
 class Failures(NamedTuple):
@@ -53,6 +56,22 @@ class Call(NamedTuple):
     num_steps: int
 
 
+def call_of(where: str, problem: Problem, num_draws: Any, num_warmup: Any, num_samples: Any, num_steps: Any) -> Call:
+    """The model's arguments and the numbers, checked.
+
+    Raises:
+        TypeError, ValueError: a number that is none or too small.
+    """
+    return Call(
+        problem.args,
+        problem.kwargs,
+        check_count(where, "num_draws", num_draws, FEWEST_DRAWS),
+        None if num_warmup is None else check_count(where, "num_warmup", num_warmup, 0),
+        None if num_samples is None else check_count(where, "num_samples", num_samples),
+        check_count(where, "num_steps", num_steps),
+    )
+
+
 class Posterior(NamedTuple):
     """A function that draws.
 
@@ -73,7 +92,7 @@ def posterior_of(inference: Any, call: Call, example: Data) -> Posterior:
     if not callable(inference):
         raise TypeError(
             "calibration: `inference` must be an `MCMC`, a NumPyro MCMC kernel, an `SVI`, or a function `(key, data) "
-            f"-> {{site: draws}}`; got {type(inference).__name__}."
+            f"-> {{site: draws}}`; got {describe(inference)}."
         )
     only = next(iter(example)) if len(example) == 1 else None
 
@@ -81,9 +100,11 @@ def posterior_of(inference: Any, call: Call, example: Data) -> Posterior:
         sites = inference(key, data if only is None else data[only])
         if not isinstance(sites, Mapping):
             raise TypeError(
-                f"calibration: `inference(key, data)` must return a dict of draws by site; got {type(sites).__name__}."
+                f"calibration: `inference(key, data)` must return a dict of draws by site; got {describe(sites)}."
             )
-        return Draws({name: jnp.asarray(value) for name, value in sites.items()}, jnp.zeros((), bool))
+        where = "inference(key, data)"
+        found = {k: jnp.asarray(check_values("calibration", f"{where}[{k!r}]", v)) for k, v in sites.items()}
+        return Draws(found, jnp.zeros((), bool))
 
     return Posterior(draw, None)
 
@@ -178,7 +199,7 @@ def _(kernel: ExactGaussian, call: Call, example: Data) -> Posterior:
 @posterior_of.register
 def _(svi: SVI, call: Call, example: Data) -> Posterior:
     if not hasattr(svi.guide, "sample_posterior"):
-        raise TypeError("calibration: the guide of an `SVI` must be an autoguide, with a method `sample_posterior`.")
+        raise TypeError("calibration: `inference`, an `SVI`, must have an autoguide, with a method `sample_posterior`.")
     svi.init(jax.random.key(0), *call.args, **dict(call.kwargs) | example)  # builds the guide outside traced code
 
     def draw(key: Array, data: Data) -> Draws:

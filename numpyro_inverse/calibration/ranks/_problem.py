@@ -10,8 +10,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from numpyro_inverse._checks import check_instance, describe
+from numpyro_inverse._checks import check_callable, check_instance, describe
 from numpyro_inverse._model import abstract_trace, is_factor, log_probs, sample_sites, simulate, trace_at
+from numpyro_inverse.calibration._arguments import model_arguments
 
 Data = dict[str, Array]
 Quantity = Callable[[dict[str, Array], Data], Array]
@@ -60,14 +61,9 @@ def problem_of(
             density, and any ``numpyro.factor``, none of which a simulation follows; no latent site.
         TypeError: ``model`` is not callable, ``model_args`` no tuple or ``model_kwargs`` no mapping.
     """
-    if not callable(model):
-        raise TypeError(f"calibration: `model` must be a NumPyro model; got {type(model).__name__}.")
-    if not isinstance(model_args, (tuple, list)):
-        raise TypeError(f"calibration: `model_args` must be a tuple; got {type(model_args).__name__}.")
-    if model_kwargs is not None and not isinstance(model_kwargs, Mapping):
-        raise TypeError(f"calibration: `model_kwargs` must be a mapping; got {type(model_kwargs).__name__}.")
-    args, kwargs = tuple(model_args), dict(model_kwargs or {})
-    observed = _names("observed", observed)
+    check_callable("calibration", "model", model, "a NumPyro model")
+    args, kwargs = model_arguments("calibration", model_args, model_kwargs)
+    observed = names_of("calibration", "observed", observed)
     if not observed:
         raise ValueError("calibration: `observed` must name a site.")
     sites = sample_sites(abstract_trace(model, args, kwargs))
@@ -108,18 +104,21 @@ def tested_sites(problem: Problem, sites: tuple[str, ...] | None) -> tuple[str, 
     truth, _ = jax.eval_shape(problem.simulate, jax.random.key(0))
     if sites is None:
         return problem.latent_sites()
-    sites = _names("sites", sites)
+    sites = names_of("calibration", "sites", sites)
     missing = [name for name in sites if name not in truth]
     if missing:
-        raise ValueError(f"calibration: the model has no site {missing[0]!r} to test; it has {', '.join(truth)}.")
-    return tuple(sites)
+        raise ValueError(
+            f"calibration: the model has no site {missing[0]!r} to test; `sites` must be among {', '.join(truth)}."
+        )
+    return sites
 
 
-def _names(argument: str, value: str | tuple[str, ...]) -> tuple[str, ...]:
+def names_of(where: str, argument: str, value: str | tuple[str, ...]) -> tuple[str, ...]:
+    """Names as a tuple; one may be given by itself."""
     if isinstance(value, str):
         return (value,)
     if not isinstance(value, (tuple, list)) or not all(isinstance(name, str) for name in value):
-        raise TypeError(f"calibration: `{argument}` must be names of sites; got {describe(value)}.")
+        raise TypeError(f"{where}: `{argument}` must be names; got {describe(value)}.")
     return tuple(value)
 
 

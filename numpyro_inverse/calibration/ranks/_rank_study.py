@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from numpyro_inverse._checks import check_fraction
 from numpyro_inverse.calibration.ranks._batches import Ranks, ranks_of
 from numpyro_inverse.calibration.ranks._posteriors import Call
-from numpyro_inverse.calibration.ranks._problem import Problem, Quantity
+from numpyro_inverse.calibration.ranks._problem import Problem, Quantity, names_of
 from numpyro_inverse.calibration.ranks._rank import Score
 from numpyro_inverse.calibration.ranks._uniformity import (
     Bands,
@@ -99,6 +100,7 @@ class RankStudy:
 
     def verdict(self, level: float = 0.05) -> str:
         """One sentence: what was tested, how it came out, and what failed."""
+        level = check_fraction("RankStudy.verdict", "level", level)
         count = len(next(iter(self.ranks.values())))
         outcome = "rejected" if self.p_value <= level else "not rejected"
         worst = min(self.p_values, key=self.p_values.__getitem__)
@@ -120,7 +122,12 @@ class RankStudy:
         return f"{text} {self.failures}" if self.failures else text
 
     def bands(self, coverage: float = 0.94) -> Bands:
-        """Exact simultaneous bands for the number of ranks below 1, ..., S of one element."""
+        """Exact simultaneous bands for the number of ranks below 1, ..., S of one element.
+
+        Raises:
+            ValueError: ``coverage`` is not in (0, 1).
+        """
+        coverage = check_fraction("RankStudy.bands", "coverage", coverage)
         return rank_bands(len(next(iter(self.ranks.values()))), self.num_draws, coverage)
 
     def to_arviz(self) -> DataTree:
@@ -137,10 +144,18 @@ class RankStudy:
         Args:
             coverage: of the bands, for one element.
             quantities: which to draw; the twelve least uniform if there are more.
+
+        Raises:
+            TypeError: ``quantities`` are no names.
+            ValueError: a quantity that was not tested; ``coverage`` is not in (0, 1).
         """
         from matplotlib import pyplot as plt
 
-        names = list(quantities or sorted(self.p_values, key=self.p_values.__getitem__)[:12])
+        chosen = names_of("RankStudy.plot", "quantities", quantities or ())
+        unknown = [name for name in chosen if name not in self.ranks]
+        if unknown:
+            raise ValueError(f"RankStudy.plot: `quantities` must be among {', '.join(self.ranks)}; got {unknown[0]!r}.")
+        names = list(chosen or sorted(self.p_values, key=self.p_values.__getitem__)[:12])
         bands, count = self.bands(coverage), len(next(iter(self.ranks.values())))
         z = np.arange(1, self.num_draws + 1) / (self.num_draws + 1)
         columns = min(len(names), 4)

@@ -10,7 +10,7 @@ from jax.sharding import NamedSharding
 from jaxtyping import Array, Key
 
 from numpyro_inverse._checks import check_flag
-from numpyro_inverse.calibration.ranks._posteriors import Call
+from numpyro_inverse.calibration.ranks._posteriors import call_of
 from numpyro_inverse.calibration.ranks._problem import (
     Quantity,
     check_quantities,
@@ -106,7 +106,7 @@ def sbc(
     check_flag("sbc", "log_likelihood", log_likelihood)
     quantities = check_quantities("sbc", quantities)
     problem = problem_of(model, model_args, model_kwargs, observed)
-    call = Call(problem.args, problem.kwargs, num_draws, num_warmup, num_samples, num_steps)
+    call = call_of("sbc", problem, num_draws, num_warmup, num_samples, num_steps)
     tested = {name: site_quantity(name) for name in tested_sites(problem, sites)}
     needed = tuple(dict.fromkeys([*tested, *(problem.latent_sites() if log_likelihood else ())]))
     if log_likelihood:

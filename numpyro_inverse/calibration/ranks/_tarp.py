@@ -14,8 +14,8 @@ import numpy as np
 from jax.sharding import NamedSharding
 from jaxtyping import Array, Float, Key
 
-from numpyro_inverse._checks import check_callable, check_count, check_key
-from numpyro_inverse.calibration.ranks._posteriors import Call
+from numpyro_inverse._checks import check_callable, check_count, check_instance, check_key, check_real
+from numpyro_inverse.calibration.ranks._posteriors import call_of
 from numpyro_inverse.calibration.ranks._problem import Data, problem_of, tested_sites
 from numpyro_inverse.calibration.ranks._rank_study import RankStudy, rank_study
 
@@ -91,11 +91,12 @@ def tarp(
         Lemos, Coogan, Hezaveh & Perreault-Levasseur, ICML 2023 (arXiv:2302.03026), theorem 3.
     """
     check_key("tarp", "rng_key", rng_key)
-    check_count("tarp", "num_references", num_references, 2)
-    check_count("tarp", "num_directions", num_directions, 0)
+    num_references = check_count("tarp", "num_references", num_references, 2)
+    num_directions = check_count("tarp", "num_directions", num_directions, 0)
     if reference is not None:
         check_callable("tarp", "reference", reference, "a function of the data")
     problem = problem_of(model, model_args, model_kwargs, observed)
+    call = call_of("tarp", problem, num_draws, num_warmup, num_samples, num_steps)
     names = tested_sites(problem, sites)
     key_bank, rng_key = jax.random.split(rng_key)
     truths, bank = jax.jit(jax.vmap(problem.simulate))(jax.random.split(key_bank, num_references))
@@ -108,7 +109,13 @@ def tarp(
     truths, bank = jax.tree.map(lambda v: v[usable], (truths, bank))
     units = {name: _spread(truths[name]) for name in names}
     chosen = reference or _nearest(truths, bank, names)
-    found = jax.eval_shape(chosen, jax.tree.map(lambda v: v[0], bank))
+
+    def point_at(data: Data) -> dict[str, Array]:
+        where, point = "reference(data)", chosen(data)
+        check_instance("tarp", where, point, Mapping, "a dict of values by site")
+        return {k: jnp.asarray(check_real("tarp", f"{where}[{k!r}]", v)) for k, v in point.items() if k in names}
+
+    found = jax.eval_shape(point_at, jax.tree.map(lambda v: v[0], bank))
     for name in names:
         if name not in found or found[name].shape != truths[name].shape[1:]:
             raise ValueError(
@@ -132,7 +139,7 @@ def tarp(
     return rank_study(
         problem,
         inference,
-        Call(problem.args, problem.kwargs, num_draws, num_warmup, num_samples, num_steps),
+        call,
         quantities,
         needed=names,
         num_datasets=num_datasets,

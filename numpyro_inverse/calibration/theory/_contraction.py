@@ -11,7 +11,16 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 from scipy.special import gamma, zeta
 
-from numpyro_inverse._checks import check_count, check_finite, check_key
+from numpyro_inverse._checks import (
+    check_count,
+    check_finite,
+    check_instance,
+    check_key,
+    check_nonnegative_number,
+    check_positive_number,
+    check_static,
+    describe,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -19,6 +28,7 @@ if TYPE_CHECKING:
 
 GUARD = 5.0  # modes over n^(1/q) below which the truncation is felt
 GENEROUS = 100.0  # the same by default
+MEMBERS = ("risk", "squared_errors", "check", "rate")  # of a family
 
 
 class Risk(NamedTuple):
@@ -67,7 +77,8 @@ class SobolevFamily:
         num_modes: J; default: :math:`100\, n^{1/q}` for the largest n, at least 1000.
 
     Raises:
-        ValueError: a parameter that is not positive (``ill_posedness``: negative).
+        TypeError: a parameter that is no number.
+        ValueError: a parameter that is not positive and finite (``ill_posedness``: negative).
 
     References:
         Knapik, van der Vaart & van Zanten, Annals of Statistics 39 (2011) 2626-2657, theorem 4.1.
@@ -79,11 +90,11 @@ class SobolevFamily:
     num_modes: int | None = None
 
     def __post_init__(self) -> None:
-        if not (self.alpha > 0 and self.beta > 0 and self.ill_posedness >= 0):
-            raise ValueError(
-                f"SobolevFamily: `alpha` and `beta` must be positive and `ill_posedness` not negative; got "
-                f"{self.alpha}, {self.beta} and {self.ill_posedness}."
-            )
+        check_positive_number("SobolevFamily", "alpha", self.alpha)
+        check_positive_number("SobolevFamily", "beta", self.beta)
+        check_nonnegative_number("SobolevFamily", "ill_posedness", self.ill_posedness)
+        if self.num_modes is not None:
+            check_count("SobolevFamily", "num_modes", self.num_modes)
 
     @property
     def q(self) -> float:
@@ -97,9 +108,10 @@ class SobolevFamily:
 
     def check(self, n: float) -> None:
         r"""Raises ValueError for fewer than :math:`5\, n^{1/q}` modes, which fake the parametric rate."""
+        n = check_positive_number("SobolevFamily.check", "n", n)
         if self.num_modes is not None and self.num_modes < GUARD * n ** (1 / self.q):
             raise ValueError(
-                f"contraction: {self.num_modes} modes are too few at n = {n:.3g}: with fewer than "
+                f"contraction: `num_modes` = {self.num_modes} modes are too few at n = {n:.3g}: with fewer than "
                 f"5 n^(1/q) = {ceil(GUARD * n ** (1 / self.q))} the slope bends to the parametric -1/2."
             )
 
@@ -115,7 +127,7 @@ class SobolevFamily:
 
     def risk(self, n: float) -> Risk:
         """Sums over the modes, and Hurwitz zeta functions for those beyond."""
-        j = self._modes(n)
+        j = self._modes(check_positive_number("SobolevFamily.risk", "n", n))
         weight = j**self.q / (j**self.q + n)  # of the prior in each mode
         spread = j ** (2 * self.ill_posedness) / (j**self.q + n)
         variance = n * j ** (2 * self.ill_posedness) / (j**self.q + n) ** 2
@@ -133,6 +145,7 @@ class SobolevFamily:
         Raises:
             ValueError: :math:`\beta \ge q`, where the bias saturates at :math:`n^{-2}`.
         """
+        n = check_positive_number("SobolevFamily.asymptotic", "n", n)
         if self.beta >= self.q:
             raise ValueError(f"SobolevFamily: the bias' constant needs beta < q = {self.q:g}; got {self.beta}.")
         q, middle, smooth = self.q, (2 * self.ill_posedness + 1) / self.q, 2 * self.beta / self.q
@@ -145,6 +158,7 @@ class SobolevFamily:
 
     def squared_errors(self, n: float, rng: np.random.Generator, number: int) -> Float[np.ndarray, " number"]:
         """Simulated mode by mode, in blocks."""
+        number = _check_simulation("SobolevFamily.squared_errors", n, rng, number)
         j = self._modes(n)
         total = np.full(number, sum(self._rest(j)))
         for block in np.array_split(j, max(1, len(j) * number // 2**22)):
@@ -160,6 +174,12 @@ class SobolevFamily:
         return total
 
 
+def _check_simulation(where: str, n: float, rng: np.random.Generator, number: int) -> int:
+    check_positive_number(where, "n", n)
+    check_instance(where, "rng", rng, np.random.Generator, "a numpy.random.Generator")
+    return check_count(where, "number", number)
+
+
 class GeneratorFamily:
     r"""Data :math:`y = K x_0 + n^{-1/2} W` under the latent-generator prior :math:`x = B z`, :math:`z \sim N(0, I_k)`.
 
@@ -173,12 +193,16 @@ class GeneratorFamily:
         truth: :math:`x_0`, shape (d,).
 
     Raises:
-        ValueError: shapes that do not fit; :math:`K B` without full column rank.
+        TypeError: what are no real numbers.
+        ValueError: shapes that do not fit, numbers that are not finite; :math:`K B` without full column rank.
     """
 
     def __init__(self, generator: Float[Array, "d k"], forward: Float[Array, "m d"], truth: Float[Array, " d"]):
-        b, k, x = (np.asarray(v, float) for v in (generator, forward, truth))
-        if b.ndim != 2 or k.ndim != 2 or k.shape[1] != len(b) or x.shape != (len(b),):
+        where, given = "GeneratorFamily", {"generator": generator, "forward": forward, "truth": truth}
+        b, k, x = (
+            np.asarray(check_finite(where, name, check_static(where, name, v)), float) for name, v in given.items()
+        )
+        if b.ndim != 2 or not b.size or k.ndim != 2 or k.shape[1] != len(b) or x.shape != (len(b),):
             raise ValueError(
                 "GeneratorFamily: `generator` must be (d, k), `forward` (m, d) and `truth` (d,); got "
                 f"{b.shape}, {k.shape} and {x.shape}."
@@ -188,13 +212,14 @@ class GeneratorFamily:
         self.smallest = float(np.linalg.eigvalsh(self.information)[0])
         if self.smallest <= 1e-12 * np.trace(self.information):
             raise ValueError(
-                "GeneratorFamily: `forward @ generator` has no full column rank; some latents are never seen."
+                f"{where}: `forward` times `generator` must have full column rank; some latents are never seen."
             )
 
     rate = 0.5
 
     def check(self, n: float) -> None:
         """Nothing: every n shows something."""
+        check_positive_number("GeneratorFamily.check", "n", n)
 
     @property
     def floor(self) -> float:
@@ -208,12 +233,14 @@ class GeneratorFamily:
 
     def risk(self, n: float) -> Risk:
         """Traces."""
+        n = check_positive_number("GeneratorFamily.risk", "n", n)
         s, gain = self._gain(n)
         bias = float(np.sum((gain @ (self.forward @ self.truth) - self.truth) ** 2))
         return Risk(bias, float(np.sum(gain**2) / n), float(np.trace(self.generator @ s @ self.generator.T)))
 
     def squared_errors(self, n: float, rng: np.random.Generator, number: int) -> Float[np.ndarray, " number"]:
         """Simulated."""
+        number = _check_simulation("GeneratorFamily.squared_errors", n, rng, number)
         s, gain = self._gain(n)
         data = self.forward @ self.truth + rng.standard_normal((number, len(self.forward))) / np.sqrt(n)
         latent = rng.standard_normal((number, len(s))) @ np.linalg.cholesky(s).T
@@ -286,15 +313,22 @@ def contraction(
         num_datasets: simulated data sets per level.
 
     Raises:
+        TypeError: ``family`` lacks what a family has.
         ValueError: fewer than two different levels, a level that is not positive, too few modes for the largest n.
     """
+    if isinstance(family, type) or not all(hasattr(family, name) for name in MEMBERS):
+        raise TypeError(
+            f"contraction: `family` must be a SobolevFamily or a GeneratorFamily, or have their members; got "
+            f"{describe(family)}."
+        )
     check_key("contraction", "rng_key", rng_key)
+    check_static("contraction", "noise_levels", noise_levels)
     levels = np.sort(np.ravel(np.asarray(check_finite("contraction", "noise_levels", noise_levels), float)))[::-1]
     if len(np.unique(levels)) < 2 or not np.all((levels > 0) & np.isfinite(levels)):
         raise ValueError(
             f"contraction: `noise_levels` must be two or more different positive numbers; got {noise_levels}."
         )
-    check_count("contraction", "num_datasets", num_datasets, 2)
+    num_datasets = check_count("contraction", "num_datasets", num_datasets, 2)
     n = levels**-2
     family.check(float(n[-1]))
     rng = np.random.default_rng(np.asarray(jax.random.key_data(rng_key)).ravel())

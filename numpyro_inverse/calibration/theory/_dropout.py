@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,46 +18,81 @@ import scipy.linalg
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Key
 
-from numpyro_inverse._checks import check_callable, check_count, check_finite, check_fraction, check_instance, check_key
+from numpyro_inverse._checks import (
+    check_callable,
+    check_count,
+    check_finite,
+    check_fraction,
+    check_instance,
+    check_key,
+    check_number,
+    check_numeric,
+    check_static,
+)
+from numpyro_inverse.calibration._arguments import returned
+from numpyro_inverse.calibration.two_sample._significance import check_covariance
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from pandas import DataFrame
 
 
-def _mask_variance(keep: float) -> float:
+def _mask_variance(where: str, argument: str, keep: float) -> float:
+    keep = check_number(where, argument, keep)
     if not 0 < keep <= 1:
-        raise ValueError(f"dropout: `keep`, the probability that a unit stays, must lie in (0, 1]; got {keep}.")
+        raise ValueError(f"{where}: `{argument}`, the probability that a unit stays, must be in (0, 1]; got {keep}.")
     return (1 - keep) / keep
+
+
+def _layers(where: str, y: ArrayLike, /, **weights: ArrayLike) -> list[Any]:
+    """The input of a network and the weights that it goes through, first to last."""
+    found = [np.asarray(check_finite(where, "y", check_static(where, "y", y)), float)]
+    if found[0].ndim != 1:
+        raise ValueError(f"{where}: `y` must be one vector; got shape {found[0].shape}.")
+    units = f"number of `y`, {len(found[0])}"
+    for name, weight in weights.items():
+        w = np.asarray(check_finite(where, name, check_static(where, name, weight)), float)
+        if w.ndim != 2 or w.shape[1] != len(found[-1]):
+            raise ValueError(f"{where}: `{name}` must be a matrix with a column for each {units}; got shape {w.shape}.")
+        found.append(w)
+        units = f"row of `{name}`, {len(w)}"
+    return found
 
 
 def input_dropout_covariance(
     weight: Float[ArrayLike, "d m"], y: Float[ArrayLike, " m"], keep: float
 ) -> Float[np.ndarray, "d d"]:
     r"""Of :math:`W (m \odot y) / q`: :math:`a\, W \operatorname{diag}(y^2) W^T`."""
-    w, y = np.asarray(weight, float), np.asarray(y, float)
-    return _mask_variance(keep) * (w * y**2) @ w.T
+    where = "input_dropout_covariance"
+    y, w = _layers(where, y, weight=weight)
+    return _mask_variance(where, "keep", keep) * (w * y**2) @ w.T
 
 
 def hidden_dropout_covariance(
     last: Float[ArrayLike, "d h"], first: Float[ArrayLike, "h m"], y: Float[ArrayLike, " m"], keep: float
 ) -> Float[np.ndarray, "d d"]:
     r"""Of :math:`W_2 (m \odot W_1 y) / q`: :math:`a\, W_2 \operatorname{diag}((W_1 y)^2) W_2^T`."""
-    return input_dropout_covariance(last, np.asarray(first, float) @ np.asarray(y, float), keep)
+    where = "hidden_dropout_covariance"
+    y, w1, w2 = _layers(where, y, first=first, last=last)
+    return _mask_variance(where, "keep", keep) * (w2 * (w1 @ y) ** 2) @ w2.T
 
 
 def output_dropout_covariance(
     weight: Float[ArrayLike, "d m"], y: Float[ArrayLike, " m"], keep: float
 ) -> Float[np.ndarray, "d d"]:
     r"""Of :math:`m \odot (W y) / q`: :math:`a \operatorname{diag}((W y)^2)`, diagonal."""
-    return _mask_variance(keep) * np.diag((np.asarray(weight, float) @ np.asarray(y, float)) ** 2)
+    where = "output_dropout_covariance"
+    y, w = _layers(where, y, weight=weight)
+    return _mask_variance(where, "keep", keep) * np.diag((w @ y) ** 2)
 
 
 def dropconnect_covariance(
     weight: Float[ArrayLike, "d m"], y: Float[ArrayLike, " m"], keep: float
 ) -> Float[np.ndarray, "d d"]:
     r"""Of :math:`(M \odot W) y / q`, one mask per weight: :math:`a \operatorname{diag}(W^{\odot 2} y^2)`, diagonal."""
-    return _mask_variance(keep) * np.diag(np.asarray(weight, float) ** 2 @ np.asarray(y, float) ** 2)
+    where = "dropconnect_covariance"
+    y, w = _layers(where, y, weight=weight)
+    return _mask_variance(where, "keep", keep) * np.diag(w**2 @ y**2)
 
 
 def two_layer_dropout_covariance(
@@ -72,8 +107,9 @@ def two_layer_dropout_covariance(
     .. math:: a_2 W_2 \operatorname{diag}\bigl((W_1 y)^2 + a_1 W_1^{\odot 2} y^2\bigr) W_2^T
         + a_1 W_2 W_1 \operatorname{diag}(y^2) W_1^T W_2^T.
     """
-    w2, w1, y = (np.asarray(v, float) for v in (last, first, y))
-    a1, a2 = _mask_variance(keep_input), _mask_variance(keep_hidden)
+    where = "two_layer_dropout_covariance"
+    y, w1, w2 = _layers(where, y, first=first, last=last)
+    a1, a2 = _mask_variance(where, "keep_input", keep_input), _mask_variance(where, "keep_hidden", keep_hidden)
     second_moment = (w1 @ y) ** 2 + a1 * w1**2 @ y**2
     return a2 * (w2 * second_moment) @ w2.T + a1 * ((w2 @ w1) * y**2) @ (w2 @ w1).T
 
@@ -104,33 +140,58 @@ def mc_dropout(
 
     Raises:
         ValueError: fewer than two draws; outputs that are not finite, or that do not vary (dropout is off).
+        TypeError: ``network`` is no function or does not return one array of real numbers, ``y`` is no numbers.
     """
-    check_key("mc_dropout", "rng_key", rng_key)
-    check_callable("mc_dropout", "network", network, "a function of input and key")
-    check_count("mc_dropout", "num_draws", num_draws, 2)
+    where = "mc_dropout"
+    check_key(where, "rng_key", rng_key)
+    check_callable(where, "network", network, "a function of input and key")
+    num_draws = check_count(where, "num_draws", num_draws, 2)
+    for part in jax.tree.leaves(y) or [y]:
+        check_numeric(where, "y", part)
+    returned(where, "network(y, key)", lambda k: network(y, k), rng_key)
     outputs = jax.jit(jax.vmap(lambda k: network(y, k)))(jax.random.split(rng_key, num_draws))
     draws = np.asarray(outputs, float).reshape(num_draws, -1)
     if not np.all(np.isfinite(draws)):
-        raise ValueError("mc_dropout: `network` returned numbers that are not finite.")
+        raise ValueError("mc_dropout: `network` returned numbers that are not finite for this `y`.")
     if np.all(draws == draws[:1]):
-        raise ValueError("mc_dropout: the outputs do not depend on the key; switch dropout on (no inference mode).")
+        raise ValueError(
+            "mc_dropout: outputs of `network` do not depend on the key; switch dropout on (no inference mode)."
+        )
     return DropoutDraws(draws, draws.mean(axis=0), np.atleast_2d(np.cov(draws.T)))
 
 
 @dataclass(frozen=True)
 class LinearProblem:
-    r"""Data :math:`y = A x + \epsilon`, :math:`x \sim N(0, \Gamma_0)`, :math:`\epsilon \sim N(0, \Gamma_n)`."""
+    r"""Data :math:`y = A x + \epsilon`, :math:`x \sim N(0, \Gamma_0)`, :math:`\epsilon \sim N(0, \Gamma_n)`.
+
+    Raises:
+        TypeError: what are no real numbers.
+        ValueError: shapes that do not fit, numbers that are not finite; a covariance that is asymmetric or indefinite,
+            or that of the data singular.
+    """
 
     forward: Float[np.ndarray, "m d"]
     prior: Float[np.ndarray, "d d"]
     noise: Float[np.ndarray, "m m"]
 
     def __post_init__(self) -> None:
+        where = "LinearProblem"
+        for name in ("forward", "prior", "noise"):  # lists become arrays
+            object.__setattr__(self, name, check_finite(where, name, check_static(where, name, getattr(self, name))))
+        if np.ndim(self.forward) != 2 or not np.size(self.forward):
+            raise ValueError(f"{where}: `forward` must be a matrix (m, d); got shape {np.shape(self.forward)}.")
         m, d = np.shape(self.forward)
         if np.shape(self.prior) != (d, d) or np.shape(self.noise) != (m, m):
             raise ValueError(
                 f"LinearProblem: `forward` is ({m}, {d}), so `prior` must be ({d}, {d}) and `noise` ({m}, {m}); got "
                 f"{np.shape(self.prior)} and {np.shape(self.noise)}."
+            )
+        for name in ("prior", "noise"):
+            check_covariance(where, name, np.asarray(getattr(self, name), float), singular=True)
+        if np.linalg.eigvalsh(np.asarray(self._data_covariance, float))[0] <= 0:
+            raise ValueError(
+                f"{where}: `noise` must be positive definite where `forward` and `prior` give the data no variance; "
+                "the data's covariance is singular."
             )
 
     @property
@@ -148,8 +209,8 @@ class LinearProblem:
         r"""What training *with* input dropout finds instead,
         :math:`C_{xy} (C_{yy} + a \operatorname{diag} C_{yy})^{-1}`: a ridge-type shrinkage, not the posterior mean.
         """
-        c = self._data_covariance
-        return self.prior @ self.forward.T @ np.linalg.inv(c + _mask_variance(keep) * np.diag(np.diagonal(c)))
+        c, a = self._data_covariance, _mask_variance("LinearProblem.trained_map", "keep", keep)
+        return self.prior @ self.forward.T @ np.linalg.inv(c + a * np.diag(np.diagonal(c)))
 
     @property
     def null_space(self) -> Float[np.ndarray, "d k"]:
@@ -244,13 +305,14 @@ def dropout_vs_posterior(
         num_draws: masks of the Monte-Carlo covariances.
 
     Raises:
-        ValueError: data of another length; ``keep`` outside (0, 1).
+        TypeError: ``problem`` is no ``LinearProblem``.
+        ValueError: data of another length; ``keep`` outside (0, 1); a posterior covariance that is singular.
     """
     where = "dropout_vs_posterior"
     check_instance(where, "problem", problem, LinearProblem, "a LinearProblem")
     check_key(where, "rng_key", rng_key)
-    check_fraction(where, "keep", keep)
-    check_count(where, "num_draws", num_draws, 2)
+    keep = check_fraction(where, "keep", keep)
+    num_draws = check_count(where, "num_draws", num_draws, 2)
     y = np.asarray(check_finite(where, "y", y), float)
     if y.shape != (len(problem.forward),):
         raise ValueError(f"{where}: `y` must have shape ({len(problem.forward)},); got {y.shape}.")
@@ -279,6 +341,10 @@ def dropout_vs_posterior(
     exact = problem.covariance
     values, vectors = np.linalg.eigh(exact)
     values, vectors = values[::-1], vectors[:, ::-1]
+    if values[-1] <= 0:
+        raise ValueError(
+            f"{where}: `problem` must have a posterior covariance of full rank; its prior or noise has not."
+        )
     dual = np.linalg.solve(exact, problem.null_space)
     return DropoutComparison(
         covariances=covariances,

@@ -13,7 +13,15 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Key, PyTree
 from numpyro.infer import MCMC
 
-from numpyro_inverse._checks import check_callable, check_count, check_key, check_positive_number
+from numpyro_inverse._checks import (
+    check_callable,
+    check_count,
+    check_finite,
+    check_key,
+    check_positive_number,
+    check_static,
+)
+from numpyro_inverse.calibration._arguments import returned
 from numpyro_inverse.infer import TemperedSGLD
 
 if TYPE_CHECKING:
@@ -97,6 +105,7 @@ def measure_temperature(
         num_chains: started at ``start`` plus noise of standard deviation s.
 
     Raises:
+        TypeError: ``potential`` is no function, or does not return one real number; ``start`` holds no real numbers.
         ValueError: a parameter that is not positive; more than 1024 dimensions; :math:`\eta h \ge 2` for a curvature at
             the mean, where the prediction has no meaning.
         RuntimeError: the chain leaves the finite numbers.
@@ -104,20 +113,28 @@ def measure_temperature(
     where = "measure_temperature"
     check_callable(where, "potential", potential, "a function of one point")
     check_key(where, "rng_key", rng_key)
-    check_positive_number(where, "step_size", step_size)
-    check_positive_number(where, "noise_scale", noise_scale)
-    check_count(where, "num_warmup", num_warmup, 0)
-    check_count(where, "num_samples", num_samples)
-    check_count(where, "num_chains", num_chains)
+    step_size = check_positive_number(where, "step_size", step_size)
+    noise_scale = check_positive_number(where, "noise_scale", noise_scale)
+    num_warmup = check_count(where, "num_warmup", num_warmup, 0)
+    num_samples = check_count(where, "num_samples", num_samples, 4)
+    num_chains = check_count(where, "num_chains", num_chains)
+    for part in jax.tree.leaves(check_static(where, "start", start)) or [start]:
+        check_finite(where, "start", part)
     flat, unravel = ravel_pytree(start)
-    if flat.size > LARGEST_HESSIAN:
+    if not jnp.issubdtype(flat.dtype, jnp.floating):
+        raise TypeError(f"{where}: `start` must be floating-point numbers; got {flat.dtype}.")
+    if not 0 < flat.size <= LARGEST_HESSIAN:
         raise ValueError(
-            f"measure_temperature: {flat.size} dimensions; the prediction needs the Hessian, at most {LARGEST_HESSIAN}."
+            f"{where}: `start` must have 1 to {LARGEST_HESSIAN} numbers, for the prediction needs the Hessian; got "
+            f"{flat.size}."
         )
 
     def energy(x: Array) -> Array:
         return potential(unravel(x))
 
+    found = returned(where, "potential(x)", energy, flat)
+    if found.shape != () or not jnp.issubdtype(found.dtype, jnp.floating):
+        raise ValueError(f"{where}: `potential` must return one real number; got shape {found.shape} of {found.dtype}.")
     key_start, key_run = jax.random.split(rng_key)
     declared = noise_scale**2 / (2 * step_size)
     kernel = TemperedSGLD(potential_fn=energy, step_size=step_size, temperature=declared)

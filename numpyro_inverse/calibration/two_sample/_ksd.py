@@ -13,6 +13,7 @@ from numpyro.distributions.constraints import Constraint
 from scipy.stats import binom
 
 from numpyro_inverse._checks import check_callable, check_instance, check_key
+from numpyro_inverse.calibration._arguments import returned
 from numpyro_inverse.calibration.two_sample._significance import (
     SignificanceTest,
     against_null,
@@ -70,9 +71,9 @@ def ksd(
     rows = checked_draws("ksd", "draws", draws)
     shape = np.shape(draws)[1:]
     x = jnp.asarray(draws, float)
-    found = jax.eval_shape(score, x[0])
-    if getattr(found, "shape", None) != shape:
-        raise ValueError(f"ksd: `score` must return shape {shape} for one draw; got {getattr(found, 'shape', found)}.")
+    found = returned("ksd", "score", score, x[0])
+    if found.shape != shape:
+        raise ValueError(f"ksd: `score` must return shape {shape} for one draw; got {found.shape}.")
     if support is None:
         _check_edges(rows)
         scores = jax.jit(jax.vmap(score))(x)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-from numpyro_inverse._checks import check_finite, check_key
+from numpyro_inverse._checks import check_finite, check_key, check_static
 from numpyro_inverse.calibration.two_sample._classifier import features_of, ridge
 from numpyro_inverse.calibration.two_sample._significance import (
     SignificanceTest,
@@ -69,7 +69,8 @@ def lc2st(
     check_permutations("lc2st", num_permutations)
     theta, other = checked_draws("lc2st", "truths", truths), checked_draws("lc2st", "draws", draws)
     y, here = checked_draws("lc2st", "data", data), checked_draws("lc2st", "draws_at", draws_at)
-    y_here = np.asarray(check_finite("lc2st", "data_at", data_at), float).reshape(1, -1)
+    y_here = np.asarray(check_finite("lc2st", "data_at", check_static("lc2st", "data_at", data_at)), float)
+    y_here = y_here.reshape(1, -1)
     if theta.shape != other.shape or len(y) != len(theta) or here.shape[1] != theta.shape[1]:
         raise ValueError(
             f"lc2st: `truths`, `draws` and `data` must have one row each per simulation and `draws_at` the same "

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 from scipy.linalg import solve_triangular
 from scipy.stats import chi2, kstest
 
-from numpyro_inverse._checks import check_finite
+from numpyro_inverse._checks import check_finite, check_fraction, check_static
 from numpyro_inverse.calibration.two_sample._significance import check_covariance
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ class Mahalanobis:
 
     def verdict(self, level: float = 0.05) -> str:
         """One sentence."""
+        level = check_fraction("Mahalanobis.verdict", "level", level)
         outcome = "rejected" if self.p_value <= level else "not rejected"
         ratio = np.mean(self.squared_distances) / self.degrees
         worst = min(self.p_values, key=self.p_values.__getitem__)
@@ -93,10 +94,10 @@ def mahalanobis(
         Nagao, Annals of Statistics 1 (1973) 700-709, on the test of a covariance.
     """
     theta, m, cov = (
-        np.asarray(check_finite("mahalanobis", name, value), float)
+        np.asarray(check_finite("mahalanobis", name, check_static("mahalanobis", name, value)), float)
         for name, value in (("truths", truths), ("means", means), ("covariances", covariances))
     )
-    if theta.ndim != 2 or len(theta) < 2 or m.shape != theta.shape:
+    if theta.ndim != 2 or len(theta) < 2 or not theta.size or m.shape != theta.shape:
         raise ValueError(
             f"mahalanobis: `truths` and `means` must be (n, d), n 2 or more; got {theta.shape} and {m.shape}."
         )

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from numpyro_inverse._checks import check_finite, check_key, check_positive_number
+from numpyro_inverse._checks import check_finite, check_key, check_positive_number, check_static
 from numpyro_inverse.calibration.two_sample._significance import (
     SignificanceTest,
     against_null,
@@ -102,10 +102,11 @@ def mmd_to_gaussian(
     check_permutations("mmd_to_gaussian", num_simulations, "num_simulations")
     rows = checked_draws("mmd_to_gaussian", "draws", draws)
     d = rows.shape[1]
-    m = np.asarray(check_finite("mmd_to_gaussian", "mean", mean), float).ravel()
-    cov = np.asarray(check_finite("mmd_to_gaussian", "covariance", covariance), float)
+    where = "mmd_to_gaussian"
+    m = np.asarray(check_finite(where, "mean", check_static(where, "mean", mean)), float).ravel()
+    cov = np.asarray(check_finite(where, "covariance", check_static(where, "covariance", covariance)), float)
     if m.size != d or cov.shape != (d, d):
-        raise ValueError(f"mmd_to_gaussian: draws have {d} numbers, `mean` {m.size}, `covariance` shape {cov.shape}.")
+        raise ValueError(f"{where}: `draws` have {d} numbers, `mean` {m.size}, `covariance` shape {cov.shape}.")
     cov = check_covariance("mmd_to_gaussian", "covariance", cov)
     width = float(np.sqrt(2 * np.trace(cov))) if bandwidth is None else bandwidth
     width = check_positive_number("mmd_to_gaussian", "bandwidth", width)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Array, Float
 
-from numpyro_inverse._checks import check_count, check_finite
+from numpyro_inverse._checks import check_count, check_finite, check_fraction, check_static
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -34,6 +34,7 @@ class SignificanceTest:
 
     def verdict(self, level: float = 0.05) -> str:
         """One sentence."""
+        level = check_fraction("SignificanceTest.verdict", "level", level)
         outcome = "rejected" if self.p_value <= level else "not rejected"
         return f"{self.name}: {self.statistic:.4g}; equality is {outcome} at level {level:g} (p = {self.p_value:.3g})."
 
@@ -69,7 +70,7 @@ def checked_draws(name: str, argument: str, draws: Float[Array, "n *shape"]) -> 
         TypeError: what are no real numbers.
         ValueError: fewer than ten draws, numbers that are not finite, or draws that are all the same.
     """
-    rows = np.asarray(check_finite(name, argument, draws))
+    rows = np.asarray(check_finite(name, argument, check_static(name, argument, draws)))
     if rows.ndim == 0 or len(rows) < 10:
         raise ValueError(f"{name}: `{argument}` needs 10 draws at least, first axis; got shape {rows.shape}.")
     rows = rows.reshape(len(rows), -1).astype(float)

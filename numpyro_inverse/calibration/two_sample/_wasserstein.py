@@ -8,7 +8,7 @@ from jaxtyping import Array, Float, Key
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 
-from numpyro_inverse._checks import check_finite, check_key
+from numpyro_inverse._checks import check_count, check_finite, check_key, check_static
 from numpyro_inverse.calibration.two_sample._significance import (
     SignificanceTest,
     against_null,
@@ -52,8 +52,10 @@ def wasserstein(
     first, second = checked_pair("wasserstein", x, y)
     n = len(first)
     if len(second) != n or n > LARGEST:
-        raise ValueError(f"wasserstein: needs two samples of equal size up to {LARGEST}; got {n} and {len(second)}.")
-    if order not in (1, 2):
+        raise ValueError(
+            f"wasserstein: `x` and `y` must be of equal size, up to {LARGEST} draws; got {n} and {len(second)}."
+        )
+    if check_count("wasserstein", "order", order) not in (1, 2):
         raise ValueError(f"wasserstein: `order` must be 1 or 2; got {order}.")
     both = np.concatenate([first, second])
     cost = cdist(both, both, "euclidean" if order == 1 else "sqeuclidean")
@@ -92,13 +94,13 @@ def gaussian_wasserstein(
     """
     name = "gaussian_wasserstein"
     given = {"mean": mean, "other_mean": other_mean, "covariance": covariance, "other_covariance": other_covariance}
-    m1, m2, s1, s2 = (np.asarray(check_finite(name, k, v), float) for k, v in given.items())
+    m1, m2, s1, s2 = (np.asarray(check_finite(name, k, check_static(name, k, v)), float) for k, v in given.items())
     m1, m2, s1, s2 = np.ravel(m1), np.ravel(m2), np.atleast_2d(s1), np.atleast_2d(s2)
     d = m1.size
     if m2.size != d or s1.shape != (d, d) or s2.shape != (d, d):
         raise ValueError(
-            f"{name}: means must have d numbers and covariances d x d; got {m1.size} and {m2.size}, {s1.shape} and "
-            f"{s2.shape}."
+            f"{name}: the means `mean` and `other_mean` must have d numbers, `covariance` and `other_covariance` shape "
+            f"(d, d); got {m1.size} and {m2.size}, {s1.shape} and {s2.shape}."
         )
     s1 = check_covariance(name, "covariance", s1, singular=True)
     s2 = check_covariance(name, "other_covariance", s2, singular=True)
