@@ -79,13 +79,16 @@ def check_adjoint(
         The report.
 
     Raises:
-        TypeError: ``A`` is no operator, or ``rng_key`` no key.
+        TypeError: ``A`` is no operator, ``rng_key`` no key, or an option no number.
+        ValueError: an option out of range.
     """
     where = "check_adjoint"
     check_operator(where, "A", A)
     count = check_count(where, "num_pairs", num_pairs)
     if rng_key is not None:
         check_key(where, "rng_key", rng_key)
+    if tolerance is not None:
+        tolerance = check_positive_number(where, "tolerance", tolerance)
     keys = jax.random.split(jax.random.key(0) if rng_key is None else rng_key, (count, 4))
     dtype = jnp.result_type(float)
     out = jax.eval_shape(A.mv, jax.ShapeDtypeStruct(A.in_shape, dtype))
@@ -97,7 +100,6 @@ def check_adjoint(
     m, n = y.shape[1], x.shape[1]
     if tolerance is None:
         tolerance = ROUNDING * float(np.sqrt(m + n)) * float(jnp.finfo(dtype).eps)
-    tolerance = check_positive_number(where, "tolerance", tolerance)
     products = np.sum(np.conj(Ax) * y, 1), np.sum(np.conj(x) * back, 1)
     mismatch = np.abs(products[0] - products[1])
     size = np.linalg.norm(Ax, axis=1) * np.linalg.norm(y, axis=1) / np.sqrt(m)

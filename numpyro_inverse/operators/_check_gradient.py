@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from math import factorial
 from typing import Any
 
@@ -13,7 +14,14 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Key, PyTree
 
-from numpyro_inverse._checks import check_callable, check_count, check_key, check_positive_number, check_real
+from numpyro_inverse._checks import (
+    check_callable,
+    check_count,
+    check_finite,
+    check_key,
+    check_numeric,
+    check_positive_number,
+)
 
 SAFETY = 10.0  # times the error that the differences show
 UNKNOWN = 0.1  # relative accuracy of differences that decide nothing
@@ -117,8 +125,8 @@ def check_gradient(
         The report; printed, it is a table.
 
     Raises:
-        TypeError: ``f`` cannot be called, ``x`` is not of real numbers, or ``rng_key`` no key.
-        ValueError: f or its derivative is not finite at x; no numbers, or f complex.
+        TypeError: ``f`` cannot be called, ``x`` or f(x) is not of numbers, or ``rng_key`` no key.
+        ValueError: x is not finite; f or its derivative is not finite at x; no numbers, or f complex.
 
     References:
         C. J. F. Ridders, Accurate computation of F'(x) and F'(x) F''(x), Advances in Engineering Software 4 (1982).
@@ -131,12 +139,12 @@ def check_gradient(
     num_directions = check_count(where, "num_directions", num_directions)
     num_steps = check_count(where, "num_steps", num_steps, 3)
     steps = check_positive_number(where, "first_step", first_step) * RATIO ** -np.arange(num_steps)
-    x = jax.tree.map(lambda a: jnp.asarray(check_real(where, "x", a), jnp.result_type(float)), x)
+    x = jax.tree.map(lambda a: jnp.asarray(check_finite(where, "x", a), jnp.result_type(float)), x)
     flat, unravel = ravel_pytree(x)
     if flat.size == 0:
         raise ValueError(f"{where}: `x` has no numbers.")
     scale, _ = ravel_pytree(jax.tree.map(_scale, x))
-    values = jax.jit(lambda z: ravel_pytree(f(unravel(z)))[0])
+    values = jax.jit(lambda z: ravel_pytree(jax.tree.map(partial(check_numeric, where, "f(x)"), f(unravel(z))))[0])
     pull = jax.jit(lambda z, w: jax.vjp(values, z)[1](w)[0])
     base = values(flat)
     if jnp.iscomplexobj(base) or base.size == 0:

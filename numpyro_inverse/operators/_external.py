@@ -77,12 +77,13 @@ class ExternalMap:
             ValueError: shapes that a server does not take.
         """
         if not args:
-            raise TypeError(f"{self.name}: called without arguments.")
+            raise TypeError(f"{self.name}: called without arguments; `args` must be those of the model.")
+        args = tuple(check_real(self.name, f"argument {i}", a) for i, a in enumerate(args))
         shapes = tuple(np.shape(a) for a in args)
         if self.in_shapes is not None and shapes != self.in_shapes:
-            raise ValueError(f"{self.name}: arguments of shapes {shapes}; it takes {self.in_shapes}.")
+            raise ValueError(f"{self.name}: `args` have shapes {shapes}; it takes {self.in_shapes}.")
         dtype = jnp.result_type(float)
-        arrays = [jnp.asarray(check_real(self.name, f"argument {i}", a), dtype) for i, a in enumerate(args)]
+        arrays = [jnp.asarray(a, dtype) for a in args]
         out = self._at(tuple(a.shape for a in arrays))(*arrays)
         return out[0] if self.single else tuple(out)
 
@@ -274,6 +275,9 @@ class ExternalLinear(LinearOperator):
         out_shape: of A x.
         options: ``name``, ``threads``, ``processes``, ``timeout``, ``retries``, ``allowed_failures`` of
             :func:`external`.
+
+    Raises:
+        TypeError, ValueError: as :func:`external`.
     """
 
     in_shape: tuple[int, ...] = eqx.field(static=True)
@@ -291,6 +295,9 @@ class ExternalLinear(LinearOperator):
     ):
         self.in_shape = check_sample_shape("ExternalLinear", "in_shape", in_shape)
         self.out_shape = check_sample_shape("ExternalLinear", "out_shape", out_shape)
+        check = check_callable if options.get("processes") is None else check_sendable
+        check("ExternalLinear", "forward", forward)
+        check("ExternalLinear", "transpose", transpose)
         there, back = external(forward, self.out_shape, **options), external(transpose, self.in_shape, **options)
         self.forward = there._host_call("forward", forward, (self.in_shape,), (self.out_shape,))
         self.backward = back._host_call("transpose", transpose, (self.out_shape,), (self.in_shape,))

@@ -11,7 +11,7 @@ from urllib.request import Request, urlopen
 
 import numpy as np
 
-from numpyro_inverse._checks import check_instance, check_positive_number
+from numpyro_inverse._checks import check_count, check_instance, check_positive_number
 from numpyro_inverse._workers import Workers
 from numpyro_inverse.operators._external import ExternalMap
 
@@ -51,8 +51,9 @@ def umbridge(
         the inputs.
 
     Raises:
+        TypeError: arguments of the wrong kind; a ``config`` that JSON does not have.
         ConnectionError: nobody answers at ``url``, or not in this protocol.
-        ValueError: the server has no such model, or the model cannot be evaluated.
+        ValueError: a number out of range; the server has no such model, or the model cannot be evaluated.
 
     References:
         L. Seelinger, V. Cheng-Seelinger, A. Davis, M. Parno, A. Reinarz, UM-Bridge: Uncertainty quantification and
@@ -61,11 +62,18 @@ def umbridge(
     where = "umbridge"
     check_instance(where, "url", url, str, "a URL")
     check_instance(where, "model", model, str, "the model's name")
-    check_instance(where, "config", config or {}, Mapping, "a dictionary")
+    config = {} if config is None else dict(check_instance(where, "config", config, Mapping, "a dictionary"))
+    try:
+        json.dumps(config)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{where}: `config` must be what JSON has, numbers, words, lists; got {error}.") from error
     if urlparse(url).scheme not in ("http", "https"):
         raise ValueError(f"umbridge: `url` must begin with http:// or https://; got {url!r}.")
+    workers = Workers(where, threads=threads)
+    retries = check_count(where, "retries", retries, 0)
+    allowed_failures = check_count(where, "allowed_failures", allowed_failures, 0)
     seconds = None if timeout is None else check_positive_number(where, "timeout", timeout)
-    url, here = url.rstrip("/"), {"name": model, "config": dict(config or {})}
+    url, here = url.rstrip("/"), {"name": model, "config": config}
 
     def ask(what: str, **content: Any) -> Any:
         return _ask(f"{url}/{what}", {**here, **content}, seconds)
@@ -115,7 +123,7 @@ def umbridge(
         [(n,) for n in outs] if len(outs) > 1 else (outs[0],),
         vjp=vjp if can.get("Gradient") else None,
         jvp=jvp if can.get("ApplyJacobian") else None,
-        workers=Workers(where, threads=threads),
+        workers=workers,
         retries=retries,
         allowed_failures=allowed_failures,
     )

@@ -74,7 +74,9 @@ class BlockTridiagonal(eqx.Module):
         if arrow is None:
             arrow, tip = jnp.zeros((times, 0, size), diagonal.dtype), jnp.zeros((0, 0), diagonal.dtype)
         arrow, tip = (jnp.asarray(check_real(where, k, x)) for k, x in (("arrow", arrow), ("tip", tip)))
-        last = tip.shape[0] if tip.ndim else 0
+        if tip.ndim != 2 or tip.shape[0] != tip.shape[1]:
+            raise ValueError(f"{where}: `tip` must have shape (a, a); got {tip.shape}.")
+        last = len(tip)
         expected = {"below": (times - 1, size, size), "arrow": (times, last, size), "tip": (last, last)}
         for name, block in (("below", below), ("arrow", arrow), ("tip", tip)):
             if block.shape != expected[name]:

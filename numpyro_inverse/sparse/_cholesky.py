@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from numpyro_inverse._checks import check_key, check_sample_shape, describe
+from numpyro_inverse._checks import check_key, check_real, check_sample_shape, describe
 from numpyro_inverse.sparse import _numeric
 from numpyro_inverse.sparse._pattern import Pattern
 
@@ -30,6 +30,10 @@ class Cholesky(eqx.Module):
 
     Made by :meth:`Pattern.factor`. A pytree; for several matrices use ``jax.vmap`` around what is computed with it.
 
+    Raises:
+        TypeError: ``pattern`` is no pattern, or ``values`` are not real numbers.
+        ValueError: there are not as many values as the pattern has.
+
     Attributes:
         pattern: where the matrix has entries.
         values: those entries, in the pattern's order.
@@ -40,7 +44,8 @@ class Cholesky(eqx.Module):
     blocks: Any
 
     def __init__(self, pattern: Pattern, values: Float[Array, " nnz"]):
-        self.pattern = pattern
+        self.pattern = check_pattern("Cholesky", pattern)
+        values = jnp.asarray(pattern._check("Cholesky", values))
         self.values = values.astype(jnp.promote_types(values.dtype, jnp.float32))
         self.blocks = jax.lax.stop_gradient(_numeric.factor(pattern, jax.lax.stop_gradient(self.values)))
 
@@ -61,6 +66,7 @@ class Cholesky(eqx.Module):
             if self.pattern.solver is not None:
                 values = jax.lax.stop_gradient(self.values)
                 found = self.pattern.solver(self.pattern.rows, self.pattern.cols, values, b)
+                found = jnp.asarray(check_real("Cholesky.solve", "solver's answer", found))
                 if jnp.shape(found) != b.shape:
                     raise ValueError(
                         "Cholesky.solve: the pattern's `solver` must return the shape of its right-hand side, "

@@ -5,9 +5,11 @@ from threading import Lock
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from numpyro_inverse._checks import check_real, describe
 from numpyro_inverse._on_host import on_host
 
 PATTERNS = 16  # whose analyses are kept
@@ -34,6 +36,8 @@ def cholmod(
         b: a vector, or the columns of a matrix.
 
     Raises:
+        TypeError: no integers, or no real numbers.
+        ValueError: shapes that do not fit.
         ImportError: the extra is not installed.
 
     References:
@@ -43,6 +47,20 @@ def cholmod(
         import cvxopt  # noqa: F401
     except ImportError as error:
         raise ImportError("cholmod needs CVXOPT: `pip install numpyro-inverse[cholmod]`.") from error
+    where = "cholmod"
+    values, b = (jnp.asarray(check_real(where, name, x)) for name, x in (("values", values), ("b", b)))
+    for name, places in (("rows", rows), ("cols", cols)):
+        if not jnp.issubdtype(jnp.asarray(check_real(where, name, places)).dtype, jnp.integer):
+            raise TypeError(f"{where}: `{name}` must be integers; got {describe(places)}.")
+    shapes = {jnp.shape(rows), jnp.shape(cols), values.shape}
+    if len(shapes) > 1 or values.ndim != 1:
+        raise ValueError(
+            f"{where}: `rows`, `cols` and `values` must have one shape (nnz,); got {jnp.shape(rows)}, "
+            f"{jnp.shape(cols)} and {values.shape}."
+        )
+    if b.ndim not in (1, 2) or len(b) == 0:
+        raise ValueError(f"{where}: `b` must have shape (n,) or (n, k), n > 0; got {b.shape}.")
+    rows, cols = (jnp.asarray(places, jnp.int32) for places in (rows, cols))
     return on_host(_solve, jax.ShapeDtypeStruct(b.shape, b.dtype), rows, cols, values, b, vmap_method="sequential")
 
 

@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from numpyro_inverse._checks import check_real
 from numpyro_inverse.sparse._cholesky import check_pattern
 from numpyro_inverse.sparse._pattern import Pattern
 
@@ -35,7 +36,17 @@ def normal_log_density(pattern: Pattern, values: Float[Array, " nnz"], x: Float[
     r"""The log density of :math:`N(0, A^{-1})`, the normal law whose precision is on the pattern:
 
     .. math:: \tfrac12 \log\det A - \tfrac12 x^{\mathsf T} A x - \tfrac n2 \log 2\pi.
+
+    Raises:
+        TypeError: no pattern, no numbers.
+        ValueError: numbers of another shape; several x need ``jax.vmap``.
     """
-    factor = check_pattern("normal_log_density", pattern).factor(values)
+    where = "normal_log_density"
+    x = check_real(where, "x", x)
+    if jnp.shape(x) != (check_pattern(where, pattern).size,):
+        raise ValueError(
+            f"{where}: `x` must have shape ({pattern.size},); got shape {jnp.shape(x)}. `jax.vmap` makes batches."
+        )
+    x, factor = jnp.asarray(x), pattern.factor(values)
     quadratic = jnp.vdot(x, pattern.mv(factor.values, x))
     return 0.5 * (factor.logdet() - quadratic - pattern.size * jnp.log(2 * jnp.pi))
