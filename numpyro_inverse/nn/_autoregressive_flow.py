@@ -8,10 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from numpyro_inverse._checks import check_key
 from numpyro_inverse.nn._bijectors import LARGEST_LOG_SCALE, linear, standardizing
 from numpyro_inverse.nn._context_embedding import ContextEmbedding, as_embedding, features_of
 from numpyro_inverse.nn._flow_density import FlowDensity
-from numpyro_inverse.nn._networks import check_counts
+from numpyro_inverse.nn._networks import check_counts, check_event
 
 
 class AutoregressiveFlow(FlowDensity):
@@ -31,9 +32,10 @@ class AutoregressiveFlow(FlowDensity):
         key: of the initial weights.
 
     Raises:
-        TypeError: a size that is no integer; a ``context`` that is neither a number nor an embedding.
+        TypeError: a size that is no integer; a ``context`` that is neither a number nor an embedding; data that are no
+            numbers; ``key`` is no random key.
         ValueError: too few numbers, no layer or width; data that are not finite, have another length or are all
-            the same.
+            the same. When called: events and contexts of another shape.
 
     References:
         Papamakarios, Pavlakou & Murray, NeurIPS 2017, equation 3; Germain, Gregor, Murray & Larochelle, ICML 2015 (the
@@ -59,6 +61,7 @@ class AutoregressiveFlow(FlowDensity):
         key: PRNGKeyArray,
     ):
         check_counts("AutoregressiveFlow", size=size, layers=layers, width=width)
+        check_key("AutoregressiveFlow", "key", key)
         self.embedding = as_embedding("AutoregressiveFlow", context)
         if size < 2 and self.embedding is None:
             raise ValueError(f"AutoregressiveFlow: `size` must be 2 or more; got {size}.")
@@ -88,6 +91,7 @@ class AutoregressiveFlow(FlowDensity):
         self, x: Float[Array, " size"], context: Float[Array, "*context"] | None = None
     ) -> tuple[Float[Array, " size"], Float[Array, ""]]:
         """From data to noise."""
+        x = check_event("AutoregressiveFlow", "x", x, self.shape)
         z, log_det = linear(self.matrix, self.shift).inverse_and_log_det(x)
         for layer, seen in reversed(self._layers_and_seen(context)):
             z = z[::-1]
@@ -100,6 +104,7 @@ class AutoregressiveFlow(FlowDensity):
         self, z: Float[Array, " size"], context: Float[Array, "*context"] | None = None
     ) -> tuple[Float[Array, " size"], Float[Array, ""]]:
         """From noise to data, number by number."""
+        z = check_event("AutoregressiveFlow", "z", z, self.shape)
         log_det = jnp.zeros((), z.dtype)
         for layer, seen in self._layers_and_seen(context):
 

@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from numpyro_inverse.nn._networks import check_rows
+
 if TYPE_CHECKING:
     import distrax
 
@@ -58,7 +60,7 @@ def standardizing(
     """Factors and shift of the affine map from white noise to the mean and covariance of the rows."""
     if data is None:
         return jnp.eye(size), jnp.zeros(size)
-    data = np.asarray(data, float)
+    data = check_rows(name, "data", data)
     if data.ndim != 2 or data.shape[1] != size or not np.all(np.isfinite(data)):
         raise ValueError(
             f"{name}: `data` must be finite rows of {size} numbers; got shape {data.shape}"

@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from numpyro_inverse.nn._networks import check_counts
+from numpyro_inverse._checks import describe
+from numpyro_inverse.nn._networks import check_counts, check_event, check_rows, check_sides
 
 
 class ContextEmbedding(eqx.Module):
@@ -53,17 +54,18 @@ class ContextEmbedding(eqx.Module):
     ):
         name = "ContextEmbedding"
         if not isinstance(shape, tuple):
-            raise TypeError(f"{name}: `shape` must be a tuple of integers, such as `(3,)`; got {shape!r}.")
-        for side in shape:
-            check_counts(name, shape=side)
-        if not isinstance(shared_axes, tuple) or not all(axis in range(len(shape)) for axis in shared_axes):
+            raise TypeError(f"{name}: `shape` must be a tuple of integers, such as `(3,)`; got {describe(shape)}.")
+        check_sides(name, "shape", shape)
+        if not isinstance(shared_axes, tuple) or not all(
+            axis in range(len(shape)) and not isinstance(axis, bool) for axis in shared_axes
+        ):
             raise ValueError(
                 f"{name}: `shared_axes` must be axes of a context, 0 to {len(shape) - 1}; got {shared_axes!r}."
             )
         dtype = jnp.result_type(float)
         self.mean, self.scale = jnp.zeros(shape, dtype), jnp.ones(shape, dtype)
         if data is not None:
-            data = np.asarray(data, float)
+            data = check_rows(name, "data", data)
             if data.shape[1:] != shape or len(data) < 1 or not np.all(np.isfinite(data)):
                 raise ValueError(
                     f"{name}: `data` must be finite contexts of shape {shape}, one per row; got shape {data.shape}"
@@ -78,6 +80,7 @@ class ContextEmbedding(eqx.Module):
 
     def __call__(self, context: Float[Array, "*shape"]) -> Float[Array, " size"]:
         """The features of one context."""
+        context = check_event("ContextEmbedding", "context", context, self.shape, booleans=True)
         standard = (context - jax.lax.stop_gradient(self.mean)) / jax.lax.stop_gradient(self.scale)
         return jnp.ravel(standard) if self.network is None else self.network(standard)
 
@@ -92,7 +95,8 @@ def as_embedding(name: str, context: Any) -> ContextEmbedding | None:
         return context
     if isinstance(context, bool) or not isinstance(context, int | np.integer):
         raise TypeError(
-            f"{name}: `context` must be the numbers in a context vector, or a `ContextEmbedding`; got {context!r}."
+            f"{name}: `context` must be the numbers in a context vector, or a `ContextEmbedding`; got "
+            f"{describe(context)}."
         )
     check_counts(name, context=context)
     return ContextEmbedding((int(context),))
@@ -111,10 +115,7 @@ def features_of(name: str, embedding: ContextEmbedding | None, context: Any) -> 
         return None
     if context is None:
         raise TypeError(f"{name}: the flow is conditional and needs a `context` of shape {embedding.shape}.")
-    context = jnp.asarray(context)
-    if context.shape != embedding.shape:
-        raise ValueError(f"{name}: `context` must have shape {embedding.shape}; got {context.shape}.")
-    return embedding(context)
+    return embedding(check_event(name, "context", context, embedding.shape, booleans=True))
 
 
 def _features(network: Any, shape: tuple[int, ...]) -> int:

@@ -11,10 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from numpyro_inverse._checks import check_key
 from numpyro_inverse.nn._bijectors import affine, import_distrax, linear, spline, standardizing
 from numpyro_inverse.nn._context_embedding import ContextEmbedding, as_embedding, features_of
 from numpyro_inverse.nn._flow_density import FlowDensity
-from numpyro_inverse.nn._networks import ZeroMLP, check_counts
+from numpyro_inverse.nn._networks import ZeroMLP, check_counts, check_event
 
 if TYPE_CHECKING:
     import distrax
@@ -39,9 +40,10 @@ class CouplingFlow(FlowDensity):
         key: of the initial weights.
 
     Raises:
-        TypeError: a size that is no integer; a ``context`` that is neither a number nor an embedding.
+        TypeError: a size that is no integer; a ``context`` that is neither a number nor an embedding; data that are no
+            numbers; ``key`` is no random key.
         ValueError: too few numbers, no layer or width; data that are not finite, have another length or are all
-            the same.
+            the same. When called: events and contexts of another shape.
 
     References:
         Dinh, Sohl-Dickstein & Bengio, ICLR 2017 (affine couplings); Durkan, Bekasov, Murray & Papamakarios, NeurIPS
@@ -69,6 +71,7 @@ class CouplingFlow(FlowDensity):
     ):
         check_counts("CouplingFlow", size=size, layers=layers, width=width)
         check_counts("CouplingFlow", 0, bins=bins)
+        check_key("CouplingFlow", "key", key)
         self.embedding = as_embedding("CouplingFlow", context)
         if size < 2 and self.embedding is None:
             raise ValueError(f"CouplingFlow: `size` must be 2 or more, for a half is given the other; got {size}.")
@@ -94,12 +97,14 @@ class CouplingFlow(FlowDensity):
         self, z: Float[Array, " size"], context: Float[Array, "*context"] | None = None
     ) -> tuple[Float[Array, " size"], Float[Array, ""]]:
         """From noise to data."""
+        z = check_event("CouplingFlow", "z", z, self.shape)
         return self._bijector(context).forward_and_log_det(z)
 
     def inverse_and_log_det(
         self, x: Float[Array, " size"], context: Float[Array, "*context"] | None = None
     ) -> tuple[Float[Array, " size"], Float[Array, ""]]:
         """From data to noise."""
+        x = check_event("CouplingFlow", "x", x, self.shape)
         return self._bijector(context).inverse_and_log_det(x)
 
     def _bijector(self, context: Array | None = None) -> distrax.Chain:

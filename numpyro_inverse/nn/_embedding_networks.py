@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from numpyro_inverse.nn._networks import check_counts
+from numpyro_inverse._checks import check_key, check_real
+from numpyro_inverse.nn._networks import check_counts, check_sides
 
 
 class DeepSet(eqx.Module):
@@ -27,8 +28,8 @@ class DeepSet(eqx.Module):
         key: of the initial weights.
 
     Raises:
-        TypeError, ValueError: a size that is no integer or not positive; when called, an array of another shape than
-            (n, size), or (n,) if ``size`` is 1.
+        TypeError, ValueError: a size that is no integer or not positive; ``key`` is no random key; when called, an
+            array of another shape than (n, size), or (n,) if ``size`` is 1.
 
     References:
         Zaheer, Kottur, Ravanbakhsh, Póczos, Salakhutdinov & Smola, NeurIPS 2017, theorem 2.
@@ -40,7 +41,7 @@ class DeepSet(eqx.Module):
 
     def __init__(self, size: int, out: int, *, width: int = 64, key: PRNGKeyArray):
         check_counts("DeepSet", size=size, out=out, width=width)
-        each, together = jax.random.split(key)
+        each, together = jax.random.split(check_key("DeepSet", "key", key))
         self.each = eqx.nn.MLP(size, width, width, 2, jax.nn.gelu, key=each)
         self.together = eqx.nn.MLP(width + 1, out, width, 1, jax.nn.gelu, key=together)
         self.size = size
@@ -61,8 +62,8 @@ class RecurrentNetwork(eqx.Module):
         key: of the initial weights.
 
     Raises:
-        TypeError, ValueError: a size that is no integer or not positive; when called, an array of another shape than
-            (n, size), or (n,) if ``size`` is 1.
+        TypeError, ValueError: a size that is no integer or not positive; ``key`` is no random key; when called, an
+            array of another shape than (n, size), or (n,) if ``size`` is 1.
 
     References:
         Cho, van Merriënboer, Gulcehre, Bahdanau, Bougares, Schwenk & Bengio, EMNLP 2014, section 2.3.
@@ -75,7 +76,7 @@ class RecurrentNetwork(eqx.Module):
 
     def __init__(self, size: int, out: int, *, width: int = 64, key: PRNGKeyArray):
         check_counts("RecurrentNetwork", size=size, out=out, width=width)
-        cell, last = jax.random.split(key)
+        cell, last = jax.random.split(check_key("RecurrentNetwork", "key", key))
         self.cell = eqx.nn.GRUCell(size, width, key=cell)
         self.last = eqx.nn.Linear(width, out, key=last)
         self.size, self.width = size, width
@@ -100,8 +101,8 @@ class TransformerNetwork(eqx.Module):
         key: of the initial weights.
 
     Raises:
-        TypeError, ValueError: a size that is no integer or not positive; a width that does not fit; when called, an
-            array of another shape than (n, size), or (n,) if ``size`` is 1.
+        TypeError, ValueError: a size that is no integer or not positive; ``key`` is no random key; a width that does
+            not fit; when called, an array of another shape than (n, size), or (n,) if ``size`` is 1.
 
     References:
         Vaswani et al., NeurIPS 2017, sections 3.2, 3.3 and 3.5 (places); Xiong et al., ICML 2020 (the normalizations
@@ -118,6 +119,7 @@ class TransformerNetwork(eqx.Module):
 
     def __init__(self, size: int, out: int, *, width: int = 32, depth: int = 2, heads: int = 4, key: PRNGKeyArray):
         check_counts("TransformerNetwork", size=size, out=out, width=width, depth=depth, heads=heads)
+        check_key("TransformerNetwork", "key", key)
         if width % heads or width % 2:
             raise ValueError(
                 f"TransformerNetwork: `width` must be even and a multiple of `heads`, {heads}; got {width}."
@@ -155,8 +157,8 @@ class ConvolutionalNetwork(eqx.Module):
         key: of the initial weights.
 
     Raises:
-        TypeError, ValueError: a size that is no integer or not positive; a shape with another number of axes; when
-            called, an array of another shape.
+        TypeError, ValueError: a size that is no integer or not positive; ``key`` is no random key; a shape with another
+            number of axes; when called, an array of another shape.
 
     References:
         LeCun, Bottou, Bengio & Haffner, Proc. IEEE 86 (1998), section II.
@@ -178,11 +180,12 @@ class ConvolutionalNetwork(eqx.Module):
         key: PRNGKeyArray,
     ):
         name = "ConvolutionalNetwork"
+        shape = check_sides(name, "shape", shape)
         axes = len(shape) if grid_axes is None else grid_axes
-        for side in shape:
-            check_counts(name, shape=side)
-        check_counts(name, out=out, width=width, depth=depth, grid_axes=axes)
-        if axes > 2 or len(shape) - axes not in (0, 1):
+        check_counts(name, out=out, width=width, depth=depth)
+        check_counts(name, 1 if grid_axes is not None else 0, grid_axes=axes)
+        check_key(name, "key", key)
+        if not 1 <= axes <= 2 or len(shape) - axes not in (0, 1):
             raise ValueError(
                 f"{name}: `shape` must be 1 or 2 sides of a grid, and perhaps channels (then say `grid_axes`); got "
                 f"{shape} with {axes} axes of the grid."
@@ -194,11 +197,12 @@ class ConvolutionalNetwork(eqx.Module):
             channels, sides = width * 2**i, tuple((side + 1) // 2 for side in sides)
         self.layers = tuple(layers)
         self.last = eqx.nn.Linear(prod(sides) * channels, out, key=keys[-1])
-        self.shape, self.grid_axes = tuple(shape), axes
+        self.shape, self.grid_axes = shape, axes
 
     def __call__(self, x: Float[Array, "*shape"]) -> Float[Array, " out"]:
+        x = jnp.asarray(check_real("ConvolutionalNetwork", "x", x))
         if x.shape != self.shape:
-            raise ValueError(f"ConvolutionalNetwork: the array must have shape {self.shape}; got {x.shape}.")
+            raise ValueError(f"ConvolutionalNetwork: the array must have shape {self.shape} (`x`); got {x.shape}.")
         y = x.reshape(*self.shape[: self.grid_axes], -1)
         for layer in self.layers:
             y = jax.nn.gelu(_strided(layer, y, self.grid_axes))
@@ -220,8 +224,9 @@ def _strided(layer: eqx.nn.Linear, x: Array, axes: int) -> Array:
 
 def _rows(name: str, x: Array, size: int) -> Array:
     """The array as rows of that size."""
+    x = jnp.asarray(check_real(name, "x", x))
     if x.ndim == 1 and size == 1:
         x = x[:, None]
     if x.ndim != 2 or x.shape[1] != size or not len(x):
-        raise ValueError(f"{name}: the array must be rows of {size} numbers, shape (n, {size}); got {x.shape}.")
+        raise ValueError(f"{name}: the array must be rows of {size} numbers, shape (n, {size}) (`x`); got {x.shape}.")
     return x

@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from numpyro_inverse._checks import check_real
+
 
 def energy_score(x: Float[Array, "n *event"], y: Float[Array, "m *event"]) -> Float[Array, ""]:
     r"""Unbiased estimate of :math:`2 E|x - y| - E|x - x'|` for draws x judged by data y; smallest in mean, and then
@@ -16,12 +18,14 @@ def energy_score(x: Float[Array, "n *event"], y: Float[Array, "m *event"]) -> Fl
         y: independent rows.
 
     Raises:
+        TypeError: what are no real numbers.
         ValueError: fewer of them, or events of different shapes.
 
     References:
         Gneiting & Raftery, JASA 102 (2007) 359-378, section 4.3; Székely & Rizzo, J. Stat. Plan. Inference 143 (2013).
     """
-    if jnp.shape(x)[1:] != jnp.shape(y)[1:] or len(x) < 2 or len(y) < 1:
+    x, y = (jnp.asarray(check_real("energy_score", name, rows)) for name, rows in (("x", x), ("y", y)))
+    if not x.ndim or not y.ndim or x.shape[1:] != y.shape[1:] or len(x) < 2 or len(y) < 1:
         raise ValueError(
             "energy_score: `x` must be two draws or more, and `y` one row or more, of one shape; got shapes "
             f"{jnp.shape(x)} and {jnp.shape(y)}."

@@ -11,6 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from numpyro_inverse._checks import check_key
+
 
 class Ensemble(eqx.Module):
     r"""The mixture, with equal weights, of densities of one kind that were fitted apart:
@@ -47,9 +49,10 @@ class Ensemble(eqx.Module):
         if not members:
             raise ValueError("Ensemble: `members` is empty; give one at least.")
         for member in members:
-            if not (hasattr(member, "log_prob") and hasattr(member, "sample")):
+            if isinstance(member, type) or not (hasattr(member, "log_prob") and hasattr(member, "sample")):
                 raise TypeError(
-                    f"Ensemble: `members` must have the methods `log_prob` and `sample`; got {type(member).__name__}."
+                    "Ensemble: `members` must have the methods `log_prob` and `sample`; got "
+                    f"{'the class ' + member.__name__ if isinstance(member, type) else type(member).__name__}."
                 )
         arrays, rest = zip(*(eqx.partition(member, _is_array) for member in members), strict=True)
         first = _outline(arrays[0], rest[0])
@@ -87,7 +90,7 @@ class Ensemble(eqx.Module):
     def sample(self, key: PRNGKeyArray, context: Float[Array, "*context"] | None = None) -> Float[Array, "*event"]:
         """One draw, of a member that is chosen anew each time."""
         given = () if context is None else (context,)
-        key_member, key_draw = jax.random.split(key)
+        key_member, key_draw = jax.random.split(check_key("Ensemble", "key", key))
         keys = jax.random.split(key_draw, self.size)
         each = eqx.filter_vmap(lambda member, key: member.sample(key, *given))(self.stacked, keys)
         return each[jax.random.randint(key_member, (), 0, self.size)]

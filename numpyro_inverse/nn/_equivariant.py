@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Inexact
 
-from numpyro_inverse._checks import check_callable, check_instance
+from numpyro_inverse._checks import check_callable, check_instance, check_numeric
 from numpyro_inverse.symmetry import Group
 
 
@@ -44,9 +44,14 @@ class ReynoldsAverage(eqx.Module):
     def __init__(self, network: Callable, group_in: Group, group_out: Group | None):
         self.network = check_callable("ReynoldsAverage", "network", network)
         self.group_in, self.group_out = _groups("ReynoldsAverage", group_in, group_out)
-        jax.eval_shape(group_in.elements)
+        try:
+            jax.eval_shape(group_in.elements)
+        except ValueError as error:
+            raise ValueError(f"ReynoldsAverage: `group_in` must be finite; {error}") from error
 
     def __call__(self, x: Inexact[Array, "*shape"]) -> Inexact[Array, "*out"]:
+        x = check_numeric("ReynoldsAverage", "x", x)
+
         def one(g: Any) -> Array:
             return _back(self.group_in, self.group_out, g, self.network(self.group_in.action(g, x)))
 
@@ -69,7 +74,7 @@ class Canonicalized(eqx.Module):
             :meth:`~numpyro_inverse.symmetry.Group.canonical`.
 
     Raises:
-        TypeError: ``network`` cannot be called, a group is none.
+        TypeError: ``network`` cannot be called, a group is none, ``reference`` is no array of numbers.
 
     References:
         Kaba, Mondal, Zhang, Bengio & Ravanbakhsh, *Equivariance with learned canonicalization functions*, ICML 2023;
@@ -90,9 +95,10 @@ class Canonicalized(eqx.Module):
     ):
         self.network = check_callable("Canonicalized", "network", network)
         self.group_in, self.group_out = _groups("Canonicalized", group_in, group_out)
-        self.reference = reference
+        self.reference = reference if reference is None else check_numeric("Canonicalized", "reference", reference)
 
     def __call__(self, x: Inexact[Array, "*shape"]) -> Inexact[Array, "*out"]:
+        x = check_numeric("Canonicalized", "x", x)
         reference = None if self.reference is None else jax.lax.stop_gradient(self.reference)
         g = self.group_in.canonicalizer(x, reference)
         return _back(self.group_in, self.group_out, g, self.network(self.group_in.action(g, x)))

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from numpyro_inverse.nn._networks import check_counts
+from numpyro_inverse._checks import check_key
+from numpyro_inverse.nn._networks import check_counts, check_event
 
 TURNS = 4
 
@@ -29,11 +30,12 @@ def circular_convolution(
         key: of the first weights.
 
     Raises:
-        TypeError: a number that is no integer.
+        TypeError: a number that is no integer; ``key`` is no random key.
         ValueError: a number less than 1, or an even ``kernel_size``.
     """
     _check_sizes("circular_convolution", in_channels, out_channels, kernel_size)
     check_counts("circular_convolution", num_spatial_dims=num_spatial_dims)
+    check_key("circular_convolution", "key", key)
     return eqx.nn.Conv(
         num_spatial_dims, in_channels, out_channels, kernel_size, padding="SAME", padding_mode="CIRCULAR", key=key
     )
@@ -55,7 +57,7 @@ class P4MLifting(eqx.Module):
         key: of the first weights.
 
     Raises:
-        TypeError: a number that is no integer.
+        TypeError: a number that is no integer; ``key`` is no random key.
         ValueError: a number less than 1, or an even ``kernel_size``.
 
     References:
@@ -67,11 +69,13 @@ class P4MLifting(eqx.Module):
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 3, *, key: PRNGKeyArray):
         _check_sizes("P4MLifting", in_channels, out_channels, kernel_size)
+        check_key("P4MLifting", "key", key)
         shape = (out_channels, in_channels, kernel_size, kernel_size)
         self.weight = _first_weights(key, shape, in_channels * kernel_size**2)
         self.bias = jnp.zeros(out_channels)
 
     def __call__(self, x: Float[Array, "in n n"]) -> Float[Array, "out 8 n n"]:
+        x = check_event("P4MLifting", "x", x, (self.weight.shape[1], None, None))
         kernels = jnp.stack([_turn(self.weight, h) for h in range(2 * TURNS)], axis=1)
         return _convolve(kernels, x) + self.bias[:, None, None, None]
 
@@ -90,7 +94,7 @@ class P4MConvolution(eqx.Module):
         key: of the first weights.
 
     Raises:
-        TypeError: a number that is no integer.
+        TypeError: a number that is no integer; ``key`` is no random key.
         ValueError: a number less than 1, or an even ``kernel_size``.
 
     References:
@@ -102,11 +106,13 @@ class P4MConvolution(eqx.Module):
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 3, *, key: PRNGKeyArray):
         _check_sizes("P4MConvolution", in_channels, out_channels, kernel_size)
+        check_key("P4MConvolution", "key", key)
         shape = (out_channels, in_channels, 2 * TURNS, kernel_size, kernel_size)
         self.weight = _first_weights(key, shape, 2 * TURNS * in_channels * kernel_size**2)
         self.bias = jnp.zeros(out_channels)
 
     def __call__(self, x: Float[Array, "in 8 n n"]) -> Float[Array, "out 8 n n"]:
+        x = check_event("P4MConvolution", "x", x, (self.weight.shape[1], 2 * TURNS, None, None))
         kernels = jnp.stack([_turn(self.weight[:, :, PLACES[h]], h) for h in range(2 * TURNS)], axis=1)
         flat = kernels.reshape(*kernels.shape[:2], -1, *kernels.shape[-2:])
         return _convolve(flat, x.reshape(-1, *x.shape[-2:])) + self.bias[:, None, None, None]
@@ -114,7 +120,7 @@ class P4MConvolution(eqx.Module):
 
 def p4m_pool(x: Float[Array, "channels 8 n n"]) -> Float[Array, "channels n n"]:
     """The mean over the eight directions: images that turn and shift as the first argument of the network did."""
-    return jnp.mean(x, axis=1)
+    return jnp.mean(check_event("p4m_pool", "x", x, (None, 2 * TURNS, None, None)), axis=1)
 
 
 def _turn(kernel: Array, h: int) -> Array:

@@ -11,11 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from numpyro_inverse._checks import check_key
+from numpyro_inverse._checks import check_key, describe
 from numpyro_inverse.nn._fit_module import fit_module
 from numpyro_inverse.nn._prepare import as_they_are, check_prepare
 from numpyro_inverse.nn._rows import read
-from numpyro_inverse.nn._training import Fit, TrainingSettings, training_rows
+from numpyro_inverse.nn._training import Fit, settings_from, training_rows
 
 Loss = Callable[[Any, Any, Any, PRNGKeyArray], Float[Array, ""]]
 
@@ -45,10 +45,10 @@ def fit_density(density: Any, data: Any, *, key: PRNGKeyArray, **settings: Any) 
         ValueError: as :func:`~numpyro_inverse.nn.train`; rows of another shape than the density's, or no pair for a
             conditional one; rows where the density is zero before any training.
     """
-    if not hasattr(density, "log_prob"):
+    if isinstance(density, type) or not hasattr(density, "log_prob"):
         raise TypeError(
             "fit_density: `density` must be a module with the method `log_prob`, such as `nn.MixtureAutoregressive`; "
-            f"got {type(density).__name__}."
+            f"got {describe(density)}."
         )
 
     def loss(density: Any, x: Any, context: Any, key: PRNGKeyArray) -> Float[Array, ""]:
@@ -71,7 +71,7 @@ def fit_mean(
     settings: dict[str, Any],
 ) -> Fit:
     """Fits a module (a ``noun`` in messages) by the mean of ``loss_of_one(module, x, context, key)``."""
-    chosen = TrainingSettings(**settings)
+    chosen = settings_from(name, settings)
     prepare = as_they_are if prepare is None else prepare
     check_prepare(name, prepare)
     rows = training_rows(data, chosen, name)

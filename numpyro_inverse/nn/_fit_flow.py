@@ -7,6 +7,7 @@ from typing import Any
 
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from numpyro_inverse._checks import describe
 from numpyro_inverse.nn._fit_density import fit_mean
 from numpyro_inverse.nn._flow_density import flow_log_prob
 from numpyro_inverse.nn._training import Fit
@@ -48,10 +49,10 @@ def fit_flow(
     >>> fit = fit_flow(flow, images, key=key, prepare=dequantize, max_epochs=10)  # doctest: +SKIP
     >>> fit = fit_flow(flow, (parameters, data), key=key)  # doctest: +SKIP
     """
-    if not hasattr(flow, "inverse_and_log_det"):
+    if isinstance(flow, type) or not hasattr(flow, "inverse_and_log_det"):
         raise TypeError(
             "fit_flow: `flow` must be a module with the method `inverse_and_log_det`, such as `nn.CouplingFlow`; got "
-            f"{type(flow).__name__}."
+            f"{describe(flow)}."
         )
 
     def loss(flow: Any, x: Any, context: Any, key: PRNGKeyArray) -> Float[Array, ""]:

@@ -10,12 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from numpyro_inverse._checks import check_finite, check_key
+from numpyro_inverse._checks import check_finite, check_instance, check_key, describe
 from numpyro_inverse.domains import Domain
 from numpyro_inverse.domains._projections import domain_points
 from numpyro_inverse.nn._fit_module import fit_module
 from numpyro_inverse.nn._function_vae import FunctionVAE
-from numpyro_inverse.nn._training import Fit, TrainingSettings, training_rows
+from numpyro_inverse.nn._training import Fit, settings_from, training_rows
 
 Rows = tuple[Float[np.ndarray, "n m"], Float[np.ndarray, "n m d"], Float[np.ndarray, "n m"]]
 
@@ -35,13 +35,20 @@ def pad_fields(fields: Sequence[tuple[Domain, Float[Array, "n *shape"]]], *, key
     """
     name = "pad_fields"
     check_key(name, "key", key)
+    check_instance(name, "fields", fields, Sequence, "pairs of a domain and fields")
+    for pair in fields:
+        if not isinstance(pair, tuple | list) or len(pair) != 2:
+            raise TypeError(f"{name}: `fields` must be pairs of a domain and fields; got {describe(pair)}.")
     parts, most = [], max((getattr(domain, "size", 0) for domain, _ in fields), default=0)
     for domain, values in fields:
         if not isinstance(domain, Domain):
-            raise TypeError(f"{name}: `fields` must be pairs of a domain and fields; got {type(domain).__name__}.")
+            raise TypeError(f"{name}: `fields` must be pairs of a domain and fields; got {describe(domain)}.")
         values = np.asarray(check_finite(name, "fields", values))
-        if values.shape[1:] != tuple(domain.shape):
-            raise ValueError(f"{name}: fields on a domain of shape {domain.shape} have shape {values.shape[1:]}.")
+        if not values.ndim or values.shape[1:] != tuple(domain.shape):
+            raise ValueError(
+                f"{name}: `fields` must have their domain's shape, rows first; fields on a domain of shape "
+                f"{domain.shape} have shape {values.shape}."
+            )
         n, empty = len(values), most - domain.size
         weights = np.asarray(domain.weights, float).ravel()
         rows = values.reshape(n, -1), domain_points(domain)[None], (weights / weights.sum())[None]
@@ -75,10 +82,14 @@ def fit_function_vae(vae: FunctionVAE, data: Rows, *, key: PRNGKeyArray, **setti
     """
     name = "fit_function_vae"
     if not isinstance(vae, FunctionVAE):
-        raise TypeError(f"{name}: `vae` must be a FunctionVAE; got {type(vae).__name__}.")
-    chosen = TrainingSettings(**settings)
+        raise TypeError(f"{name}: `vae` must be a FunctionVAE; got {describe(vae)}.")
+    chosen = settings_from(name, settings)
     check_key(name, "key", key)
     training_rows(data, chosen, name)
+    if not isinstance(data, tuple | list) or len(data) != 3:
+        raise ValueError(
+            f"{name}: `data` must be values, points and weights, as `pad_fields` makes; got {describe(data)}."
+        )
     values, points, weights = data
     d = vae.inner.ndim
     if values.ndim != 2 or points.shape != (*values.shape, d) or weights.shape != values.shape:
@@ -88,9 +99,11 @@ def fit_function_vae(vae: FunctionVAE, data: Rows, *, key: PRNGKeyArray, **setti
         )
     extent = np.asarray(vae.inner.extent)
     if np.any(np.abs(np.sum(weights, axis=1) - 1) > 1e-3) or np.any(np.asarray(weights) < 0):
-        raise ValueError(f"{name}: the weights of each row must add up to one, and none may be negative.")
+        raise ValueError(f"{name}: in `data`, the weights of each row must add up to one, and none may be negative.")
     if np.any((np.asarray(points) < 0) | (points > extent * (1 + 1e-6))):
-        raise ValueError(f"{name}: `points` must lie in the box of the inner grid, up to {tuple(extent.tolist())}.")
+        raise ValueError(
+            f"{name}: in `data`, `points` must lie in the box of the inner grid, up to {tuple(extent.tolist())}."
+        )
 
     def loss(vae: FunctionVAE, batch: Any, key: PRNGKeyArray) -> Float[Array, ""]:
         values, points, weights = (jnp.asarray(leaf, jnp.result_type(float)) for leaf in batch)

@@ -8,16 +8,15 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 from numpyro.distributions import Distribution
 
-from numpyro_inverse._checks import check_key
+from numpyro_inverse._checks import check_key, check_nonnegative_number
 from numpyro_inverse.nn._energy_score import energy_score
 from numpyro_inverse.nn._fit_module import optimizer_of
 from numpyro_inverse.nn._networks import check_counts
 from numpyro_inverse.nn._prepare import as_they_are, fault_of, first_rows
-from numpyro_inverse.nn._training import Fit, TrainingSettings, train, training_rows
+from numpyro_inverse.nn._training import Fit, settings_from, train, training_rows
 
 
 def fit_gan(
@@ -72,13 +71,10 @@ def fit_gan(
 
     >>> fit = fit_gan(generator, critic, rows, base=latent, key=jax.random.key(0))
     """
-    chosen = TrainingSettings(**settings)
+    chosen = settings_from("fit_gan", settings)
     prepare = as_they_are if prepare is None else prepare
     check_counts("fit_gan", critic_steps=critic_steps)
-    if isinstance(penalty, bool) or not isinstance(penalty, int | float | np.number):
-        raise TypeError(f"fit_gan: `penalty` must be a number; got {penalty!r}.")
-    if not 0 <= penalty < np.inf:
-        raise ValueError(f"fit_gan: `penalty` must not be negative; got {penalty}.")
+    check_nonnegative_number("fit_gan", "penalty", penalty)
     shape = _checked_shape(generator, critic, base)
     rows = training_rows(data, chosen, "fit_gan")
     check_key("fit_gan", "key", key)

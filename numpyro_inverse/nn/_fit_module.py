@@ -10,7 +10,8 @@ import jax
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from numpyro_inverse.nn._training import Fault, Fit, TrainingSettings, train, training_rows
+from numpyro_inverse._checks import check_callable, describe
+from numpyro_inverse.nn._training import Fault, Fit, TrainingSettings, check_loss, train, training_rows
 
 Loss = Callable[[Any, Any, PRNGKeyArray], Float[Array, ""]]
 
@@ -45,8 +46,12 @@ def fit_module(
         The module of the epoch with the smallest held-out loss, and the losses.
 
     Raises:
-        FileNotFoundError, TypeError, ValueError: as :func:`~numpyro_inverse.nn.train`.
+        FileNotFoundError, ValueError: as :func:`~numpyro_inverse.nn.train`.
+        TypeError: as there; a module without floating-point arrays; ``loss`` cannot be called.
     """
+    check_callable(name, "loss", loss, "a function of module, batch and key")
+    if not any(map(eqx.is_inexact_array, jax.tree.leaves(module))):
+        raise TypeError(f"{name}: `module` must have arrays of floating-point numbers; got {describe(module)}.")
     settings = TrainingSettings() if settings is None else settings
     optimizer = optimizer_of(settings, training_rows(data, settings, name))
 
@@ -55,14 +60,14 @@ def fit_module(
         arrays, rest = eqx.partition(module, eqx.is_inexact_array)
 
         def value_fn(arrays):
-            return loss(eqx.combine(arrays, rest), batch, key)
+            return check_loss(name, "loss", loss(eqx.combine(arrays, rest), batch, key))
 
         value, grad = jax.value_and_grad(value_fn)(arrays)
         change, memory = optimizer.update(grad, memory, arrays, value=value, grad=grad, value_fn=value_fn)
         return (eqx.apply_updates(module, change), memory), value
 
     def score(state, batch, key):
-        return loss(state[0], batch, key)
+        return check_loss(name, "loss", loss(state[0], batch, key))
 
     state = (module, optimizer.init(eqx.filter(module, eqx.is_inexact_array)))
     return train(step, score, state, data, key=key, settings=settings, name=name, fault=fault)

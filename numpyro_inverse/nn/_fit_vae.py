@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from numpyro_inverse._checks import check_key
 from numpyro_inverse.nn._fit_module import fit_module
 from numpyro_inverse.nn._prepare import as_they_are, fault_of, first_rows
-from numpyro_inverse.nn._training import Fit, TrainingSettings, training_rows
+from numpyro_inverse.nn._training import Fit, settings_from, training_rows
 from numpyro_inverse.nn._vae import VAE
 
 
@@ -47,7 +47,7 @@ def fit_vae(
     """
     if not isinstance(vae, VAE):
         raise TypeError(f"fit_vae: `vae` must be a VAE; got {type(vae).__name__}.")
-    chosen = TrainingSettings(**settings)
+    chosen = settings_from("fit_vae", settings)
     prepare = as_they_are if prepare is None else prepare
     rows = training_rows(data, chosen, "fit_vae")
     check_key("fit_vae", "key", key)

@@ -11,8 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from numpyro_inverse._checks import check_key
 from numpyro_inverse.nn._context_embedding import ContextEmbedding, as_embedding, features_of
-from numpyro_inverse.nn._networks import check_counts
+from numpyro_inverse.nn._networks import check_counts, check_event
 
 LARGEST_TRACE = 16  # numbers up to which the divergence is computed exactly
 FREQUENCIES = 4  # of the sines and cosines of time
@@ -38,8 +39,10 @@ class FlowMatching(eqx.Module):
         key: of the initial weights.
 
     Raises:
-        TypeError: a size that is no integer; a ``context`` that is neither a number nor an embedding.
+        TypeError: a size that is no integer; a ``context`` that is neither a number nor an embedding; data that are no
+            numbers; ``key`` is no random key.
         ValueError: a size that is too small; data of another shape or not finite; a density of more than 16 numbers.
+            When called: events and contexts of another shape.
 
     References:
         Lipman, Chen, Ben-Hamu, Nickel & Le, ICLR 2023, equations 9 and 22; Dax, Wildberger, Buchholz, Green, Macke &
@@ -66,6 +69,7 @@ class FlowMatching(eqx.Module):
         key: PRNGKeyArray,
     ):
         check_counts("FlowMatching", size=size, width=width, depth=depth)
+        check_key("FlowMatching", "key", key)
         self.embedding = as_embedding("FlowMatching", context)
         standard = ContextEmbedding((size,), data=data)
         self.mean, self.scale, self.shape = standard.mean, standard.scale, (size,)
@@ -93,7 +97,7 @@ class FlowMatching(eqx.Module):
         self, x: Float[Array, " size"], context: Float[Array, "*context"] | None, key: PRNGKeyArray
     ) -> Float[Array, ""]:
         """The squared error of the velocity at one time of one path; the loss is its mean over paths."""
-        of_time, of_noise = jax.random.split(key)
+        of_time, of_noise = jax.random.split(check_key("FlowMatching", "key", key))
         z = self._standard(x)
         t = jax.random.uniform(of_time, (), z.dtype)
         noise = jax.random.normal(of_noise, z.shape, z.dtype)
@@ -102,6 +106,7 @@ class FlowMatching(eqx.Module):
 
     def sample(self, key: PRNGKeyArray, context: Float[Array, "*context"] | None = None) -> Float[Array, " size"]:
         """One draw: noise carried from time 1 to time 0."""
+        check_key("FlowMatching", "key", key)
         features = self._features(context)
         noise = jax.random.normal(key, self.shape, self.mean.dtype)
         z = carried(lambda t, z: self.velocity(z, t, features), noise, 1.0, 0.0)
@@ -123,9 +128,7 @@ class FlowMatching(eqx.Module):
         return log_density - jnp.sum(jnp.log(jax.lax.stop_gradient(self.scale)))
 
     def _standard(self, x: Array) -> Array:
-        x = jnp.asarray(x, self.mean.dtype)
-        if x.shape != self.shape:
-            raise ValueError(f"FlowMatching: `x` must have shape {self.shape}; got {x.shape}.")
+        x = check_event("FlowMatching", "x", x, self.shape).astype(self.mean.dtype)
         return (x - jax.lax.stop_gradient(self.mean)) / jax.lax.stop_gradient(self.scale)
 
     def _features(self, context: Array | None) -> Array | None:

@@ -11,9 +11,9 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 from numpyro.distributions import Distribution, Normal
 
-from numpyro_inverse._checks import check_callable, check_instance
+from numpyro_inverse._checks import check_callable, check_instance, check_key, check_positive, check_positive_number
 from numpyro_inverse.domains import Grid
-from numpyro_inverse.nn._networks import check_counts
+from numpyro_inverse.nn._networks import check_counts, check_event
 from numpyro_inverse.nn._vae import kl_to_white
 
 
@@ -38,7 +38,8 @@ class FunctionVAE(eqx.Module):
         key: of the initial weights.
 
     Raises:
-        TypeError: ``inner`` is no grid, ``link`` no function, or a count no integer.
+        TypeError: ``inner`` is no grid, ``link`` no function, a count no integer, the scale no number, or ``key`` no
+            random key.
         ValueError: another boundary condition, a count below 1, a scale that is not positive.
 
     References:
@@ -68,11 +69,10 @@ class FunctionVAE(eqx.Module):
         if set(inner.boundary) != {"neumann"}:
             raise ValueError(f'{name}: `inner` must have the boundary "neumann"; got {inner.boundary}.')
         check_counts(name, latent_size=latent_size, width=width)
-        if not (np.ndim(scale) == 0 and 0 < scale < np.inf):
-            raise ValueError(f"{name}: `scale` must be positive and finite; got {scale}.")
+        check_positive(name, "scale", check_positive_number(name, "scale", scale))
         if link is not None:
             check_callable(name, "link", link)
-        first, second = jax.random.split(key)
+        first, second = jax.random.split(check_key(name, "key", key))
         k = latent_size
         self.encoder = _Network(inner.size, 2 * k, width, key=first)
         self.decoder = _Network(k, inner.size, width, key=second)
@@ -95,7 +95,7 @@ class FunctionVAE(eqx.Module):
 
     def coefficients(self, z: Float[Array, " k"]) -> Float[Array, "*inner"]:
         r""":math:`c(z)`, of cosines whose mean square is one."""
-        return self.decoder(z).reshape(self.inner.shape)
+        return self.decoder(check_event("FunctionVAE", "z", z, (self.latent_size,))).reshape(self.inner.shape)
 
     def evaluate(self, z: Float[Array, " k"], points: Float[Array, "m d"]) -> Float[Array, " m"]:
         """The function of a latent at points of the box, which may be traced."""
@@ -112,9 +112,13 @@ class FunctionVAE(eqx.Module):
         r"""Means and logarithms of standard deviations of the latent of a field, given at points with weights that add
         up to one."""
         *others, last = self._cosines(points)
+        values, weights = (
+            check_event("FunctionVAE", name, value, (len(last),))
+            for name, value in (("values", values), ("weights", weights))
+        )
         sums = (weights * values)[:, None]
         for factor in others:
-            sums = (sums[:, :, None] * factor[:, None, :]).reshape(len(points), -1)
+            sums = (sums[:, :, None] * factor[:, None, :]).reshape(len(last), -1)
         m, log_sd = jnp.split(self.encoder(jnp.ravel(sums.T @ last)), 2)
         return m, log_sd
 
@@ -131,15 +135,16 @@ class FunctionVAE(eqx.Module):
         .. math:: -J\, E_q \Bigl[ \frac{1}{2 s^2} \sum_i w_i (u_i - u(x_i; z))^2 + \log s + \tfrac12 \log 2 \pi \Bigr]
             - \operatorname{KL}(q \,\|\, N(0, I)) .
         """
+        check_key("FunctionVAE", "key", key)
         m, log_sd = self.encode(values, points, weights)
         z = m + jnp.exp(log_sd) * jax.random.normal(key, m.shape, m.dtype)
-        square = jnp.sum(weights * (values - self.evaluate(z, points)) ** 2)
+        square = jnp.sum(jnp.asarray(weights) * (jnp.asarray(values) - self.evaluate(z, points)) ** 2)
         of_data = 0.5 * square / self.scale**2 + self.log_scale + 0.5 * jnp.log(2 * jnp.pi)
         return -self.inner.size * of_data - kl_to_white(m, log_sd)
 
     def _cosines(self, points: Float[Array, "m d"]) -> list[Float[Array, "m n"]]:
         """The functions along each axis, of mean square one."""
-        found = []
+        points, found = check_event("FunctionVAE", "points", points, (None, self.inner.ndim)), []
         for a, (n, length) in enumerate(zip(self.inner.shape, self.inner.extent, strict=True)):
             front = jnp.where(np.arange(n) == 0, 1.0, np.sqrt(2.0)).astype(points.dtype)
             found.append(front * jnp.cos(np.pi / length * points[:, a, None] * np.arange(n)))

@@ -13,9 +13,10 @@ from jax.scipy.special import ndtri
 from jaxtyping import Array, Float, PRNGKeyArray
 from numpyro.distributions import constraints
 
+from numpyro_inverse._checks import check_key, describe
 from numpyro_inverse.nn._context_embedding import ContextEmbedding, as_embedding, features_of
 from numpyro_inverse.nn._interval_mass import log_bin_mass
-from numpyro_inverse.nn._networks import check_counts
+from numpyro_inverse.nn._networks import check_counts, check_event, check_rows
 
 NARROWEST, WIDEST = -9.0, 3.0  # logarithms of a component's width in units of what the regression leaves
 LARGEST_STRETCH = 7.0  # of a logarithm
@@ -98,10 +99,12 @@ class MixtureAutoregressive(eqx.Module):
     ):
         name = "MixtureAutoregressive"
         check_counts(name, size=size, components=components, width=width, depth=depth)
+        check_key(name, "key", key)
         self.shape, self.components = (size,), components
         self.bounds = _bounds(name, kinds, size)
         self.embedding = as_embedding(name, context)
         features = 0 if self.embedding is None else self.embedding.size
+        rows, contexts = _rows(name, data, self.bounds, self.context_shape)
 
         keys = jax.random.split(key, depth + 2)
         out, dtype = size * 3 * components, jnp.result_type(float)
@@ -114,7 +117,6 @@ class MixtureAutoregressive(eqx.Module):
             self.context_skip = jnp.zeros((out, features), dtype)
         self.blocks = tuple(_Block(width, features > 0, key=k) for k in keys[2:])
 
-        rows, contexts = _rows(name, data, self.bounds, size)
         regression, offset, spread = np.zeros((size, size + features)), np.zeros(size), np.ones(size)
         mean, deviation = np.zeros(size), np.ones(size)
         if rows is not None:
@@ -142,9 +144,7 @@ class MixtureAutoregressive(eqx.Module):
 
     def log_prob(self, x: Float[Array, " size"], context: Float[Array, "*context"] | None = None) -> Float[Array, ""]:
         """Log density of the real numbers and log mass of the integers in x; minus infinity off their bounds."""
-        x = jnp.asarray(x, self.mean.dtype)
-        if x.shape != self.shape:
-            raise ValueError(f"MixtureAutoregressive: `x` must have shape {self.shape}; got {x.shape}.")
+        x = check_event("MixtureAutoregressive", "x", x, self.shape, booleans=True).astype(self.mean.dtype)
         features = self._features(context)
         seen = self._seen(features)
         shift, slopes, stretch = self._affine(seen)
@@ -168,6 +168,7 @@ class MixtureAutoregressive(eqx.Module):
 
     def sample(self, key: PRNGKeyArray, context: Float[Array, "*context"] | None = None) -> Float[Array, " size"]:
         """One draw, number by number; integers come out rounded and within their bounds."""
+        check_key("MixtureAutoregressive", "key", key)
         features = self._features(context)
         lower, upper = np.array([(-np.inf, np.inf) if b is None else b for b in self.bounds]).T
         lower, upper = jnp.asarray(lower, self.mean.dtype), jnp.asarray(upper, self.mean.dtype)
@@ -312,6 +313,8 @@ def _bounds(name: str, kinds: Any, size: int) -> tuple[tuple[float, float] | Non
     """Bounds of the integers, None for real numbers."""
     if kinds is None:
         return (None,) * size
+    if not isinstance(kinds, constraints.Constraint | tuple | list):
+        raise TypeError(f"{name}: `kinds` must be NumPyro constraints; got {describe(kinds)}.")
     each = [kinds] * size if isinstance(kinds, constraints.Constraint) else list(kinds)
     if len(each) != size:
         raise ValueError(f"{name}: `kinds` must be one constraint, or one for each of {size} numbers; got {len(each)}.")
@@ -334,13 +337,15 @@ def _bounds_of(name: str, kind: Any) -> tuple[float, float] | None:
 
 
 def _rows(
-    name: str, data: Any, bounds: tuple[tuple[float, float] | None, ...], size: int
+    name: str, data: Any, bounds: tuple[tuple[float, float] | None, ...], shape_of_context: tuple[int, ...] | None
 ) -> tuple[np.ndarray | None, np.ndarray | None]:
     """The first rows, and their contexts if there are some."""
     if data is None:
         return None, None
+    if isinstance(data, tuple) and len(data) != 2:
+        raise ValueError(f"{name}: `data` must be rows, or a pair of rows and contexts; got a tuple of {len(data)}.")
     rows, contexts = data if isinstance(data, tuple) else (data, None)
-    rows = np.asarray(rows[:ROWS], float)
+    size, rows = len(bounds), check_rows(name, "data", rows, ROWS)
     if rows.ndim != 2 or rows.shape[1] != size or len(rows) < 2 or not np.all(np.isfinite(rows)):
         raise ValueError(
             f"{name}: `data` must be two finite rows of {size} numbers or more; got shape {rows.shape}"
@@ -355,7 +360,14 @@ def _rows(
             )
     if contexts is None:
         return rows, None
-    contexts = np.asarray(contexts[:ROWS], float)
+    if shape_of_context is None:
+        raise ValueError(f"{name}: `data` has contexts, and the law has none; say `context`.")
+    contexts = check_rows(name, "data", contexts, ROWS)
+    if contexts.shape[1:] != shape_of_context or not contexts.ndim:
+        raise ValueError(
+            f"{name}: contexts in `data` must have shape {shape_of_context} each, one per row; got an array of shape "
+            f"{contexts.shape}."
+        )
     if len(contexts) != len(rows) or not np.all(np.isfinite(contexts)):
         raise ValueError(
             f"{name}: contexts in `data` must be finite, one per row; got {len(contexts)} for {len(rows)} rows"

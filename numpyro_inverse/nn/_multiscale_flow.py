@@ -12,9 +12,10 @@ from jax.scipy.special import ndtr, ndtri
 from jaxtyping import Array, Float, PRNGKeyArray
 from numpyro.distributions import constraints
 
+from numpyro_inverse._checks import check_key, describe
 from numpyro_inverse.nn._bijectors import affine, import_distrax
 from numpyro_inverse.nn._flow_density import FlowDensity
-from numpyro_inverse.nn._networks import ZeroConvNet, ZeroMLP, check_counts
+from numpyro_inverse.nn._networks import ZeroConvNet, ZeroMLP, check_counts, check_event, check_rows, check_sides
 
 if TYPE_CHECKING:
     import distrax
@@ -49,7 +50,8 @@ class MultiscaleFlow(FlowDensity):
         key: of the initial weights.
 
     Raises:
-        TypeError: a side, ``width``, ``depth`` or ``steps`` that is no integer.
+        TypeError: a side, ``width``, ``depth`` or ``steps`` that is no integer; pixels that are no numbers; ``key`` is
+            no random key.
         ValueError: sides that are too small to be halved; pixels outside [0, 1], not finite or none; a ``width``,
             ``depth`` or ``steps`` that is too small.
 
@@ -76,13 +78,14 @@ class MultiscaleFlow(FlowDensity):
     ):
         name = "MultiscaleFlow"
         if not isinstance(shape, tuple | list) or len(shape) != 2:
-            raise ValueError(f"{name}: `shape` must be height and width; got {shape}.")
-        height, columns = shape
-        check_counts(name, height=height, columns=columns, width=width)
+            raise ValueError(f"{name}: `shape` must be height and width; got {describe(shape)}.")
+        height, columns = check_sides(name, "shape", shape)
+        check_counts(name, width=width)
         check_counts(name, 0, depth=depth, steps=steps)
+        check_key(name, "key", key)
         if height % 2 or columns % 2 or min(shape) < 4:
             raise ValueError(f"MultiscaleFlow: the sides of `shape` must be even and 4 or more; got {shape}.")
-        pixels = np.asarray(pixels, float).ravel()
+        pixels = check_rows(name, "pixels", pixels).ravel()
         if not len(pixels) or not np.all(np.isfinite(pixels)):
             raise ValueError(f"{name}: `pixels` must be finite, one number at least; got {len(pixels)} numbers.")
         if not np.all((pixels >= 0) & (pixels <= 1)):
@@ -108,6 +111,7 @@ class MultiscaleFlow(FlowDensity):
 
     def inverse_and_log_det(self, x: Float[Array, "h w"]) -> tuple[Float[Array, "h w"], Float[Array, ""]]:
         """From image to noise; the log determinant is minus infinity for values outside [0, 1]."""
+        x = check_event("MultiscaleFlow", "x", x, self.shape)
         edges = jnp.linspace(0, 1, len(self.levels), dtype=x.dtype)
         bin_of = jnp.clip(jnp.searchsorted(edges, x, side="right") - 1, 0, len(edges) - 2)
         levels = jax.lax.stop_gradient(self.levels)
@@ -128,7 +132,7 @@ class MultiscaleFlow(FlowDensity):
 
     def forward_and_log_det(self, z: Float[Array, "h w"]) -> tuple[Float[Array, "h w"], Float[Array, ""]]:
         """From noise to image."""
-        details = []
+        z, details = check_event("MultiscaleFlow", "z", z, self.shape), []
         for _ in self.scales:
             parts = _cut(z)
             z = parts[..., 0]

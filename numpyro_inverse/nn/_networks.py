@@ -10,14 +10,58 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from numpyro_inverse._checks import check_real, check_static, describe
+
 
 def check_counts(name: str, minimum: int = 1, **counts: Any) -> None:
     """Raise if one of them is no integer or smaller than ``minimum``."""
     for argument, value in counts.items():
         if isinstance(value, bool) or not isinstance(value, int | np.integer):
-            raise TypeError(f"{name}: `{argument}` must be an integer; got {value!r}.")
+            shown = str(value) if isinstance(value, float) else describe(value)
+            raise TypeError(f"{name}: `{argument}` must be an integer; got {shown}.")
         if value < minimum:
             raise ValueError(f"{name}: `{argument}` must be {minimum} or more; got {value}.")
+
+
+def check_sides(name: str, argument: str, value: Any, minimum: int = 1) -> tuple[int, ...]:
+    """A tuple or list of integers of ``minimum`` or more."""
+    if not isinstance(value, tuple | list):
+        raise TypeError(f"{name}: `{argument}` must be a tuple of integers, such as `(3,)`; got {describe(value)}.")
+    for side in value:
+        check_counts(name, minimum, **{argument: side})
+    return tuple(value)
+
+
+def check_event(
+    name: str, argument: str, value: Any, shape: tuple[int | None, ...], *, booleans: bool = False
+) -> Array:
+    """Real numbers, or booleans where these will do, in an array of that shape; None is any side."""
+    array = value if booleans and _is_boolean(value) else check_real(name, argument, value)
+    found = np.shape(array)
+    if len(found) != len(shape) or any(n is not None and n != m for n, m in zip(shape, found, strict=True)):
+        wanted = str(shape).replace("None", "any")
+        raise ValueError(f"{name}: `{argument}` must have shape {wanted}; got {found}.")
+    return jnp.asarray(array)
+
+
+def _is_boolean(value: Any) -> bool:
+    return hasattr(value, "dtype") and jnp.issubdtype(value.dtype, jnp.bool_)
+
+
+def check_rows(name: str, argument: str, value: Any, most: int | None = None) -> np.ndarray:
+    """The first rows of known real numbers, or booleans, in double precision."""
+    check_static(name, argument, value)
+    if most is not None and (isinstance(value, list) or len(getattr(value, "shape", "")) > 0):
+        value = value[:most]
+    try:
+        array = np.asarray(value)
+    except (TypeError, ValueError):  # ragged
+        array = np.asarray(None)
+    if array.dtype != bool and not (
+        jnp.issubdtype(array.dtype, jnp.integer) or jnp.issubdtype(array.dtype, jnp.floating)
+    ):
+        raise TypeError(f"{name}: `{argument}` must be real numbers; got {describe(value)}.")
+    return np.asarray(array, float)
 
 
 def _zeros[Layer](layer: Layer) -> Layer:

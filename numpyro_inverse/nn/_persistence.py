@@ -14,6 +14,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from numpyro_inverse._checks import describe
 from numpyro_inverse._files import write_atomically
 from numpyro_inverse.nn._named_leaves import named_leaves
 
@@ -54,6 +55,8 @@ def save(path: str | Path, module: Any, **about: Any) -> None:
         json.loads(text)  # reading has a limit of its own
     except RecursionError as error:
         raise ValueError("save: `about` nests too deeply.") from error
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"save: `about` must be what JSON can hold: numbers, strings, lists, ...; {error}.") from error
     header = {"format": FORMAT, "schema": SCHEMA, "about": text, "sha256": _digest(arrays, text)}
     write_atomically(path, safetensors.numpy.save(arrays, metadata=header), "save: `path`")
 
@@ -122,7 +125,7 @@ def load_metadata(path: str | Path) -> dict[str, Any]:
 
 def _path(name: str, path: Any) -> Path:
     if not isinstance(path, str | Path) or not str(path):
-        raise TypeError(f"{name}: `path` must be the path of a file; got {path!r}.")
+        raise TypeError(f"{name}: `path` must be the path of a file; got {describe(path)}.")
     return Path(path)
 
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, UInt8
 
+from numpyro_inverse._checks import check_key, check_real, is_traced
 from numpyro_inverse.nn._rows import read
 
 
@@ -20,17 +21,19 @@ def dequantize(images: UInt8[ArrayLike, "..."], key: PRNGKeyArray) -> Float[Arra
     2016, equation 8).
 
     Raises:
-        TypeError: ``images`` are not integers.
+        TypeError: ``images`` are not integers; ``key`` is no random key.
         ValueError: integers below 0 or above 255; within compiled code they become NaN instead.
     """
-    images = jnp.asarray(images)
+    found: Any = images if hasattr(images, "dtype") else check_real("dequantize", "images", images)
+    images = found if hasattr(found, "dtype") else np.asarray(found)
     if not jnp.issubdtype(images.dtype, jnp.integer):
         raise TypeError(f"dequantize: `images` must be integers from 0 to 255; got an array of {images.dtype}.")
+    check_key("dequantize", "key", key)
     dtype = jnp.result_type(float)
-    values = images.astype(dtype)
+    values = jnp.asarray(images).astype(dtype)
     if images.dtype != jnp.uint8:
         inside = (images >= 0) & (images <= 255)
-        if not isinstance(images, jax.core.Tracer) and not np.all(inside):
+        if not is_traced(images) and not np.all(inside):
             raise ValueError(
                 f"dequantize: `images` must be integers from 0 to 255; they range from {np.min(images)} to "
                 f"{np.max(images)}."

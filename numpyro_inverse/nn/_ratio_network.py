@@ -11,9 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from numpyro_inverse._checks import check_nonnegative_number, check_positive_number
+from numpyro_inverse._checks import (
+    check_callable,
+    check_key,
+    check_nonnegative_number,
+    check_positive_number,
+    check_real,
+)
 from numpyro_inverse.nn._context_embedding import ContextEmbedding, as_embedding, features_of
-from numpyro_inverse.nn._networks import check_counts
+from numpyro_inverse.nn._networks import check_counts, check_event, check_rows
 
 ROWS = 20_000  # for the Gaussian law at the start
 RIDGE = 1e-6
@@ -39,7 +45,8 @@ class RatioNetwork(eqx.Module):
         key: of the initial weights.
 
     Raises:
-        TypeError: a size that is no integer; a ``context`` that is neither a number nor an embedding, or missing.
+        TypeError: a size that is no integer; a ``context`` that is neither a number nor an embedding, or missing; data
+            that are no numbers; ``key`` is no random key.
         ValueError: a size that is too small; data of another shape or not finite; when called, arrays of other shapes.
 
     References:
@@ -68,20 +75,20 @@ class RatioNetwork(eqx.Module):
         key: PRNGKeyArray,
     ):
         check_counts("RatioNetwork", size=size, width=width, depth=depth)
+        check_key("RatioNetwork", "key", key)
         embedding = as_embedding("RatioNetwork", context)
         if embedding is None:
             raise TypeError("RatioNetwork: a ratio is that of x and a `context`; got None.")
-        if data is not None and (not isinstance(data, tuple) or len(data) != 2 or len(data[0]) != len(data[1])):
-            raise ValueError("RatioNetwork: `data` must be a pair of rows and as many contexts.")
+        rows, contexts = (None, None) if data is None else _pair(data, embedding.shape)
         # The events are standardized like contexts.
-        standard = ContextEmbedding((size,), data=None if data is None else data[0])
+        standard = ContextEmbedding((size,), data=rows)
         self.mean, self.scale = standard.mean, standard.scale
         self.embedding, self.shape = embedding, (size,)
         n, dtype = size + embedding.size, jnp.result_type(float)
         form: tuple[Any, Any, Any] = (np.zeros((n, n)), np.zeros(n), 0.0)
-        if data is not None:
-            z, contexts = (jnp.asarray(part[:ROWS], dtype) for part in data)
-            seen = [jax.vmap(standard)(z), jax.lax.map(embedding, contexts)]
+        if rows is not None and contexts is not None:
+            z, c = (jnp.asarray(part[:ROWS], dtype) for part in (rows, contexts))
+            seen = [jax.vmap(standard)(z), jax.lax.map(embedding, c)]
             form = _gaussian_log_ratio(np.concatenate([np.asarray(part, float) for part in seen], axis=1), size)
         self.quadratic, self.linear, self.offset = (jnp.asarray(part, dtype) for part in form)
         keys = jax.random.split(key, depth + 1)
@@ -96,9 +103,7 @@ class RatioNetwork(eqx.Module):
 
     def __call__(self, x: Float[Array, " size"], context: Float[Array, "*context"]) -> Float[Array, ""]:
         """The logarithm of the ratio."""
-        x = jnp.asarray(x, self.mean.dtype)
-        if x.shape != self.shape:
-            raise ValueError(f"RatioNetwork: `x` must have shape {self.shape}; got {x.shape}.")
+        x = check_event("RatioNetwork", "x", x, self.shape).astype(self.mean.dtype)
         z = (x - jax.lax.stop_gradient(self.mean)) / jax.lax.stop_gradient(self.scale)
         features: Any = features_of("RatioNetwork", self.embedding, context)
         u = jnp.concatenate([z, features])
@@ -106,6 +111,21 @@ class RatioNetwork(eqx.Module):
         for block in self.blocks:
             h = h + block(jax.nn.gelu(h))
         return u @ self.quadratic @ u + self.linear @ u + self.offset + self.last @ jax.nn.gelu(h)
+
+
+def _pair(data: Any, shape_of_context: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and contexts, the latter of that shape and finite."""
+    if not isinstance(data, tuple) or len(data) != 2:
+        raise ValueError("RatioNetwork: `data` must be a pair of rows and as many contexts.")
+    rows, contexts = (check_rows("RatioNetwork", "data", part) for part in data)
+    if not rows.ndim or rows.shape[:1] != contexts.shape[:1]:
+        raise ValueError("RatioNetwork: `data` must be a pair of rows and as many contexts.")
+    if contexts.shape[1:] != shape_of_context or not np.all(np.isfinite(contexts)):
+        raise ValueError(
+            f"RatioNetwork: contexts in `data` must be finite, of shape {shape_of_context} each; got an array of shape "
+            f"{contexts.shape}."
+        )
+    return rows, contexts
 
 
 def _gaussian_log_ratio(u: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray, float]:
@@ -150,14 +170,24 @@ def contrastive_ratio_loss(
         balance: 0 for no penalty; 100 in the paper that proposes it.
 
     Raises:
-        TypeError: ``contrasts`` is no integer.
-        ValueError: fewer than K + 1 pairs, no contrast, ``gamma`` not positive, ``balance`` negative.
+        TypeError: ``contrasts`` is no integer, ``key`` no random key, ``network`` no function; rows that are no
+            numbers.
+        ValueError: fewer than K + 1 pairs, events and contexts of different number, no contrast, ``gamma`` not
+            positive, ``balance`` negative.
 
     References:
         Miller, Weniger & Forré, NeurIPS 2022, equations 6-10; Delaunoy, Hermans, Rozet, Wehenkel & Louppe, NeurIPS
         2022, equation 5 (balance).
     """
-    name, n = "contrastive_ratio_loss", len(x)
+    name = "contrastive_ratio_loss"
+    check_callable(name, "network", network, "a function of one event and one context")
+    x, contexts = (jnp.asarray(check_real(name, a, rows)) for a, rows in (("x", x), ("contexts", contexts)))
+    if not x.ndim or x.shape[:1] != contexts.shape[:1]:
+        raise ValueError(
+            f"{name}: `x` and `contexts` must have one row for each pair; got {x.shape}, {contexts.shape}."
+        )
+    n = len(x)
+    check_key(name, "key", key)
     check_counts(name, contrasts=contrasts)
     gamma = check_positive_number(name, "gamma", gamma)
     balance = check_nonnegative_number(name, "balance", balance)

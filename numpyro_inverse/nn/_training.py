@@ -16,7 +16,15 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from numpyro_inverse._checks import check_key
+from numpyro_inverse._checks import (
+    check_callable,
+    check_flag,
+    check_instance,
+    check_key,
+    check_positive_number,
+    check_real,
+    describe,
+)
 from numpyro_inverse.nn._identity import digest
 from numpyro_inverse.nn._networks import check_counts
 from numpyro_inverse.nn._persistence import load, load_metadata, save
@@ -78,6 +86,53 @@ class TrainingSettings(NamedTuple):
     progress_bar: bool = True
 
 
+def settings_from(name: str, given: dict[str, Any]) -> TrainingSettings:
+    """Settings from keyword arguments, checked.
+
+    Raises:
+        TypeError: there is no such setting; one of the wrong type.
+        ValueError: one that makes no sense.
+    """
+    for setting in given:
+        if setting not in TrainingSettings._fields:
+            raise TypeError(
+                f"{name}: `{setting}` is neither an argument nor one of the training settings, which are "
+                f"{', '.join(TrainingSettings._fields)}."
+            )
+    return checked_settings(name, TrainingSettings(**given))
+
+
+def checked_settings(name: str, settings: TrainingSettings) -> TrainingSettings:
+    """Settings that make sense, whatever the data.
+
+    Raises:
+        TypeError: one of the wrong type.
+        ValueError: one that makes no sense.
+    """
+    check_instance(name, "settings", settings, TrainingSettings, "TrainingSettings")
+    check_counts(name, max_epochs=settings.max_epochs)
+    if settings.batch_size is not None:
+        check_counts(name, batch_size=settings.batch_size)
+    if settings.optimizer is not None and not isinstance(settings.optimizer, optax.GradientTransformation):
+        raise TypeError(
+            f"{name}: `optimizer` must be an Optax transformation, such as `optax.adam(1e-3)`; got "
+            f"{describe(settings.optimizer)}."
+        )
+    for number in ("learning_rate", "gradient_norm", "patience", "held_out"):
+        value = getattr(settings, number)
+        if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
+            raise TypeError(f"{name}: `{number}` must be a number; got {describe(value)}.")
+        if number != "held_out" and not value > 0:
+            raise ValueError(f"{name}: `{number}` must be positive; got {value}.")
+    check_positive_number(name, "learning_rate", settings.learning_rate)  # the others may be infinite
+    if not 0 <= settings.held_out < 1:
+        raise ValueError(f"{name}: `held_out` must be a fraction, 0 or more and below 1; got {settings.held_out}.")
+    if not isinstance(settings.checkpoint, str | Path | None):
+        raise TypeError(f"{name}: `checkpoint` must be the path of a file; got {type(settings.checkpoint).__name__}.")
+    check_flag(name, "progress_bar", settings.progress_bar)
+    return settings
+
+
 def training_rows(data: Any, settings: TrainingSettings, name: str) -> int:
     """How many of the rows are trained on.
 
@@ -86,24 +141,7 @@ def training_rows(data: Any, settings: TrainingSettings, name: str) -> int:
         ValueError: arrays of different lengths; a setting that makes no sense; too few rows.
     """
     total = count_rows(data, name)
-    check_counts(name, max_epochs=settings.max_epochs)
-    if settings.batch_size is not None:
-        check_counts(name, batch_size=settings.batch_size)
-    if settings.optimizer is not None and not isinstance(settings.optimizer, optax.GradientTransformation):
-        raise TypeError(
-            f"{name}: `optimizer` must be an Optax transformation, such as `optax.adam(1e-3)`; got "
-            f"{type(settings.optimizer).__name__}."
-        )
-    for number in ("learning_rate", "gradient_norm", "patience", "held_out"):
-        value = getattr(settings, number)
-        if isinstance(value, bool) or not isinstance(value, int | float | np.number):
-            raise TypeError(f"{name}: `{number}` must be a number; got {value!r}.")
-        if number != "held_out" and not value > 0:
-            raise ValueError(f"{name}: `{number}` must be positive; got {value}.")
-    if not 0 <= settings.held_out < 1:
-        raise ValueError(f"{name}: `held_out` must be a fraction, 0 or more and below 1; got {settings.held_out}.")
-    if not isinstance(settings.checkpoint, str | Path | None):
-        raise TypeError(f"{name}: `checkpoint` must be the path of a file; got {type(settings.checkpoint).__name__}.")
+    checked_settings(name, settings)
     rows = total - (max(round(settings.held_out * total), 1) if settings.held_out else 0)
     if rows < (settings.batch_size or 1):
         raise ValueError(
@@ -149,12 +187,24 @@ def train(
 
     Raises:
         FileNotFoundError: the checkpoint's folder does not exist.
-        TypeError: ``data`` is no array or pytree of arrays, or not of real numbers; a setting or key of the wrong type.
+        TypeError: ``data`` is no array or pytree of arrays, or not of real numbers; a setting, key or function of the
+            wrong type, or a function that returns something else; ``state`` is no pair.
         ValueError: arrays of different lengths; too few rows; data that are not finite or at fault; a setting that
             makes no sense; a checkpoint that is damaged or of another training.
     """
     from tqdm.auto import tqdm
 
+    check_instance("train", "name", name, str, "a string")
+    for argument, function in (("step", step), ("score", score)):
+        check_callable(name, argument, function, "a function of state, batch and key")
+    if fault is not None:
+        check_callable(name, "fault", fault, "a function of a batch")
+    if not isinstance(state, tuple) or len(state) != 2:
+        raise TypeError(f"{name}: `state` must be a pair, of the module and the rest; got {describe(state)}.")
+    if not any(map(eqx.is_inexact_array, jax.tree.leaves(state[0]))):
+        raise TypeError(
+            f"{name}: the module in `state` must have arrays of floating-point numbers; got {describe(state[0])}."
+        )
     settings = TrainingSettings() if settings is None else settings
     rows = training_rows(data, settings, name)
     total, size = count_rows(data, name), settings.batch_size or rows
@@ -164,14 +214,18 @@ def train(
 
     @jax.jit
     def guarded(arrays, batch, key):
-        new, value = step(eqx.combine(arrays, rest), batch, key)
-        new = eqx.filter(new, eqx.is_array)
+        found = step(eqx.combine(arrays, rest), batch, key)
+        if not isinstance(found, tuple) or len(found) != 2:
+            raise TypeError(f"{name}: `step` must return a pair, the new state and the loss; got {describe(found)}.")
+        new, value = eqx.filter(found[0], eqx.is_array), check_loss(name, "step", found[1])
+        if str(jax.tree.structure(new)) != str(jax.tree.structure(arrays)):
+            raise ValueError(f"{name}: `step` must return a state of the same structure as the one that it is given.")
         good = jnp.isfinite(value) & _stays_finite(arrays, new)
         return jax.tree.map(lambda a, b: jnp.where(good, a, b), new, arrays), value, good
 
     @jax.jit
     def held_out(arrays, batch, key):
-        return score(eqx.combine(arrays, rest), batch, key)
+        return check_loss(name, "score", score(eqx.combine(arrays, rest), batch, key))
 
     best, best_epoch, training, judged, first = arrays, -1, [], [], 0
     judges = (rows, total) if settings.held_out else (0, total)
@@ -252,6 +306,13 @@ def train(
                 progress = {"best_epoch": best_epoch, "training": training, "judged": judged}
                 save(path, (arrays, best), identity=identity, versions=versions, **progress)
     return Fit(eqx.combine(best, rest)[0], training, judged, best_epoch, stopped)
+
+
+def check_loss(name: str, argument: str, value: Any) -> Any:
+    """What a loss function returned: one real number."""
+    if np.shape(check_real(name, argument, value)) != ():
+        raise ValueError(f"{name}: `{argument}` must return one number; got an array of shape {np.shape(value)}.")
+    return value
 
 
 def _checked_metadata(path: Path, identity: dict, versions: dict, name: str) -> dict[str, Any]:

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from numpyro_inverse.nn._networks import check_counts
+from numpyro_inverse._checks import check_flag, check_key, check_positive, check_static
+from numpyro_inverse.nn._networks import check_counts, check_event, check_sides
 from numpyro_inverse.nn._square_networks import CELL, Decoder, Encoder
 
 
@@ -31,7 +32,8 @@ class VAE(eqx.Module):
         scale: s before training, one number, or an array that broadcasts to ``event_shape``; it is learned.
 
     Raises:
-        TypeError: a network that cannot be called.
+        TypeError: a network that cannot be called; a side or ``latent_size`` that is no integer; a scale that is no
+            number.
         ValueError: a network that does not take or return those shapes; a scale that is not positive or does not
             broadcast.
 
@@ -54,13 +56,13 @@ class VAE(eqx.Module):
         latent_size: int,
         scale: float | Float[Array, "..."] = 0.1,
     ):
-        _check("encoder", encoder, tuple(event_shape), (2 * latent_size,))
-        _check("decoder", decoder, (latent_size,), tuple(event_shape))
-        size = np.asarray(scale, float)
-        if not np.all((size > 0) & np.isfinite(size)):
-            raise ValueError(f"VAE: `scale` must be positive and finite; got {scale}.")
+        event_shape = check_sides("VAE", "event_shape", event_shape, 0)
+        check_counts("VAE", latent_size=latent_size)
+        _check("encoder", encoder, event_shape, (2 * latent_size,))
+        _check("decoder", decoder, (latent_size,), event_shape)
+        size = np.asarray(check_positive("VAE", "scale", check_static("VAE", "scale", scale)), float)
         try:
-            fits = np.broadcast_shapes(size.shape, tuple(event_shape)) == tuple(event_shape)
+            fits = np.broadcast_shapes(size.shape, event_shape) == event_shape
         except ValueError:
             fits = False
         if not fits:
@@ -68,7 +70,7 @@ class VAE(eqx.Module):
         self.encoder = encoder
         self.decoder = decoder
         self.log_scale = jnp.log(jnp.asarray(size, jnp.result_type(float)))
-        self.event_shape = tuple(event_shape)
+        self.event_shape = event_shape
         self.latent_size = latent_size
 
     @classmethod
@@ -86,11 +88,15 @@ class VAE(eqx.Module):
             key: of the initial weights.
 
         Raises:
-            TypeError: a ``latent_size`` or ``width`` that is no integer.
+            TypeError: a side, ``latent_size`` or ``width`` that is no integer; ``sigmoid`` is no boolean; ``key`` is no
+                random key.
             ValueError: sides that are not multiples of 4; a ``latent_size`` or ``width`` below 1.
         """
         check_counts("VAE.for_images", latent_size=latent_size, width=width)
-        if not isinstance(shape, tuple | list) or len(shape) != 2 or any(n < CELL or n % CELL for n in shape):
+        check_flag("VAE.for_images", "sigmoid", sigmoid)
+        check_key("VAE.for_images", "key", key)
+        shape = check_sides("VAE.for_images", "shape", shape)
+        if len(shape) != 2 or any(n < CELL or n % CELL for n in shape):
             raise ValueError(f"VAE.for_images: `shape` must be two multiples of {CELL}; got {shape}.")
         encoder, decoder = jax.random.split(key)
         return cls(
@@ -107,12 +113,12 @@ class VAE(eqx.Module):
 
     def encode(self, x: Float[Array, "*event"]) -> tuple[Float[Array, " k"], Float[Array, " k"]]:
         r"""m and :math:`\log \sigma` of one example."""
-        m, log_sd = jnp.split(self.encoder(x), 2)
+        m, log_sd = jnp.split(self.encoder(check_event("VAE", "x", x, self.event_shape, booleans=True)), 2)
         return m, log_sd
 
     def decode(self, z: Float[Array, " k"]) -> Float[Array, "*event"]:
         """d(z) for one latent."""
-        return self.decoder(z)
+        return self.decoder(check_event("VAE", "z", z, (self.latent_size,)))
 
     def elbo(self, x: Float[Array, "*event"], key: PRNGKeyArray) -> Float[Array, ""]:
         r"""Unbiased estimate, by one draw, of a lower bound of :math:`\log p(x)`, in nats:
@@ -121,10 +127,11 @@ class VAE(eqx.Module):
 
         with the divergence in closed form.
         """
+        check_key("VAE", "key", key)
         m, log_sd = self.encode(x)
         z = m + jnp.exp(log_sd) * jax.random.normal(key, m.shape, m.dtype)
-        residual = (x - self.decode(z)) / self.scale
-        log_scale = jnp.broadcast_to(self.log_scale, x.shape)
+        residual = (jnp.asarray(x) - self.decode(z)) / self.scale
+        log_scale = jnp.broadcast_to(self.log_scale, self.event_shape)
         return -jnp.sum(0.5 * residual**2 + log_scale + 0.5 * jnp.log(2 * jnp.pi)) - kl_to_white(m, log_sd)
 
 

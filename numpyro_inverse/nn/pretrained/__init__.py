@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PRNGKeyArray
 
+from numpyro_inverse._checks import show
 from numpyro_inverse.denoisers._firmly_nonexpansive import FirmlyNonexpansiveDenoiser
 from numpyro_inverse.denoisers._gradient_step import ConvolutionalNetwork, GradientStepDenoiser
 from numpyro_inverse.domains import Grid
@@ -109,5 +110,5 @@ def pretrained_about(name: str) -> dict[str, Any]:
 
 def _path(name: str) -> Path:
     if not isinstance(name, str) or name not in BLANK:
-        raise ValueError(f"load_pretrained: there are no weights {name!r}; there are {', '.join(BLANK)}.")
+        raise ValueError(f"load_pretrained: there are no weights {show(name)} (`name`); there are {', '.join(BLANK)}.")
     return Path(__file__).parent / f"{name}.safetensors"
