@@ -132,7 +132,7 @@ def effective_dimension(
 
     s = np.asarray(jax.lax.map(values, jnp.asarray(z), batch_size=min(batch_size, len(z))), float)
     if not np.all(np.isfinite(s)) or np.any(s[:, 0] == 0):
-        raise ValueError(f"{name}: the Jacobian of `prior` is zero or not finite at some latents.")
+        raise ValueError(f"{name}: `prior` has a generator whose Jacobian is zero or not finite at some latents.")
     relative = (s / s[:, :1]) ** 2
     return EffectiveDimension(
         s,
