@@ -12,7 +12,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float
 
-from numpyro_inverse._checks import check_choice, check_count, check_positive_number
+from numpyro_inverse._checks import check_choice, check_count, check_flag, check_instance, check_positive_number
 from numpyro_inverse.pinn._problem import Problem, split
 from numpyro_inverse.pinn._training import Fit, checked
 
@@ -47,11 +47,17 @@ def adam(
             that is not finite, at the start or later.
     """
     here = "adam"
-    problem, theta, phi = checked(here, problem, theta, phi)
     num_steps = check_count(here, "num_steps", num_steps)
     rate = check_positive_number(here, "learning_rate", learning_rate)
+    progress_bar = check_flag(here, "progress_bar", progress_bar)
+    problem, theta, phi = checked(here, problem, theta, phi)
     names = tuple(dict.fromkeys(problem.row_names(theta)))
-    moving = names if theta_from is None else tuple(check_choice(here, "theta_from", n, names) for n in theta_from)
+    moving = names
+    if theta_from is not None:
+        check_instance(here, "theta_from", theta_from, tuple | list | set, f"a list of some of {', '.join(names)}")
+        moving = tuple(check_choice(here, "theta_from", name, names) for name in theta_from)
+        if not moving:
+            raise ValueError(f"{here}: `theta_from` must name a block, one of {', '.join(names)}; got none.")
     from tqdm.auto import tqdm
 
     state = (split(phi)[0], theta)

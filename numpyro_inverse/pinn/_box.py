@@ -10,7 +10,8 @@ import numpy as np
 from jaxtyping import Array, Float
 from scipy.stats import qmc
 
-from numpyro_inverse._checks import check_count, check_finite, check_flag, check_static
+from numpyro_inverse._checks import check_choice, check_count, check_finite, check_flag, check_static
+from numpyro_inverse.pinn._parameters import as_point
 
 HERE = "Box"
 
@@ -126,7 +127,16 @@ class Box(eqx.Module):
     def distance(self, x: Float[Array, " d"], *, boundary: bool = True, initial: bool = False) -> Float[Array, ""]:
         r"""A smooth function that vanishes on the boundary, and with ``initial`` at the first time, linearly:
         :math:`\prod_i 4 (x_i - a_i)(b_i - x_i) / (b_i - a_i)^2`, times :math:`(t - a_d)/(b_d - a_d)`.
+
+        Raises:
+            TypeError: ``x`` is no real numbers, a flag neither True nor False.
+            ValueError: ``x`` is no point of the box's axes; ``initial`` of a box without time.
         """
+        here = "Box.distance"
+        x = as_point(here, x, self.ndim)
+        boundary = check_flag(here, "boundary", boundary)
+        if check_flag(here, "initial", initial) and not self.time:
+            raise ValueError(f"{here}: `initial` needs a box with time; make it with `time=True`.")
         value = jnp.ones((), x.dtype)
         for i in range(self.space if boundary else 0):
             value = value * 4 * (x[i] - self.lower[i]) * (self.upper[i] - x[i]) / self.extent[i] ** 2
@@ -136,6 +146,7 @@ class Box(eqx.Module):
 
     def unit(self, x: Float[Array, " d"]) -> Float[Array, " d"]:
         """The point in the box [-1, 1]^d."""
+        x = as_point("Box.unit", x, self.ndim)
         low, length = (jnp.asarray(v, x.dtype) for v in (self.lower, self.extent))
         return 2 * (x - low) / length - 1
 
@@ -145,7 +156,8 @@ class Box(eqx.Module):
         Raises:
             TypeError, ValueError: not so; the first wrong point is named.
         """
-        found = check_finite(where, argument, points)
+        check_choice(where, "on", on, ("inside", "boundary", "initial"))
+        found = check_finite(where, argument, check_static(where, argument, points))
         if np.ndim(found) != 2 or np.shape(found)[1] != self.ndim or np.shape(found)[0] == 0:
             raise ValueError(
                 f"{where}: `{argument}` must be points, of shape (n, {self.ndim}); got shape {np.shape(found)}."

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from numpyro_inverse._checks import check_callable, check_real
+from numpyro_inverse._checks import check_callable, check_count, check_finite
+from numpyro_inverse.pinn._derivatives import along
 
 Residual = Callable[[Callable, Float[Array, " d"], Any], Float[Array, "*q"]]
 
@@ -25,6 +25,7 @@ class Condition(eqx.Module):
 
     Raises:
         TypeError: ``residual`` cannot be called, ``points`` are no numbers.
+        ValueError: ``points`` that are not finite, or not of shape (n, d).
     """
 
     residual: Residual = eqx.field(static=True)
@@ -32,7 +33,9 @@ class Condition(eqx.Module):
 
     def __init__(self, residual: Residual, points: Any):
         self.residual = check_callable("Condition", "residual", residual, "a function of u, a point and theta")
-        self.points = jnp.asarray(check_real("Condition", "points", points), jnp.result_type(float))
+        self.points = jnp.asarray(check_finite("Condition", "points", points), jnp.result_type(float))
+        if self.points.ndim != 2 or self.points.size == 0:
+            raise ValueError(f"Condition: `points` must have shape (n, d), not empty; got {self.points.shape}.")
 
 
 def dirichlet(value: Any, points: Any) -> Condition:
@@ -41,7 +44,11 @@ def dirichlet(value: Any, points: Any) -> Condition:
     Args:
         value: g, a number, an array (systems), or a function of a point.
         points: where it is imposed.
+
+    Raises:
+        TypeError, ValueError: numbers that are none, or are not finite.
     """
+    _check_value("dirichlet", value)
 
     def residual(u: Callable, x: Array, theta: Any) -> Array:
         return u(x) - (value(x) if callable(value) else value)
@@ -56,10 +63,24 @@ def neumann(value: Any, axis: int, points: Any) -> Condition:
         value: g, a number, an array, or a function of a point.
         axis: i.
         points: where it is imposed.
+
+    Raises:
+        TypeError, ValueError: numbers that are none, or are not finite; an axis that the points do not have.
     """
+    _check_value("neumann", value)
+    axis = check_count("neumann", "axis", axis, least=-32)
 
     def residual(u: Callable, x: Array, theta: Any) -> Array:
-        direction = jnp.zeros_like(x).at[axis].set(1)
-        return jax.jvp(u, (x,), (direction,))[1] - (value(x) if callable(value) else value)
+        return along("neumann", u, axis, "axis")(x) - (value(x) if callable(value) else value)
 
-    return Condition(residual, points)
+    condition = Condition(residual, points)
+    if not -condition.points.shape[1] <= axis < condition.points.shape[1]:
+        raise ValueError(
+            f"neumann: `axis` must be below {condition.points.shape[1]}, the axes of `points`; got {axis}."
+        )
+    return condition
+
+
+def _check_value(where: str, value: Any) -> None:
+    if not callable(value):
+        check_finite(where, "value", value)

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 
 from numpyro_inverse._checks import check_callable, check_flag, check_instance, check_positive
 from numpyro_inverse.distributions._energy import PotentialFactor
+from numpyro_inverse.pinn._parameters import check_parameters
 from numpyro_inverse.pinn._pde import PDE
 from numpyro_inverse.pinn._problem import split
 from numpyro_inverse.pinn.trial import Enforced
@@ -71,10 +72,11 @@ def factor(
         raise TypeError(f"{here}: `name` must be the name of the site; got {name!r}.")
     check_instance(here, "pde", pde, PDE, "a PDE")
     check_callable(here, "u", u, "a function of a point")
+    check_parameters(here, theta)
     scales = {"scale": scale, "boundary_scale": boundary_scale, "initial_scale": initial_scale}
     for argument, value in scales.items():
-        if value is not None:
-            check_positive(here, argument, value)
+        if value is not None or argument == "scale":
+            scales[argument] = jnp.asarray(check_positive(here, argument, value))
     for argument, conditions in (("boundary_scale", pde.boundary), ("initial_scale", pde.initial)):
         if conditions and scales[argument] is None and not isinstance(u, Enforced):
             raise ValueError(
@@ -84,13 +86,19 @@ def factor(
     volume_correction = check_flag(here, "volume_correction", volume_correction)
 
     def blocks(u: Any) -> list[tuple[Array, Array]]:
-        found = [(pde.at(u, theta), jnp.asarray(scale))]
-        for conditions, deviation in ((pde.boundary, boundary_scale), (pde.initial, initial_scale)):
-            if deviation is not None:
+        found = [("scale", pde.at(u, theta))]
+        for argument, conditions in (("boundary_scale", pde.boundary), ("initial_scale", pde.initial)):
+            if scales[argument] is not None:
                 for c in conditions:
                     rows = jax.vmap(lambda x, c=c: jnp.atleast_1d(c.residual(u, x, theta)))(c.points)
-                    found.append((rows, jnp.asarray(deviation)))
-        return found
+                    found.append((argument, rows))
+        for argument, rows in found:
+            if jnp.shape(scales[argument]) not in ((), rows.shape[1:]):
+                raise ValueError(
+                    f"{here}: `{argument}` must be a number or one for each residual at a point, of shape "
+                    f"{rows.shape[1:]}; got shape {jnp.shape(scales[argument])}."
+                )
+        return [(rows, scales[argument]) for argument, rows in found]
 
     def residuals(u: Any) -> Array:
         return jnp.concatenate([(rows / deviation).ravel() for rows, deviation in blocks(u)])

@@ -116,15 +116,18 @@ def gradient_report(
         TypeError, ValueError: arguments of the wrong kind; shapes that do not fit; inner steps that diverge.
     """
     here = "gradient_report"
-    problem, theta, phi = checked(here, problem, theta, phi)
-    if not problem.data:
-        raise ValueError(f"{here}: `problem` has no data.")
     num_steps = check_count(here, "num_steps", num_steps, 0)
     if reference is not None:
         check_callable(here, "reference", reference, "a function of theta")
-    eta = (
-        _largest_step(problem, theta, phi) if step_size is None else check_positive_number(here, "step_size", step_size)
-    )
+    if tolerance is not None:
+        check_positive_number(here, "tolerance", tolerance)
+    check_count(here, "max_steps", max_steps)
+    if step_size is not None:
+        step_size = check_positive_number(here, "step_size", step_size)
+    problem, theta, phi = checked(here, problem, theta, phi)
+    if not problem.data:
+        raise ValueError(f"{here}: `problem` has no data.")
+    eta = _largest_step(problem, theta, phi) if step_size is None else step_size
     phi_m, decrement, found = _gradients(problem, theta, phi, eta, jnp.asarray(num_steps))
     if not all(np.all(np.isfinite(np.asarray(g))) for g in [*found.values(), decrement]):
         raise ValueError(f"{here}: {num_steps} inner steps of size {float(eta):.3g} diverge. Lower `step_size`.")

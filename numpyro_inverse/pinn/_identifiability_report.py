@@ -14,9 +14,17 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 from scipy.stats import chi2
 
-from numpyro_inverse._checks import check_count, check_finite, check_fraction, check_positive_number
+from numpyro_inverse._checks import (
+    check_count,
+    check_finite,
+    check_flag,
+    check_fraction,
+    check_instance,
+    check_positive_number,
+)
 from numpyro_inverse.pinn._levenberg_marquardt import optimize
-from numpyro_inverse.pinn._problem import Problem, check_theta
+from numpyro_inverse.pinn._parameters import check_theta
+from numpyro_inverse.pinn._problem import Problem
 from numpyro_inverse.pinn._training import checked, unknowns
 
 STIFFER = 10.0  # how much larger the weight is in the second fit
@@ -156,7 +164,9 @@ def identifiability_report(
         TypeError, ValueError: arguments of the wrong kind; no problem; shapes that do not fit.
     """
     here = "identifiability_report"
-    several = [problems] if isinstance(problems, Problem) else list(problems)
+    several = problems if isinstance(problems, tuple | list) else (problems,)
+    for one in several:
+        check_instance(here, "problems", one, Problem, "a Problem, or several")
     if not several:
         raise ValueError(f"{here}: `problems` must hold at least one.")
     theta, tail = check_theta(here, theta), check_fraction(here, "tail", tail)
@@ -164,6 +174,7 @@ def identifiability_report(
         check_count(here, "max_steps", max_steps),
         check_positive_number(here, "tolerance", tolerance),
     )
+    progress_bar = check_flag(here, "progress_bar", progress_bar)
     count = ravel_pytree(theta)[0].size
     reference = None
     if reference_information is not None:

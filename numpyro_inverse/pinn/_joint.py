@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from numpyro_inverse._checks import check_count
+from numpyro_inverse._checks import check_count, check_nonnegative_number, check_positive_number
 from numpyro_inverse.pinn._adam import adam
 from numpyro_inverse.pinn._levenberg_marquardt import levenberg_marquardt
 from numpyro_inverse.pinn._problem import Problem
@@ -41,7 +41,11 @@ def joint(
     Raises:
         TypeError, ValueError: as :func:`~numpyro_inverse.pinn.levenberg_marquardt`.
     """
-    if check_count("joint", "warm_start", warm_start, 0):
+    warm_start = check_count("joint", "warm_start", warm_start, 0)
+    learning_rate = check_positive_number("joint", "learning_rate", learning_rate)
+    max_steps = check_count("joint", "max_steps", max_steps)
+    tolerance = check_nonnegative_number("joint", "tolerance", tolerance)
+    if warm_start:
         fit = adam(problem, theta, phi, num_steps=warm_start, learning_rate=learning_rate, progress_bar=progress_bar)
         theta, phi = fit.theta, fit.phi
     return levenberg_marquardt(problem, theta, phi, max_steps=max_steps, tolerance=tolerance, progress_bar=progress_bar)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from numpyro_inverse._checks import check_count, check_nonnegative_number, check_positive_number
+from numpyro_inverse._checks import check_count, check_flag, check_nonnegative_number, check_positive_number
 from numpyro_inverse.pinn import _damped_least_squares as damped
 from numpyro_inverse.pinn._problem import Problem
 from numpyro_inverse.pinn._training import CHUNK, Fit, Unknowns, begin, check_beginning, checked, unknowns
@@ -57,10 +57,11 @@ def levenberg_marquardt(
         space).
     """
     here = "levenberg_marquardt"
-    problem, theta, phi = checked(here, problem, theta, phi)
     max_steps = check_count(here, "max_steps", max_steps)
     tolerance = check_nonnegative_number(here, "tolerance", tolerance)
     damping = check_positive_number(here, "damping", damping)
+    progress_bar = check_flag(here, "progress_bar", progress_bar)
+    problem, theta, phi = checked(here, problem, theta, phi)
     both, state, losses = optimize(here, problem, theta, phi, max_steps, tolerance, damping, progress_bar)
     return Fit(
         both.phi(state.x),

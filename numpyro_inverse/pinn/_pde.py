@@ -11,9 +11,17 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from numpyro_inverse._checks import check_callable, check_count, check_instance, check_nonnegative_number, describe
+from numpyro_inverse._checks import (
+    check_callable,
+    check_count,
+    check_instance,
+    check_nonnegative_number,
+    check_real,
+    describe,
+)
 from numpyro_inverse.pinn._box import Box
 from numpyro_inverse.pinn._conditions import Condition, Residual
+from numpyro_inverse.pinn._parameters import check_parameters
 
 HERE = "PDE"
 
@@ -80,8 +88,18 @@ class PDE(eqx.Module):
         return eqx.tree_at(lambda pde: pde.points, self, self.domain.check_points(HERE, "points", points))
 
     def at(self, u: Callable, theta: Any, points: Float[Array, "n d"] | None = None) -> Float[Array, "n q"]:
-        """The residuals of a function at the collocation points, or at others; shape (n, equations)."""
-        where = self.points if points is None else points
+        """The residuals of a function at the collocation points, or at others; shape (n, equations).
+
+        Raises:
+            TypeError: ``u`` cannot be called, ``theta`` or ``points`` are no real numbers.
+            ValueError: ``points`` of another shape.
+        """
+        here = f"{HERE}.at"
+        check_callable(here, "u", u, "a function of a point")
+        check_parameters(here, theta)
+        where = self.points if points is None else jnp.asarray(check_real(here, "points", points))
+        if where.ndim != 2 or where.shape[1] != self.domain.ndim or where.size == 0:
+            raise ValueError(f"{here}: `points` must have shape (n, {self.domain.ndim}), not empty; got {where.shape}.")
         return jax.vmap(lambda x: jnp.atleast_1d(self.residual(u, x, theta)))(where)
 
     def adapt(
@@ -110,18 +128,24 @@ class PDE(eqx.Module):
             power: k.
             floor: c, the share that is spread evenly.
 
+        Raises:
+            TypeError, ValueError: arguments of the wrong kind; more points than candidates; a residual that is not
+                finite.
+
         References:
             Wu, Zhu, Tan, Kartha & Lu, Comput. Methods Appl. Mech. Eng. 403 (2023) 115671 (RAD).
         """
-        num = check_count(f"{HERE}.adapt", "num", num)
-        power = check_nonnegative_number(f"{HERE}.adapt", "power", power)
-        floor = check_nonnegative_number(f"{HERE}.adapt", "floor", floor)
+        here = f"{HERE}.adapt"
+        num, candidates = check_count(here, "num", num), check_count(here, "candidates", candidates)
+        seed = check_count(here, "seed", seed, 0)
+        power = check_nonnegative_number(here, "power", power)
+        floor = check_nonnegative_number(here, "floor", floor)
         if num > candidates:
-            raise ValueError(f"{HERE}.adapt: `num` must be at most `candidates`, {candidates}; got {num}.")
+            raise ValueError(f"{here}: `num` must be at most `candidates`, {candidates}; got {num}.")
         pool = np.asarray(self.domain.sobol(candidates, seed=seed))
         size = np.linalg.norm(np.asarray(self.at(u, theta, jnp.asarray(pool)), float), axis=1) ** power
         if not np.all(np.isfinite(size)):
-            raise ValueError(f"{HERE}.adapt: the residual is not finite at {pool[~np.isfinite(size)][0]}.")
+            raise ValueError(f"{here}: the residual is not finite at {pool[~np.isfinite(size)][0]}.")
         weight = size / max(size.mean(), np.finfo(float).tiny) + floor + np.finfo(float).eps
         chosen = np.random.default_rng(seed).choice(candidates, num, replace=False, p=weight / weight.sum())
         return self.with_points(pool[np.sort(chosen)])

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 
 from numpyro_inverse._checks import check_callable, check_finite, check_instance, check_positive, is_traced
 from numpyro_inverse.pinn._conditions import Condition
+from numpyro_inverse.pinn._parameters import check_parameters, floats
 from numpyro_inverse.pinn._pde import PDE
 from numpyro_inverse.pinn.trial import Enforced
 
@@ -39,10 +40,10 @@ class Data(eqx.Module):
 
     def __init__(self, points: Any, values: Any, scale: Any, observe: Callable | None = None):
         self.points = jnp.asarray(check_finite("Data", "points", points), jnp.result_type(float))
-        if self.points.ndim != 2:
-            raise ValueError(f"Data: `points` must have shape (n, d); got {self.points.shape}.")
+        if self.points.ndim != 2 or self.points.size == 0:
+            raise ValueError(f"Data: `points` must have shape (n, d), not empty; got {self.points.shape}.")
         values = jnp.asarray(check_finite("Data", "values", values), jnp.result_type(float))
-        if values.ndim not in (1, 2) or len(values) != len(self.points):
+        if values.ndim not in (1, 2) or len(values) != len(self.points) or values.size == 0:
             raise ValueError(
                 f"Data: `values` must have shape ({len(self.points)},) or ({len(self.points)}, m), one row a point; "
                 f"got {values.shape}."
@@ -117,18 +118,17 @@ class Problem(eqx.Module):
         weight_scale: Any = None,
     ):
         self.pde = check_instance(HERE, "pde", pde, PDE, "a PDE")
-        self.trial = check_callable(HERE, "trial", trial, "a function of a point")
-        if not jax.tree.leaves(eqx.filter(trial, eqx.is_inexact_array)):
-            raise ValueError(f"{HERE}: `trial` has no floating-point arrays, so nothing that could be fitted.")
-        self.data = tuple(data) if isinstance(data, tuple | list) else (data,)
-        for one in self.data:
-            check_instance(HERE, "data", one, Data, "Data")
-            if not is_traced(one.points):
-                pde.domain.check_points(HERE, "data.points", one.points)
+        self.trial = check_trial(HERE, "trial", trial)
+        self.data = _observations(data, pde)
         self.scale = _scale("scale", scale)
         self.boundary_scale = _imposed("boundary", pde.boundary, boundary_scale, trial)
         self.initial_scale = _imposed("initial", pde.initial, initial_scale, trial)
         self.weight_scale = None if weight_scale is None else _scale("weight_scale", weight_scale)
+        if self.weight_scale is not None and self.weight_scale.shape not in ((), flat(trial).shape):
+            raise ValueError(
+                f"{HERE}: `weight_scale` must be a number, or one for each of the {flat(trial).size} parameters; got "
+                f"shape {self.weight_scale.shape}."
+            )
 
     def check_shapes(self, theta: Any) -> None:
         """Whether residuals, data and scales fit together at such parameters; nothing is computed.
@@ -136,6 +136,7 @@ class Problem(eqx.Module):
         Raises:
             ValueError: they do not; the block is named.
         """
+        check_parameters(HERE, theta)
         for block in self._blocks():
             rows = jax.tree.map(lambda v: jax.ShapeDtypeStruct(v.shape[1:], v.dtype), block.rows)
             jax.eval_shape(lambda t, r, f=block.function: f(self.trial, t, r), theta, rows)
@@ -146,7 +147,11 @@ class Problem(eqx.Module):
         Args:
             phi: a function of the trial space.
             theta: the equation's parameters.
+
+        Raises:
+            TypeError: ``phi`` cannot be called, or ``theta`` is no real numbers.
         """
+        _check_arguments(phi, theta)
         found: dict[str, list[Array]] = {}
         for block in self._blocks():
             values = _mapped(block.function, phi, theta, block.rows)
@@ -157,10 +162,14 @@ class Problem(eqx.Module):
 
     def objective(self, phi: Any, theta: Any) -> Float[Array, ""]:
         """J: half the sum of squares of all residuals."""
+        _check_arguments(phi, theta)
         return 0.5 * jnp.sum(all_residuals(self, phi, theta) ** 2)
 
     def misfit(self, phi: Any, theta: Any) -> Float[Array, ""]:
         """L: the data's part of J."""
+        _check_arguments(phi, theta)
+        if not self.data:
+            raise ValueError(f"{HERE}: the problem must have `data` for a misfit; it has none.")
         parts = [_mapped(b.function, phi, theta, b.rows) for b in self._blocks() if b.name == "data"]
         return 0.5 * jnp.sum(jnp.concatenate(parts) ** 2)
 
@@ -182,7 +191,7 @@ class Problem(eqx.Module):
 
     def with_data(self, data: Data | tuple[Data, ...]) -> Problem:
         """The problem with other data, whose values may be traced."""
-        return eqx.tree_at(lambda p: p.data, self, tuple(data) if isinstance(data, tuple | list) else (data,))
+        return eqx.tree_at(lambda p: p.data, self, _observations(data, self.pde))
 
     def with_scale(self, scale: Any) -> Problem:
         """The problem with another standard deviation of the equation's residual."""
@@ -193,12 +202,13 @@ class Problem(eqx.Module):
 
         A block whose entry for "theta" is zero says nothing of the equation's parameters.
         """
-
+        _check_arguments(phi, theta)
         found = _norms(self, phi, floats(theta))
         return {name: {"phi": float(a), "theta": float(b)} for name, (a, b) in found.items()}
 
     def row_names(self, theta: Any) -> list[str]:
         """The block of each residual, in the order of the Jacobian's rows; a system has several at a point."""
+        check_parameters(HERE, theta)
         names: list[str] = []
         for block in self._blocks():
             rows = jax.eval_shape(lambda t, f=block.function, r=block.rows: _mapped(f, self.trial, t, r), theta)
@@ -229,19 +239,12 @@ def flat(phi: Any) -> Float[Array, " p"]:
     return ravel_pytree(split(phi)[0])[0]
 
 
-def floats(theta: Any) -> Any:
-    """Parameters as floating-point arrays."""
-    return jax.tree.map(lambda v: jnp.asarray(v, jnp.result_type(float)), theta)
-
-
-def check_theta(where: str, theta: Any) -> Any:
-    """Parameters: a pytree of finite real numbers, not empty."""
-    leaves = jax.tree.leaves(theta)
-    if not leaves:
-        raise ValueError(f"{where}: `theta` must have at least one number.")
-    for leaf in leaves:
-        check_finite(where, "theta", leaf)
-    return floats(theta)
+def check_trial(where: str, argument: str, trial: Any) -> Any:
+    """A function of a point with parameters."""
+    check_callable(where, argument, trial, "a function of a point")
+    if not jax.tree.leaves(eqx.filter(trial, eqx.is_inexact_array)):
+        raise ValueError(f"{where}: `{argument}` has no floating-point arrays, so nothing that could be fitted.")
+    return trial
 
 
 def rows_and_jacobian(
@@ -329,6 +332,21 @@ def _data_residual(observe: Callable | None) -> Callable:
         return (jnp.atleast_1d(seen) - y) / sigma
 
     return scaled
+
+
+def _check_arguments(phi: Any, theta: Any) -> None:
+    check_callable(HERE, "phi", phi, "a function of a point")
+    check_parameters(HERE, theta)
+
+
+def _observations(data: Any, pde: PDE) -> tuple[Data, ...]:
+    """Data in the domain, one or several."""
+    several = tuple(data) if isinstance(data, tuple | list) else (data,)
+    for one in several:
+        check_instance(HERE, "data", one, Data, "Data")
+        if not is_traced(one.points):
+            pde.domain.check_points(HERE, "data.points", one.points)
+    return several
 
 
 def _scale(argument: str, value: Any) -> Array:

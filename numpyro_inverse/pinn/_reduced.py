@@ -9,8 +9,8 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from scipy.optimize import minimize
 
-from numpyro_inverse._checks import check_count, check_instance, check_positive_number
-from numpyro_inverse.pinn._problem import check_theta
+from numpyro_inverse._checks import check_count, check_flag, check_instance, check_positive_number
+from numpyro_inverse.pinn._parameters import check_theta
 from numpyro_inverse.pinn._reduced_potential import ReducedPotential
 from numpyro_inverse.pinn._training import Fit
 
@@ -47,6 +47,7 @@ def reduced(
     theta = check_theta(here, theta)
     max_steps = check_count(here, "max_steps", max_steps)
     tolerance = check_positive_number(here, "tolerance", tolerance)
+    progress_bar = check_flag(here, "progress_bar", progress_bar)
     flat_theta, unravel = ravel_pytree(theta)
     phi, losses = potential.problem.trial, []
 

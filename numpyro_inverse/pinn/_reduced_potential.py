@@ -15,7 +15,8 @@ from jaxtyping import Array, Float
 from numpyro_inverse._checks import check_count, check_instance, check_positive_number, is_traced, show
 from numpyro_inverse.factors import Potential
 from numpyro_inverse.pinn._inner_solution import InnerSolution, Settings, inner_solution
-from numpyro_inverse.pinn._problem import Problem, check_theta, floats, split
+from numpyro_inverse.pinn._parameters import check_theta
+from numpyro_inverse.pinn._problem import Problem, check_trial, split
 
 
 class InnerSolveError(ValueError):
@@ -73,32 +74,40 @@ class ReducedPotential(Potential):
         """What is left as a function of theta."""
 
     def started(self, phi: Any) -> ReducedPotential:
-        """The same potential with an inner solve that begins elsewhere: at a solution nearby, say."""
+        """The same potential with an inner solve that begins elsewhere: at a solution nearby, say.
+
+        Raises:
+            TypeError, ValueError: ``phi`` is no function of a point with parameters.
+        """
+        check_trial(type(self).__name__, "phi", phi)
         return eqx.tree_at(lambda p: p.problem.trial, self, phi)
 
     def solve(self, theta: Any) -> Any:
         r"""The trial function :math:`\phi^*(\theta)`, which has derivatives: a forward map for a model's sample sites.
 
         Raises:
+            TypeError, ValueError: ``theta`` is no finite real numbers.
             InnerSolveError: outside ``jit`` and ``grad``, the inner solve missed its tolerance; inside, its parameters
                 are NaN.
         """
-        theta = floats(theta)
+        theta = check_theta(type(self).__name__, theta)
         return self._phi(self._checked_solution(theta))
 
     def energy(self, theta: Any) -> Float[Array, ""]:
         """The potential.
 
         Raises:
+            TypeError, ValueError: ``theta`` is no finite real numbers.
             InnerSolveError: outside ``jit`` and ``grad``, the inner solve missed its tolerance.
         """
-        theta = floats(theta)
+        theta = check_theta(type(self).__name__, theta)
         return self.outer(self._phi(self._checked_solution(theta)), theta)
 
     def value_and_grad(self, theta: Any) -> tuple[float, Any]:
         """The potential and its gradient, outside ``jit``.
 
         Raises:
+            TypeError, ValueError: ``theta`` is no finite real numbers.
             InnerSolveError: the inner solve, or the adjoint one, missed its tolerance.
         """
         theta = check_theta(type(self).__name__, theta)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from numpyro_inverse._checks import check_count, check_fraction, check_key, check_positive_number
+from numpyro_inverse._checks import check_count, check_flag, check_fraction, check_key, check_positive_number
 from numpyro_inverse.pinn import _damped_least_squares as damped
 from numpyro_inverse.pinn._problem import Problem
 from numpyro_inverse.pinn._training import CHUNK, Fit, Unknowns, begin, check_beginning, checked, unknowns
@@ -62,16 +62,17 @@ def spring(
         arXiv 2505.12149.
     """
     here = "spring"
-    problem, theta, phi = checked(here, problem, theta, phi)
     check_key(here, "key", key)
     batch_size, num_steps = check_count(here, "batch_size", batch_size), check_count(here, "num_steps", num_steps)
+    momentum = check_fraction(here, "momentum", momentum)
+    damping = check_positive_number(here, "damping", damping)
+    progress_bar = check_flag(here, "progress_bar", progress_bar)
+    problem, theta, phi = checked(here, problem, theta, phi)
     if batch_size > len(problem.pde.points):
         raise ValueError(
             f"{here}: `batch_size` must be at most the number of collocation points, {len(problem.pde.points)}; got "
             f"{batch_size}."
         )
-    momentum = check_fraction(here, "momentum", momentum)
-    damping = check_positive_number(here, "damping", damping)
     beginning = begin(problem, phi, theta, damping)
     check_beginning(here, problem, theta, beginning)
     units = beginning.units

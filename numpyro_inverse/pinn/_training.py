@@ -14,7 +14,8 @@ from jaxtyping import Array, Bool, Float
 
 from numpyro_inverse._checks import check_instance
 from numpyro_inverse.pinn import _damped_least_squares as damped
-from numpyro_inverse.pinn._problem import Problem, all_residuals, check_theta, rows_and_jacobian, split
+from numpyro_inverse.pinn._parameters import check_theta
+from numpyro_inverse.pinn._problem import Problem, all_residuals, rows_and_jacobian, split
 
 CHUNK = 10  # steps between two looks at the progress
 

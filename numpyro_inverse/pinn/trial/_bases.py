@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from numpyro_inverse._checks import check_count, check_instance
+from numpyro_inverse._checks import check_count, check_instance, check_real
 from numpyro_inverse.pinn._box import Box
+from numpyro_inverse.pinn._parameters import as_point
 
 
 class LinearBasis(eqx.Module):
@@ -26,15 +27,17 @@ class LinearBasis(eqx.Module):
         """The :math:`e_k` at a point."""
 
     def __call__(self, x: Float[Array, " d"]) -> Float[Array, "*m"]:
+        x = as_point(type(self).__name__, x)
         return jnp.tensordot(self.functions(x), self.coefficients.astype(x.dtype), axes=1)
 
     def with_coefficients(self, coefficients: Float[Array, "k *m"]) -> LinearBasis:
         """The function with other coefficients, which may be traced.
 
         Raises:
+            TypeError: no real numbers.
             ValueError: of another shape.
         """
-        found = jnp.asarray(coefficients)
+        found = jnp.asarray(check_real(type(self).__name__, "coefficients", coefficients))
         if found.shape != self.coefficients.shape:
             raise ValueError(
                 f"{type(self).__name__}: `coefficients` must have shape {self.coefficients.shape}; got {found.shape}."

@@ -9,7 +9,8 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from numpyro_inverse._checks import check_callable
+from numpyro_inverse._checks import check_callable, check_finite
+from numpyro_inverse.pinn._parameters import as_point
 
 
 class Enforced(eqx.Module):
@@ -25,6 +26,10 @@ class Enforced(eqx.Module):
         inner: v.
         distance: d, a function of a point; :meth:`Box.distance` for all of the boundary.
         lift: g, a function of a point, or a number; it holds the values that are imposed.
+
+    Raises:
+        TypeError: a part that cannot be called, a lift that is neither a function nor numbers.
+        ValueError: a lift that is not finite.
     """
 
     inner: Any
@@ -34,8 +39,9 @@ class Enforced(eqx.Module):
     def __init__(self, inner: Any, distance: Callable, lift: Callable | float = 0.0):
         self.inner = check_callable("Enforced", "inner", inner, "a trial function")
         self.distance = check_callable("Enforced", "distance", distance, "a function of a point")
-        self.lift = lift
+        self.lift = lift if callable(lift) else check_finite("Enforced", "lift", lift)
 
     def __call__(self, x: Float[Array, " d"]) -> Float[Array, "*m"]:
+        x = as_point("Enforced", x)
         lift = self.lift(x) if callable(self.lift) else jnp.asarray(self.lift, x.dtype)
         return lift + self.distance(x) * self.inner(x)

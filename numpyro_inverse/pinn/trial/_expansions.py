@@ -13,6 +13,7 @@ from scipy.special import gamma
 
 from numpyro_inverse._checks import check_count, check_instance, check_nonnegative_number, check_positive_number
 from numpyro_inverse.pinn._box import Box
+from numpyro_inverse.pinn._parameters import as_point
 from numpyro_inverse.pinn.trial._bases import LinearBasis
 from numpyro_inverse.pinn.trial._constant import Constant
 
@@ -55,6 +56,7 @@ class ExponentialExpansion(LinearBasis):
         self.coefficients = jnp.zeros(num)
 
     def functions(self, x):
+        x = as_point("ExponentialExpansion", x, 1)
         a = jnp.asarray(self.domain.extent[0] / 2, x.dtype)
         phase = self.frequencies.like(x) * self.domain.unit(x)[0] * a
         return self.amplitudes.like(x) * jnp.where(jnp.arange(len(phase)) % 2 == 0, jnp.cos(phase), jnp.sin(phase))
@@ -132,6 +134,7 @@ class MaternExpansion(LinearBasis):
         self.coefficients = jnp.zeros(num)
 
     def functions(self, x):
+        x = as_point("MaternExpansion", x, self.domain.ndim)
         from_edge = x - jnp.asarray(self.domain.lower, x.dtype) + self.padding
         return self.amplitudes.like(x) * jnp.prod(jnp.cos(self.waves.like(x) * from_edge), axis=1)
 

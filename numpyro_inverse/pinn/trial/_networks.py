@@ -79,7 +79,8 @@ class FourierFeatures(eqx.Module):
         self.layers = _layers(here, 2 * shape[0], width, depth, outputs, key_layers)
 
     def __call__(self, x: Float[Array, " d"]) -> Float[Array, "*m"]:
-        phase = self.frequencies.like(x) @ self.domain.unit(x)
+        s = self.domain.unit(x)
+        phase = self.frequencies.like(s) @ s
         h = jnp.concatenate([jnp.cos(phase), jnp.sin(phase)])
         for layer in self.layers[:-1]:
             h = jnp.tanh(layer(h))
