@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from numpyro_inverse._checks import check_sample_shape
+from numpyro_inverse._checks import check_count, check_key, check_numeric, check_sample_shape
 from numpyro_inverse._on_host import on_host
 from numpyro_inverse._workers import Failure, Workers, check_sendable
 
@@ -56,15 +56,17 @@ class External:
     ):
         self.function = check_sendable("External", "function", function)
         self.shape = check_sample_shape("External", "shape", shape)
-        self.workers = Workers("External", processes=processes or os.cpu_count() or 1, timeout=timeout)
+        count = (os.cpu_count() or 1) if processes is None else check_count("External", "processes", processes)
+        self.workers = Workers("External", processes=count, timeout=timeout)
         self.failures: Counter[str] = Counter()
         self._lock = threading.Lock()  # each device of JAX calls in a thread of its own
 
     def __call__(self, rng_key: PRNGKeyArray, *args: Array) -> Float[Array, "..."]:
         """One simulation, or under ``vmap`` a batch of them at once."""
         out = jax.ShapeDtypeStruct(self.shape, jnp.result_type(float))
+        check_key("External", "rng_key", rng_key)
         seed = jax.random.bits(rng_key, dtype=jnp.uint32)
-        arrays = [jnp.asarray(arg) for arg in args]
+        arrays = [jnp.asarray(arg if _is_boolean(arg) else check_numeric("External", "args", arg)) for arg in args]
         return on_host(self._batch, out, seed, *arrays, vmap_method="broadcast_all")
 
     def __enter__(self) -> Self:
@@ -95,3 +97,7 @@ class External:
             else:
                 found[i] = outcome[0].ravel()
         return found.reshape(seeds.shape + self.shape)
+
+
+def _is_boolean(arg: Any) -> bool:
+    return isinstance(arg, bool) or (hasattr(arg, "dtype") and jnp.issubdtype(arg.dtype, jnp.bool_))

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from numpyro_inverse._checks import check_count, check_key
 from numpyro_inverse._model import log_probs, sample_sites, trace_at
 from numpyro_inverse.sbi._neural_posterior import NeuralPosterior
 
@@ -33,6 +34,8 @@ class Importance(NamedTuple):
 
     def resampled(self, rng_key: PRNGKeyArray, num: int) -> dict[str, Array]:
         """Draws taken anew with these weights."""
+        check_key("Importance.resampled", "rng_key", rng_key)
+        num = check_count("Importance.resampled", "num", num)
         chosen = jax.random.choice(rng_key, len(self.log_weights), (num,), p=np.exp(self.log_weights))
         return {name: v[chosen] for name, v in self.draws.items()}
 

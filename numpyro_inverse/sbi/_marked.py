@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ from jaxtyping import Array
 from numpyro.distributions import Distribution, ExpandedDistribution, Independent
 from numpyro.distributions.distribution import MaskedDistribution
 
-from numpyro_inverse._checks import check_callable, check_instance
+from numpyro_inverse._checks import check_model_call, describe
 from numpyro_inverse._model import (
     Site,
     Trace,
@@ -71,14 +71,12 @@ def checked_model(
     ``observed`` names sites that are data although they have none.
 
     Raises:
-        TypeError: ``model`` is not callable, ``model_args`` no tuple or ``model_kwargs`` no dictionary.
+        TypeError: ``model`` is not callable, ``model_args`` no tuple, ``model_kwargs`` no dictionary or ``observed`` no
+            names.
         ValueError: no latent; a discrete latent, a plate that subsamples, a ``numpyro.factor``: each named.
     """
-    check_callable(where, "model", model, "a NumPyro model")
-    check_instance(where, "model_args", model_args, tuple | list, "a tuple, such as (y,)")
-    if model_kwargs is not None:
-        check_instance(where, "model_kwargs", model_kwargs, Mapping, "a dictionary")
-    args, kwargs = tuple(model_args), dict(model_kwargs or {})
+    model, args, kwargs = check_model_call(where, model, model_args, model_kwargs)
+    data = site_names(where, observed)
     trace = abstract_trace(model, args, kwargs)
     for name in subsampling_plates(trace):
         raise ValueError(f"{where}: plate {name!r} takes batches of its data; simulate the whole model instead.")
@@ -88,7 +86,6 @@ def checked_model(
                 f"{where}: site {name!r} is a `numpyro.factor`: a simulation cannot follow it. Write it as a "
                 "distribution."
             )
-    data = (observed,) if isinstance(observed, str) else tuple(observed)
     for name in discrete_latents(trace):
         if simulator_in(trace[name]["fn"]) is None and name not in data:
             raise ValueError(
@@ -99,6 +96,20 @@ def checked_model(
     return trace, args, kwargs
 
 
+def site_names(where: str, observed: Any) -> tuple[str, ...]:
+    """The names in ``observed``, one or several.
+
+    Raises:
+        TypeError: it is neither a name nor a sequence of names.
+    """
+    names = (observed,) if isinstance(observed, str) else observed
+    if not isinstance(names, tuple | list | set | frozenset) or not all(isinstance(name, str) for name in names):
+        raise TypeError(
+            f"{where}: `observed` must be the name of a site, or a tuple of names; got {describe(observed)}."
+        )
+    return tuple(names)
+
+
 def only_marked(where: str, trace: Trace, site: str | None) -> str:
     """The name of the marked site, or of the one that was asked for.
 
@@ -106,12 +117,14 @@ def only_marked(where: str, trace: Trace, site: str | None) -> str:
         ValueError: there is none, there are several and none was named, or the named one is no simulator.
     """
     found = list(marked_sites(trace))
+    if not isinstance(site, str | None):
+        raise TypeError(f"{where}: `site` must be the name of a site; got {describe(site)}.")
     if site is not None:
         if site not in found:
             what = f"is {type(trace[site]['fn']).__name__}" if site in sample_sites(trace) else "is not in the model"
             raise ValueError(
-                f"{where}: site {site!r} {what}; the simulators are {', '.join(map(repr, found)) or 'none'}. Mark a "
-                "site by `distributions.Simulator(fn, *args)`."
+                f"{where}: site {site!r} {what}; the simulators are {', '.join(map(repr, found)) or 'none'}. Give "
+                "one of them as `site`, or mark a site by `distributions.Simulator(fn, *args)`."
             )
         return site
     if len(found) != 1:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,22 @@ from jaxtyping import Array
 
 if TYPE_CHECKING:
     from numpyro_inverse.nn import Fit
+
+
+def check_settings(where: str, settings: dict[str, Any]) -> None:
+    """Raise, before anything is simulated, where training settings make no sense."""
+    from numpyro_inverse.nn._training import settings_from
+
+    settings_from(where, settings)
+
+
+@contextmanager
+def as_observation(where: str) -> Iterator[None]:
+    """Errors of what is called `y` elsewhere say that it is the ``observation``."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{where}: `observation` must be data of the model. {error}") from error
 
 
 def started(make: Callable[[Array], Any], key: Array, members: int) -> Any:

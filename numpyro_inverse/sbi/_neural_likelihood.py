@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 from numpyro.distributions import Distribution, constraints
 
+from numpyro_inverse._checks import check_instance, check_key, check_sample_shape, check_trailing
 from numpyro_inverse.distributions import Simulator
 from numpyro_inverse.sbi._arguments import Features
 from numpyro_inverse.sbi._event import Event
@@ -55,6 +56,8 @@ class NeuralLikelihood(Distribution):
     pytree_aux_fields = ("_rest", "event_dims", "_support")
 
     def __init__(self, law: Any, simulator: Simulator, *, validate_args: bool | None = None):
+        name = type(self).__name__
+        check_instance(name, "simulator", simulator, Simulator, "a `distributions.Simulator`")
         self.args, self.event_dims, self._support = simulator.args, simulator.event_dims, simulator.support
         self._arrays, self._rest = eqx.partition(law, eqx.is_array)
         super().__init__(simulator.batch_shape, simulator.event_shape, validate_args=validate_args)
@@ -71,6 +74,8 @@ class NeuralLikelihood(Distribution):
 
     def log_prob(self, value: Array) -> Float[Array, "*batch"]:
         """Log density by the network, differentiable in the arguments."""
+        if not (hasattr(value, "dtype") and jnp.issubdtype(value.dtype, jnp.bool_)):
+            value = check_trailing(type(self).__name__, "value", value, self.event_shape)
         value = jnp.asarray(value)
         event = len(self.event_shape)
         batch = jnp.broadcast_shapes(value.shape[: value.ndim - event], self.batch_shape)
@@ -79,7 +84,8 @@ class NeuralLikelihood(Distribution):
 
     def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> Array:
         """Draws of the learned law."""
-        batch = tuple(sample_shape) + self.batch_shape
+        check_key(type(self).__name__, "key", key)
+        batch = check_sample_shape(type(self).__name__, "sample_shape", sample_shape) + self.batch_shape
         keys = jax.random.split(key, prod(batch))
         draws = jax.vmap(self.law.sample)(keys, *self._flat_args(batch))
         return draws.reshape(batch + self.event_shape)

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float
 from numpyro.distributions import Distribution, biject_to, constraints
 
-from numpyro_inverse._checks import check_sample_shape, is_traced
+from numpyro_inverse._checks import check_instance, check_key, check_sample_shape, check_trailing, is_traced
 from numpyro_inverse._model import (
     Trace,
     abstract_trace,
@@ -173,22 +173,29 @@ class NeuralPosterior:
 
     def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> dict[str, Float[Array, "*sample *site"]]:
         """Draws, by site."""
+        check_key("NeuralPosterior.sample", "key", key)
         shape = check_sample_shape("NeuralPosterior.sample", "sample_shape", sample_shape)
         draws = _draws(self.unconstrained, self.latents, key, prod(shape))
         return {name: value.reshape(shape + value.shape[1:]) for name, value in draws.items()}
 
     def log_prob(self, values: Mapping[str, Float[Array, "*batch *site"]]) -> Float[Array, "*batch"]:
         """Log density of latents by site, all of them, with the same batch axes."""
+        where = "NeuralPosterior.log_prob"
+        check_instance(where, "values", values, Mapping, "a dictionary of latents by site")
         trace = abstract_trace(self.latents.model, self.latents.args, self.latents.kwargs)
         shapes = {name: site["fn"].shape() for name, site in latent_sites(trace).items()}
         missing = [name for name, _ in self.latents.shapes if name not in values]
         if missing:
             raise ValueError(f"NeuralPosterior.log_prob: `values` has no site {missing[0]!r}.")
-        first = self.latents.shapes[0][0]
-        batch = jnp.shape(values[first])[: jnp.ndim(values[first]) - len(shapes[first])]
-        flat = {
-            name: jnp.asarray(values[name]).reshape((prod(batch), *shapes[name])) for name, _ in self.latents.shapes
+        arrays = {
+            name: jnp.asarray(check_trailing(where, f"values[{name!r}]", values[name], shapes[name]))
+            for name, _ in self.latents.shapes
         }
+        batches = {v.shape[: v.ndim - len(shapes[name])] for name, v in arrays.items()}
+        if len(batches) > 1:
+            raise ValueError(f"{where}: sites in `values` must have the same batch axes; got {sorted(batches)}.")
+        (batch,) = batches
+        flat = {name: v.reshape((prod(batch), *shapes[name])) for name, v in arrays.items()}
         return _log_prob(self.unconstrained, self.latents, flat).reshape(batch)
 
 

@@ -12,7 +12,7 @@ from jaxtyping import Array, PRNGKeyArray
 from numpyro_inverse._checks import check_callable, check_count
 from numpyro_inverse.distributions import Simulator
 from numpyro_inverse.sbi._arguments import Features
-from numpyro_inverse.sbi._members import started, trained
+from numpyro_inverse.sbi._members import check_settings, started, trained
 from numpyro_inverse.sbi._neural_likelihood import LearnedLaw, NeuralLikelihood
 from numpyro_inverse.sbi._simulate import Simulations
 from numpyro_inverse.sbi._site_estimator import SiteEstimator
@@ -51,6 +51,8 @@ class NLE(SiteEstimator):
         Papamakarios, Sterratt & Murray, AISTATS 2019, equation 5 and algorithm 1; Boelts, Lueckmann, Gao & Macke,
         eLife 11 (2022) e77220, for laws of numbers and counts together.
     """
+
+    OPTIONS = ("density", "members")
 
     def fit(
         self,
@@ -92,6 +94,8 @@ class NLE(SiteEstimator):
             TypeError, ValueError: arguments that make no sense; simulations of another model; fewer than 100 that are
                 usable; ``rounds`` without ``observation``; what training raises.
         """
+        _check_density(density)
+        check_settings("NLE", TRAINING | settings)
         options = {"density": density, "members": check_count("NLE", "members", members)}
         return self._fitted(rng_key, num_simulations, simulations, observation, rounds, options, settings)
 
@@ -104,8 +108,7 @@ class NLE(SiteEstimator):
         kinds: dict[str, Any] = {"kinds": self._event.kinds} if self._event.has_integers else {}
         rows, contexts = (None, None) if pairs is None else pairs
         seen = nn.ContextEmbedding((features.size,), data=contexts)
-        if density is not None:
-            check_callable("NLE", "density", density, "a function of size, context, data and key")
+        _check_density(density)
 
         def make(key: Array) -> Any:
             if density is None:
@@ -123,3 +126,8 @@ class NLE(SiteEstimator):
 
     def _law(self, simulator: Simulator) -> NeuralLikelihood:
         return NeuralLikelihood(self.learned.surrogate, simulator)
+
+
+def _check_density(density: Any) -> None:
+    if density is not None:
+        check_callable("NLE", "density", density, "a function of size, context, data and key")

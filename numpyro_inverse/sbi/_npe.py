@@ -13,14 +13,22 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 from numpyro.infer import init_to_value
 
-from numpyro_inverse._checks import check_callable, check_count, check_fraction, check_instance, check_key, is_traced
+from numpyro_inverse._checks import (
+    check_callable,
+    check_count,
+    check_fraction,
+    check_instance,
+    check_key,
+    check_real,
+    is_traced,
+)
 from numpyro_inverse._model import abstract_trace, data_sites
 from numpyro_inverse.sbi._arguments import Features
-from numpyro_inverse.sbi._files import read_metadata, read_module, write_module
+from numpyro_inverse.sbi._files import check_options, checked_path, read_metadata, read_module, write_module
 from numpyro_inverse.sbi._guide import sample_guide
 from numpyro_inverse.sbi._importance import Importance, weighted
 from numpyro_inverse.sbi._marked import checked_model
-from numpyro_inverse.sbi._members import numbered, started, trained
+from numpyro_inverse.sbi._members import as_observation, check_settings, numbered, started, trained
 from numpyro_inverse.sbi._neural_posterior import (
     ConditionalLaw,
     DataContext,
@@ -149,7 +157,15 @@ class NPE:
         members = check_count("NPE", "members", members)
         if rounds > 1 and observation is None:
             raise ValueError("NPE: `rounds` beyond one are for one data set; give it as `observation`.")
-        y = None if observation is None else self.checked_data(observation)
+        share = check_count("NPE", "num_simulations", num_simulations) // rounds
+        if share == 0:
+            raise ValueError(f"NPE: `num_simulations` is {num_simulations}, less than one for each of {rounds} rounds.")
+        if simulations is not None:
+            check_instance("NPE", "simulations", simulations, Simulations, "what `sbi.simulate` returns")
+        self._check_networks(density, embedding)
+        check_settings("NPE", TRAINING | settings)
+        with as_observation("NPE"):
+            y = None if observation is None else self.checked_data(observation)
         keys = jax.random.split(rng_key, (rounds, 3))
         shown = {"progress_bar": settings.get("progress_bar", True)}
         fitted = copy.copy(self)
@@ -158,8 +174,7 @@ class NPE:
             if i == 0:
                 new = simulations
                 if new is None:
-                    new = self.simulate(keys[0, 0], num_simulations // rounds, **shown)
-                check_instance("NPE", "simulations", new, Simulations, "what `sbi.simulate` returns")
+                    new = self.simulate(keys[0, 0], share, **shown)
                 if new.proposed:
                     raise ValueError(
                         f"NPE: `simulations` have proposed values of {', '.join(new.proposed)}, and a posterior is "
@@ -169,8 +184,8 @@ class NPE:
             else:
                 assert y is not None
                 assert fitted.simulations is not None
-                proposed = truncated_prior(fitted.posterior(y), keys[i, 1], num_simulations // rounds, quantile)
-                new = self.simulate(keys[i, 0], num_simulations // rounds, latents=proposed, **shown)
+                proposed = truncated_prior(fitted.posterior(y), keys[i, 1], share, quantile)
+                new = self.simulate(keys[i, 0], share, latents=proposed, **shown)
                 fitted.simulations = fitted.simulations.followed_by(new)
                 fitted.observation = y
             made_of = {"density": density, "embedding": embedding, "members": members}
@@ -222,15 +237,8 @@ class NPE:
 
         density, embedding = options.get("density"), options.get("embedding")
         rows, contexts = (None, None) if pairs is None else pairs
-        if embedding is not None:
-            check_callable("NPE", "embedding", embedding, "a network from an array to a vector")
-            if len(self._events) > 1:
-                raise ValueError(
-                    f"NPE: `embedding` takes the data of one site; the model has {', '.join(self.observed)}."
-                )
+        self._check_networks(density, embedding)
         seen = nn.ContextEmbedding(shape, embedding, data=contexts)
-        if density is not None:
-            check_callable("NPE", "density", density, "a function of size, context, data and key")
 
         def make(key: Array) -> Any:
             if density is None:
@@ -238,6 +246,16 @@ class NPE:
             return density(self.latents.size, context=seen, data=rows, key=key)
 
         return started(make, key, check_count("NPE", "members", options.get("members", 1)))
+
+    def _check_networks(self, density: Any, embedding: Any) -> None:
+        if embedding is not None:
+            check_callable("NPE", "embedding", embedding, "a network from an array to a vector")
+            if len(self._events) > 1:
+                raise ValueError(
+                    f"NPE: `embedding` takes the data of one site; the model has {', '.join(self.observed)}."
+                )
+        if density is not None:
+            check_callable("NPE", "density", density, "a function of size, context, data and key")
 
     @property
     def learned(self) -> Learned:
@@ -266,7 +284,7 @@ class NPE:
             ValueError: nothing was learned yet, or for one observation alone.
             OSError: the file cannot be written.
         """
-        region = self.learned.region
+        path, region = checked_path("NPE", path), self.learned.region
         if not self.amortized:
             raise ValueError("NPE: fitted in rounds for one observation; keep its draws instead.")
         write_module(path, self.learned, self._schema(), [[region.num, len(region.mean)]])
@@ -283,6 +301,8 @@ class NPE:
                 supports, named; or it is damaged.
             FileNotFoundError: there is none.
         """
+        path = checked_path("NPE", path)
+        check_options("NPE", options, ("density", "embedding", "members"))
         (region,) = read_metadata(path, self._schema(), "NPE")
         bare = Features.empty([(event.size,) for _, event in self._events])
         array = options.get("embedding") is not None
@@ -318,11 +338,13 @@ class NPE:
         self, rng_key: PRNGKeyArray, y: Any, *, num_samples: int = 1000, num_chains: int = 4
     ) -> dict[str, Float[Array, "chains samples *site"]]:
         """Independent draws of the posterior at data, in the shape of chains, as ``to_arviz`` takes them."""
+        check_key("NPE", "rng_key", rng_key)
         shape = (check_count("NPE", "num_chains", num_chains), check_count("NPE", "num_samples", num_samples))
         return self.posterior(y).sample(rng_key, shape)
 
     def __call__(self, rng_key: PRNGKeyArray, y: Any) -> dict[str, Array]:
         """Draws: an ``inference`` of :mod:`numpyro_inverse.calibration`."""
+        check_key("NPE", "rng_key", rng_key)
         return self.posterior(y).sample(rng_key, (CALIBRATION_DRAWS,))
 
     def checked_data(self, y: Any) -> dict[str, Array]:
@@ -335,9 +357,16 @@ class NPE:
         if not isinstance(y, Mapping) and len(self.observed) > 1:
             raise ValueError(f"NPE: `y` must be a dictionary of the data of {', '.join(self.observed)}.")
         data = dict(y) if isinstance(y, Mapping) else {self.observed[0]: y}
+        for name in data:
+            if name not in self.observed:
+                raise ValueError(
+                    f"NPE: `y` has data of {name!r}; the data of the model are those of {', '.join(self.observed)}."
+                )
         for name, event in self._events:
             if name not in data:
                 raise ValueError(f"NPE: `y` has no data of site {name!r}, only of {', '.join(data) or 'none'}.")
+            if not (hasattr(data[name], "dtype") and jnp.issubdtype(data[name].dtype, jnp.bool_)):
+                check_real("NPE", f"y[{name!r}]" if isinstance(y, Mapping) else "y", data[name])
             value = data[name] = jnp.asarray(data[name])
             if value.shape != event.shape:
                 raise ValueError(f"NPE: `y` of site {name!r} must have shape {event.shape}; got {value.shape}.")
@@ -371,6 +400,7 @@ class NPE:
 
     def init_strategy(self, rng_key: PRNGKeyArray, y: Any) -> Callable:
         """Where a NumPyro kernel starts, ``NUTS(model, init_strategy=...)``: at a draw of the posterior."""
+        check_key("NPE", "rng_key", rng_key)
         return init_to_value(values=self.posterior(y).sample(rng_key))
 
     def importance(
@@ -394,6 +424,9 @@ class NPE:
         References:
             Vehtari, Simpson, Gelman, Yao & Gabry, JMLR 25 (2024) 72, equations 5-12.
         """
+        check_key("NPE", "rng_key", rng_key)
+        if model is not None:
+            check_callable("NPE", "model", model, "a NumPyro model")
         posterior, data = self.posterior(y), self.checked_data(y)
         count = check_count("NPE", "num_samples", num_samples)
         return weighted(posterior, self.original if model is None else model, data, rng_key, count)

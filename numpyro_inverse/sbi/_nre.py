@@ -14,6 +14,7 @@ from numpyro_inverse._checks import check_count, check_nonnegative_number, check
 from numpyro_inverse.distributions import Simulator
 from numpyro_inverse.sbi._arguments import Features
 from numpyro_inverse.sbi._event import Event
+from numpyro_inverse.sbi._members import check_settings
 from numpyro_inverse.sbi._neural_likelihood import NeuralLikelihood
 from numpyro_inverse.sbi._simulate import Simulations
 from numpyro_inverse.sbi._site_estimator import SiteEstimator
@@ -88,6 +89,8 @@ class NRE(SiteEstimator):
         (balance).
     """
 
+    OPTIONS = ("width", "depth")
+
     def fit(
         self,
         rng_key: PRNGKeyArray,
@@ -135,7 +138,9 @@ class NRE(SiteEstimator):
             "gamma": check_positive_number("NRE", "gamma", gamma),
             "balance": check_nonnegative_number("NRE", "balance", balance),
         }
-        options, settings = {"width": width, "depth": depth}, settings | {"contrast": contrast}
+        check_settings("NRE", TRAINING | settings)
+        options = {"width": check_count("NRE", "width", width), "depth": check_count("NRE", "depth", depth)}
+        settings = settings | {"contrast": contrast}
         return self._fitted(rng_key, num_simulations, simulations, observation, rounds, options, settings)
 
     def _start(

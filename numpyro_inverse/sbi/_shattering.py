@@ -13,7 +13,15 @@ from jaxtyping import Array, Float
 from numpyro import handlers
 from numpyro.distributions import Independent, biject_to
 
-from numpyro_inverse._checks import check_callable, check_count, check_finite, check_key
+from numpyro_inverse._checks import (
+    check_count,
+    check_finite,
+    check_instance,
+    check_key,
+    check_model_call,
+    check_static,
+    describe,
+)
 from numpyro_inverse._model import (
     Trace,
     abstract_trace,
@@ -108,7 +116,7 @@ def shattering(
         model_kwargs: keyword arguments of the model.
 
     Raises:
-        TypeError: ``model`` or ``rng_key`` of the wrong kind.
+        TypeError: an argument of the wrong kind.
         ValueError: a model without latents, or discrete ones among ``wrt``; an unknown name in ``site``, ``wrt`` or
             ``params``, or no site to be found; a law with one density for all times; ``times`` that do not fit or
             increase; fewer than 8 times; a gradient that is zero; gradients that overflow so early that fewer are left.
@@ -117,10 +125,16 @@ def shattering(
         L. Metz, C. D. Freeman, S. S. Schoenholz and T. Kachman, Gradients are not all you need, arXiv 2111.05803.
         The name is of D. Balduzzi et al., The shattered gradients problem, ICML 2017.
     """
-    check_callable(HERE, "model", model, "a NumPyro model")
+    model, args, kwargs = check_model_call(HERE, model, model_args, model_kwargs)
+    call = args, kwargs
     check_key(HERE, "rng_key", rng_key)
     num_draws = check_count(HERE, "num_draws", num_draws, 2)
-    call = tuple(model_args), dict(model_kwargs or {})
+    if not isinstance(site, str | None):
+        raise TypeError(f"{HERE}: `site` must be the name of a site; got {describe(site)}.")
+    if wrt is not None and (not isinstance(wrt, tuple | list) or not all(isinstance(name, str) for name in wrt)):
+        raise TypeError(f"{HERE}: `wrt` must be a tuple of names of sites; got {describe(wrt)}.")
+    if params is not None:
+        check_instance(HERE, "params", params, Mapping, "a dictionary of values by site")
     trace = abstract_trace(model, *call)
     site = _site(trace, site)
     latents = _latents(trace, site, wrt, params or {})
@@ -238,6 +252,15 @@ def _latents(trace: Trace, site: str, wrt: Sequence[str] | None, params: Mapping
                 f"{HERE}: `{argument}` has {unknown[0]!r}, which is no latent site; those are {', '.join(latents)}."
             )
     chosen = latents if wrt is None else list(wrt)
+    if not chosen:
+        raise ValueError(f"{HERE}: `wrt` must name one latent site or more; got none.")
+    for name, value in params.items():
+        check_finite(HERE, f"params[{name!r}]", value)
+        if np.shape(value) != trace[name]["fn"].shape():
+            raise ValueError(
+                f"{HERE}: `params[{name!r}]` must have shape {trace[name]['fn'].shape()}, as the site; got "
+                f"{np.shape(value)}."
+            )
     if discrete := [name for name in discrete_latents(trace) if name in chosen]:
         raise ValueError(f"{HERE}: there is no gradient with respect to the discrete sites {', '.join(discrete)}.")
     return chosen
@@ -246,6 +269,8 @@ def _latents(trace: Trace, site: str, wrt: Sequence[str] | None, params: Mapping
 def _times(found: dict[str, Any], times: Any, axis: int) -> np.ndarray:
     """Ends of the windows, checked against the law of the site."""
     shape = _elementwise(found["fn"]).batch_shape
+    if isinstance(check_static(HERE, "time_axis", axis), bool) or not isinstance(axis, int | np.integer):
+        raise TypeError(f"{HERE}: `time_axis` must be an integer; got {describe(axis)}.")
     if not -len(shape) <= axis < len(shape):
         raise ValueError(
             f"{HERE}: site {found['name']!r} has no batch axis {axis} (`time_axis`), but one density for all times; "

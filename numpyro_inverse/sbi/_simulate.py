@@ -18,10 +18,26 @@ from numpyro.distributions import biject_to
 from tqdm.auto import tqdm
 
 from numpyro_inverse import _model
-from numpyro_inverse._checks import check_count, check_flag, check_key
+from numpyro_inverse._checks import (
+    check_choice,
+    check_count,
+    check_finite,
+    check_flag,
+    check_instance,
+    check_key,
+    describe,
+)
 from numpyro_inverse._devices import over_devices, rows_over
 from numpyro_inverse._model import Trace, data_sites, sample_sites
-from numpyro_inverse.sbi._marked import arguments_of, checked_model, marked_sites, programs_that_count, simulator_in
+from numpyro_inverse.infer.export._run_folder import folder_of
+from numpyro_inverse.sbi._marked import (
+    arguments_of,
+    checked_model,
+    marked_sites,
+    programs_that_count,
+    simulator_in,
+    site_names,
+)
 from numpyro_inverse.sbi._simulation_store import NotKept, Rows, SimulationStore
 
 HERE = "simulate"
@@ -57,14 +73,31 @@ class Simulations(NamedTuple):
         return np.logical_and.reduce(good)
 
     def followed_by(self, other: Simulations) -> Simulations:
-        """The rows of two rounds; ``proposed`` is that of the second."""
+        """The rows of two rounds; ``proposed`` is that of the second.
+
+        Raises:
+            TypeError: ``other`` is none.
+            ValueError: it is of a model with other sites.
+        """
+        check_instance("Simulations.followed_by", "other", other, Simulations, "what `sbi.simulate` returns")
+        mine, others = ([*part.latents, *part.data] for part in (self, other))
+        if set(mine) != set(others):
+            raise ValueError(
+                f"Simulations.followed_by: `other` must be of the same model; it has the sites {', '.join(others)}, "
+                f"where these have {', '.join(mine)}."
+            )
         parts = (part._replace(failures={}, proposed=()) for part in (self, other))
         joined = jax.tree.map(lambda *v: np.concatenate(v), *parts)
         reasons = Counter(self.failures) + Counter(other.failures)
         return joined._replace(failures=dict(reasons), proposed=other.proposed)
 
     def pairs(self, site: str) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
-        """Arguments and values of a simulator's usable elements, batch axes among the rows."""
+        """Arguments and values of a simulator's usable elements, batch axes among the rows.
+
+        Raises:
+            ValueError: ``site`` is no simulator.
+        """
+        check_choice("Simulations.pairs", "site", site, tuple(self.arguments))
         usable = self.usable[site]
         return tuple(arg[usable] for arg in self.arguments[site]), self.data[site][usable]
 
@@ -123,6 +156,10 @@ def simulate(
     check_key(HERE, "rng_key", rng_key)
     num, batch_size = check_count(HERE, "num", num), check_count(HERE, "batch_size", batch_size)
     check_flag(HERE, "progress_bar", progress_bar)
+    if store is not None:
+        folder_of(store, HERE)
+    if client is not None and not hasattr(client, "submit"):
+        raise TypeError(f"{HERE}: `client` must be a `dask.distributed.Client`; got {describe(client)}.")
     trace, args, kwargs = checked_model(HERE, model, model_args, model_kwargs, observed)
     data = data_names(HERE, trace, observed)
     latents = _checked_latents(trace, data, latents, num)
@@ -220,7 +257,7 @@ def data_names(where: str, trace: Trace, observed: Any) -> tuple[str, ...]:
     Raises:
         ValueError: a name that the model does not have; nothing is data.
     """
-    named = (observed,) if isinstance(observed, str) else tuple(observed)
+    named = site_names(where, observed)
     for name in named:
         if name not in sample_sites(trace):
             raise ValueError(
@@ -242,11 +279,13 @@ def data_names(where: str, trace: Trace, observed: Any) -> tuple[str, ...]:
 def _checked_latents(
     trace: Trace, data: tuple[str, ...], latents: Mapping[str, Array] | None, num: int
 ) -> dict[str, np.ndarray]:
-    found = {}
-    for name, value in (latents or {}).items():
+    found: dict[str, np.ndarray] = {}
+    if latents is None:
+        return found
+    for name, value in check_instance(HERE, "latents", latents, Mapping, "a dictionary of values by site").items():
         if name in data or name not in sample_sites(trace):
             raise ValueError(f"{HERE}: `latents` has {name!r}, which is no latent site of the model.")
-        found[name] = np.asarray(value)
+        found[name] = np.asarray(check_finite(HERE, f"latents[{name!r}]", value))
         if found[name].shape != (num, *trace[name]["fn"].shape()):
             raise ValueError(
                 f"{HERE}: `latents[{name!r}]` must have shape {(num, *trace[name]['fn'].shape())}; got "

@@ -21,9 +21,9 @@ from numpyro_inverse._model import latent_sites
 from numpyro_inverse.distributions import Simulator
 from numpyro_inverse.sbi._arguments import Features
 from numpyro_inverse.sbi._event import Event
-from numpyro_inverse.sbi._files import read_metadata, read_module, write_module
+from numpyro_inverse.sbi._files import check_options, checked_path, read_metadata, read_module, write_module
 from numpyro_inverse.sbi._marked import checked_model, only_marked, simulator_in
-from numpyro_inverse.sbi._members import numbered
+from numpyro_inverse.sbi._members import as_observation, numbered
 from numpyro_inverse.sbi._region import Region
 from numpyro_inverse.sbi._replace import replace_law
 from numpyro_inverse.sbi._simulate import Simulations, simulate
@@ -49,6 +49,8 @@ class Learned(NamedTuple):
 
 class SiteEstimator:
     """A surrogate for one simulator of a model. Arguments and errors are those of its subclasses."""
+
+    OPTIONS: tuple[str, ...] = ()  # of ``fit``, which say what the surrogate is made of
 
     def __init__(
         self,
@@ -116,17 +118,19 @@ class SiteEstimator:
         if rounds > 1 and observation is None:
             raise ValueError(f"{name}: `rounds` beyond one are for one data set; give it as `observation`.")
         if observation is not None:
-            self._shaped_data(observation)
+            with as_observation(name):
+                self._shaped_data(observation)
         share = check_count(name, "num_simulations", num_simulations) // rounds
         if share == 0:
             raise ValueError(
                 f"{name}: `num_simulations` is {num_simulations}, less than one for each of {rounds} rounds."
             )
+        if simulations is not None:
+            check_instance(name, "simulations", simulations, Simulations, "what `sbi.simulate` returns")
         key_simulate, *keys = jax.random.split(rng_key, 3)
         shown = {"progress_bar": settings.get("progress_bar", True)}
         if simulations is None:
             simulations = self.simulate(key_simulate, share, **shown)
-        check_instance(name, "simulations", simulations, Simulations, "what `sbi.simulate` returns")
         fitted = self._learned_from(simulations, keys, options, settings)
         for i in range(1, rounds):
             key_propose, key_simulate, *keys = jax.random.split(jax.random.fold_in(rng_key, i), 4)
@@ -192,6 +196,7 @@ class SiteEstimator:
             ValueError: nothing was learned yet.
             OSError: the file cannot be written.
         """
+        path = checked_path(type(self).__name__, path)
         regions = [[region.num, len(region.mean)] for region in self.learned[1:]]
         write_module(path, self.learned, self._schema(), regions)
 
@@ -207,6 +212,8 @@ class SiteEstimator:
                 is damaged.
             FileNotFoundError: there is none.
         """
+        path = checked_path(type(self).__name__, path)
+        check_options(type(self).__name__, options, self.OPTIONS)
         regions = read_metadata(path, self._schema(), type(self).__name__)
         bare = self._start(Features.empty(self._shapes), None, jax.random.key(0), options)
         like = Learned(bare, Region.empty(*regions[0]), Region.empty(*regions[1]))
