@@ -91,7 +91,7 @@ def test_orbit_moves_are_calibrated_in_all_coordinates():
 
 
 def test_bad_input():
-    with pytest.raises(ValueError, match="the symmetry does not move site 'v', but 'u'; give the site itself"):
+    with pytest.raises(ValueError, match="`site` must be one that the symmetry moves, 'u'; give the site itself"):
         functionals.invariants(FLIP, "v")
     with pytest.raises(TypeError, match="`symmetry` must be a Symmetry"):
         functionals.canonical(SignFlip(), "u")
