@@ -146,7 +146,7 @@ def check_instance(where: str, argument: str, value: Any, kind: Any, what: str) 
 def check_model_call(
     where: str, model: Any, model_args: Any, model_kwargs: Any
 ) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]:
-    """A NumPyro model and its arguments; no keyword arguments may be None."""
+    """A NumPyro model, its arguments as a tuple, and its keyword arguments as a dictionary; None stands for no such."""
     check_callable(where, "model", model, "a NumPyro model")
     check_instance(where, "model_args", model_args, tuple | list, "a tuple, such as (y,)")
     if model_kwargs is not None:

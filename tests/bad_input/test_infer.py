@@ -223,3 +223,9 @@ TABLE = WHITENING | EXPORT | SURROGATES | LATENTS | SAMPLERS
 @pytest.mark.parametrize("name", TABLE)
 def test_bad_input_is_named(name):
     check(name, TABLE[name])
+
+
+def test_lists_of_numbers_and_booleans_are_draws_too():
+    found = infer.to_arviz({"hit": [[True, False], [True, True]], "x": [[1, 2], [3, 4]]}).posterior
+    assert found.hit.values.tolist() == [[True, False], [True, True]]
+    assert found.x.values.tolist() == [[1, 2], [3, 4]]

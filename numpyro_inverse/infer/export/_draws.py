@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, PyTree
 from numpyro.infer import MCMC
 
-from numpyro_inverse._checks import check_callable, check_count, check_instance, check_numeric, describe
+from numpyro_inverse._checks import check_callable, check_count, check_instance, describe
 from numpyro_inverse._model import Trace, latent_sites
 
 Draws = dict[str, np.ndarray]  # of shape (chain, draw, ...)
@@ -82,10 +82,13 @@ def numbers(where: str, argument: str, draws: Mapping[Any, Any]) -> Draws:
     """The draws as arrays by site name."""
     found = {}
     for name, x in draws.items():
-        array = x if hasattr(x, "dtype") else check_numeric(where, f"{argument}[{name!r}]", x)
-        found[str(name)] = np.asarray(array)
-        if found[str(name)].dtype.kind not in "fiubc":
-            raise TypeError(f"{where}: `{argument}` must have numbers at every site; {name!r} has {array.dtype}.")
+        try:
+            array = np.asarray(x)
+        except ValueError:  # a ragged list
+            array = np.asarray(None)
+        if array.dtype.kind not in "fiubc":
+            raise TypeError(f"{where}: `{argument}` must have numbers at every site; {name!r} has {describe(x)}.")
+        found[str(name)] = array
     return found
 
 
