@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import equinox as eqx
@@ -10,15 +11,18 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.linalg import cho_solve, solve_triangular
 from jaxtyping import Array, Float
+from numpyro.distributions import Normal
 
 from numpyro_inverse._model import Site, Trace, latent_sites, trace_at
+from numpyro_inverse.distributions._reparametrized import has_amplitudes, unwrapped
 from numpyro_inverse.infer.exact._gaussian_site import gaussian_site
 from numpyro_inverse.infer.latent_gaussian._few_data import FewDataPosterior, dot
-from numpyro_inverse.infer.latent_gaussian._reading import HERE, LatentModel, Values, _affine
+from numpyro_inverse.infer.latent_gaussian._reading import HERE, LatentModel, Values, _affine, prior_mean
 from numpyro_inverse.infer.whitening import LATENT, whiten
 
 LIMIT = 2048  # rows and columns of the matrices that are factorized
 ENTRIES = 2**25  # of the predictor's matrix, where the numbers are more than that
+CHANGE = 1e-4  # relative, of the predictor between two draws of the hyperparameters
 COLUMNS = 256  # of a root of the covariance that are computed together
 
 
@@ -27,44 +31,86 @@ class DenseLatents(eqx.Module):
 
     Attributes:
         shapes: by site of the whitened model.
+        rows: the predictor's matrix by coefficients :math:`w = a(\theta) z`, where it does not change with the
+            hyperparameters, whose programs then neither transform fields nor interpolate them.
     """
 
     shapes: tuple[tuple[str, tuple[int, ...]], ...] = eqx.field(static=True)
+    rows: Float[Array, "m n"] | None = None
 
     @property
     def size(self) -> int:
         """How many numbers."""
         return int(sum(np.prod(shape, dtype=int) for _, shape in self.shapes))
 
+    def pieces(self, z: Float[Array, " n"]) -> Iterator[Float[Array, "..."]]:
+        """The numbers of one site after the other."""
+        start = 0
+        for _, shape in self.shapes:
+            count = int(np.prod(shape, dtype=int))
+            yield z[start : start + count].reshape(shape)
+            start += count
+
     def trace(self, model: LatentModel, hyper: Values, z: Float[Array, " n"]) -> Trace:
         """The whitened model's sites."""
-        pieces, start = {}, 0
-        for name, shape in self.shapes:
-            count = int(np.prod(shape, dtype=int))
-            pieces[name] = z[start : start + count].reshape(shape)
-            start += count
+        white = dict(zip((name for name, _ in self.shapes), self.pieces(z), strict=True))
 
         def choose(site: Site) -> Any:
             if site["type"] != "sample" or site["is_observed"]:
                 return None
             name = site["name"]
-            return gaussian_site(site["fn"]).from_white(pieces[name]) if name in pieces else hyper[name]
+            return gaussian_site(site["fn"]).from_white(white[name]) if name in white else hyper[name]
 
         return trace_at(whiten(model.model), model.args, model.kwargs, substitute_fn=choose)
 
     def at(self, model: LatentModel, hyper: Values) -> DenseGaussian:
         """The law of the predictor at hyperparameters."""
-        zero = jnp.zeros(self.size, jnp.result_type(float))
-        offset, slope = jax.linearize(lambda z: model.predictor(self.trace(model, hyper, z)), zero)
-        if offset.size < self.size:
-            back = jax.linear_transpose(slope, zero)
-            root = jax.vmap(lambda v: back(v)[0])(jnp.eye(offset.size, dtype=offset.dtype))
-            fixed = jax.lax.stop_gradient(root)
-            gram = dot(fixed, fixed.T)
+        if self.rows is None:
+            offset, root = _linear_map(lambda z: model.predictor(self.trace(model, hyper, z)), self.size)
         else:
-            root = jax.vmap(slope, out_axes=1)(jnp.eye(self.size, dtype=zero.dtype))
-            gram = jnp.zeros((0, 0), root.dtype)
+            trace = model.trace(hyper)
+            offset, root = model.predictor(trace), self.rows * self.amplitudes(trace, model.latents)
+        fixed = jax.lax.stop_gradient(root)
+        gram = dot(fixed, fixed.T) if offset.size < self.size else jnp.zeros((0, 0), root.dtype)
         return DenseGaussian(self, model, hyper, offset, root, gram)
+
+    def amplitudes(self, trace: Trace, names: tuple[str, ...]) -> Float[Array, " n"]:
+        """The coefficients' standard deviations."""
+        found = []
+        for name, (_, shape) in zip(names, self.shapes, strict=True):
+            core = unwrapped(trace[name]["fn"])
+            scales = core.amplitudes if has_amplitudes(core) else core.scale
+            found.append(jnp.ravel(jnp.broadcast_to(scales, shape)))
+        return jnp.concatenate(found)
+
+    def with_rows(self, model: LatentModel, hyper: Values) -> DenseLatents:
+        """The same with the predictor's matrix by coefficients at hyperparameters."""
+
+        def predictor(w: Float[Array, " n"]) -> Float[Array, " m"]:
+            departures = dict(zip(model.latents, self.pieces(w), strict=True))
+
+            def choose(site: Site) -> Any:
+                if site["type"] != "sample" or site["is_observed"]:
+                    return None
+                name, core = site["name"], unwrapped(site["fn"])
+                if name not in departures:
+                    return hyper[name]
+                w = departures[name]
+                return core.from_coefficients(w) if has_amplitudes(core) else prior_mean(site) + w
+
+            return model.predictor(trace_at(model.model, model.args, model.kwargs, substitute_fn=choose))
+
+        return DenseLatents(self.shapes, _linear_map(predictor, self.size)[1])
+
+
+def _linear_map(function: Callable[[Float[Array, " n"]], Float[Array, " m"]], size: int) -> tuple[Array, Array]:
+    """The value at zero and the matrix of an affine function, by the fewer of its rows and columns."""
+    zero = jnp.zeros(size, jnp.result_type(float))
+    offset, slope = jax.linearize(function, zero)
+    if offset.size < size:
+        back = jax.linear_transpose(slope, zero)
+        return offset, jax.vmap(lambda v: back(v)[0])(jnp.eye(offset.size, dtype=offset.dtype))
+    return offset, jax.vmap(slope, out_axes=1)(jnp.eye(size, dtype=zero.dtype))
 
 
 class DenseGaussian(eqx.Module):
@@ -168,8 +214,13 @@ class DensePosterior(eqx.Module):
         return jnp.zeros((self.law.size, 0), self.root.dtype)
 
 
-def dense_latents(model: LatentModel, hyper: Values) -> DenseLatents:
+def dense_latents(model: LatentModel, hyper: Values, others: Values) -> DenseLatents:
     """The whitened latents.
+
+    Args:
+        model: the model.
+        hyper: hyperparameters.
+        others: other ones, at which the predictor's matrix by coefficients is looked at again.
 
     Raises:
         ValueError: there are too many.
@@ -185,12 +236,37 @@ def dense_latents(model: LatentModel, hyper: Values) -> DenseLatents:
             f"up to {LIMIT} numbers, or {LIMIT} data ({data} here) with {ENTRIES} as the product of both. Sparse are "
             "`Matern` fields on a mesh with a smoothness of up to 2 - d / 2, whose scale is an argument of `Matern`."
         )
+    laws = [unwrapped(site["fn"]) for name, site in model.trace(hyper).items() if name in model.latents]
+    if all(has_amplitudes(fn) or isinstance(fn, Normal) for fn in laws):
+        by_coefficients, constant = _by_coefficients(found, model, hyper, others)
+        if constant:
+            return by_coefficients
     if not _is_affine(found, model, hyper):
         raise ValueError(
             f"{HERE}: the latents {', '.join(map(repr, model.latents))} are not jointly Gaussian: the law of one "
             "depends on another in more than its mean. Leave the other one out of them by `sites`."
         )
     return found
+
+
+@eqx.filter_jit
+def _by_coefficients(
+    latents: DenseLatents, model: LatentModel, hyper: Values, others: Values
+) -> tuple[DenseLatents, Array]:
+    """The latents with the predictor's matrix, and whether that gives the predictor at other hyperparameters too: at
+    white noise in each site by itself, so that many numbers hide no few, and in all at one and three times its size."""
+    found = latents.with_rows(model, hyper)
+    law = found.at(model, others)
+    noise = jax.random.normal(jax.random.key(4), (latents.size,), law.offset.dtype)
+    counts = np.cumsum([np.prod(shape, dtype=int) for _, shape in latents.shapes])
+    site = np.searchsorted(counts, np.arange(latents.size), side="right")
+    alone = jnp.where(site == np.arange(len(counts))[:, None], noise, 0)
+    probes = jnp.concatenate([alone, jnp.stack([noise, 3 * noise])])
+    eta = jax.lax.map(lambda z: model.predictor(latents.trace(model, others, z)), probes)
+    error = jnp.abs(eta - law.offset - jax.vmap(law.forward)(probes))
+    size = jnp.sqrt(dot(probes**2, law.root.T**2))
+    rounding = 10 * jnp.finfo(eta.dtype).eps * (jnp.max(size, axis=1, keepdims=True) + jnp.abs(law.offset))
+    return found, jnp.all(error <= CHANGE * size + rounding)
 
 
 @eqx.filter_jit

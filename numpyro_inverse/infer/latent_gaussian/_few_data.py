@@ -30,7 +30,7 @@ import jax
 import jax.numpy as jnp
 from jax.lax import stop_gradient
 from jax.scipy.linalg import solve_triangular
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from numpyro_inverse.infer.latent_gaussian._reading import Values
 
@@ -74,7 +74,7 @@ class FewDataPosterior(eqx.Module):
 
     def _if_negative(self, function: Callable[[Array], Array], otherwise: Array) -> Array:
         """A function of A R if there are negative weights."""
-        return jax.lax.cond(jnp.any(self.weights < 0), lambda: function(self._half()), lambda: otherwise)
+        return jax.lax.cond(_any_negative(self.weights), lambda: function(self._half()), lambda: otherwise)
 
     def _half(self) -> Float[Array, "m n"]:
         """A R."""
@@ -140,7 +140,7 @@ class FewDataPosterior(eqx.Module):
             seen = dot(self.minus.T, dot(root, self.roots(z)))
             return z + transposed(dot(dot(self.minus, seen), root))
 
-        return self.roots(jax.lax.cond(jnp.any(self.weights < 0), added, lambda z: z, transposed(b)))
+        return self.roots(jax.lax.cond(_any_negative(self.weights), added, lambda z: z, transposed(b)))
 
     def roots(self, z: Float[Array, "n *k"]) -> Float[Array, "n *k"]:
         """R z, R being a square root of the covariance but for what the negative weights add."""
@@ -185,6 +185,21 @@ def _log_determinant_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]
     for slope, tangent in zip((2 * stop_gradient(weights)[:, None] * seen, variances), tangents[:2], strict=True):
         change = change if tangent is None else change + jnp.vdot(slope, tangent)
     return found, change
+
+
+def _any_negative(weights: Float[Array, " m"]) -> Bool[Array, ""]:
+    """Whether there are negative weights, in any of a batch: else a batch would pay for them at each evaluation."""
+    return _any(stop_gradient(weights) < 0)
+
+
+@jax.custom_batching.custom_vmap
+def _any(x: Bool[Array, "..."]) -> Bool[Array, ""]:
+    return jnp.any(x)
+
+
+@_any.def_vmap
+def _any_of_batch(axis_size: int, in_batched: list[bool], x: Bool[Array, "..."]) -> tuple[Array, bool]:
+    return _any(x), False
 
 
 def _rows(weights: Float[Array, " m"], v: Float[Array, "m *k"]) -> Float[Array, "m *k"]:

@@ -29,6 +29,7 @@ RADIUS = 1.1  # of the design, times the square root of the dimension
 NO_DENSITY = 1e29  # a potential above it stands for none
 SEARCH = 100  # steps to the mode
 EDGE = 0.02  # of the weight, at the edge of the grid
+ACCEPTANCE = 0.9  # aimed at; at .8, 50 iterations ended with steps of half that rate, and with divergences
 
 
 class HyperPoints(NamedTuple):
@@ -265,6 +266,7 @@ def nuts_settings(latent: LatentGaussian) -> dict[str, Any]:
     covariance = jnp.asarray(surface.axes @ surface.axes.T, surface.dtype)[jnp.ix_(order, order)]
     names = tuple(sorted(mode))
     return {
+        "target_accept_prob": ACCEPTANCE,
         "inverse_mass_matrix": {names: covariance},
         "dense_mass": [names],
         "adapt_mass_matrix": False,

@@ -114,7 +114,7 @@ class LatentGaussian(eqx.Module):
         sites = None if sites is None else _names("sites", sites)
         self.reading, hyper, mean = read_model(model, args, kwargs, names, sites)
         others = self.reading.draw_hyper(jax.random.key(1))
-        self.latents = sparse_latents(self.reading, hyper, others) or dense_latents(self.reading, hyper)
+        self.latents = sparse_latents(self.reading, hyper, others) or dense_latents(self.reading, hyper, others)
         self.start, self.guess = hyper, mean
         self.start, self.guess = self._first()
 
@@ -260,7 +260,7 @@ class LatentGaussian(eqx.Module):
 
         The mass matrix is the Hessian of :math:`-\log \hat p(\theta, y)` at its mode, in unconstrained space, and is
         kept; the chains start at draws of a Gaussian around the mode that is 1.5 times as wide. Warm-up has to find the
-        step size: 50 iterations do. For up to 64 numbers.
+        step size, for an acceptance rate of .9: 50 iterations do. For up to 64 numbers.
 
         >>> # not run: the documentation's page of latent Gaussian models runs it
         >>> kernel = NUTS(latent.model, **latent.nuts_settings())  # doctest: +SKIP

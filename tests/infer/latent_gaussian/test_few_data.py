@@ -1,5 +1,8 @@
 """Posteriors in the space of fewer data than latents, against dense algebra in the space of the latents."""
 
+from functools import partial
+
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,9 +15,10 @@ from numpyro_inverse.distributions import Matern, SpectralField
 from numpyro_inverse.domains import Grid
 from numpyro_inverse.infer import LatentGaussian
 from numpyro_inverse.infer.latent_gaussian import _dense_latents
-from numpyro_inverse.infer.latent_gaussian._dense_latents import DenseGaussian
+from numpyro_inverse.infer.latent_gaussian._dense_latents import DenseGaussian, dense_latents
 from numpyro_inverse.infer.latent_gaussian._few_data import FewDataPosterior
 from numpyro_inverse.infer.latent_gaussian._laplace import find_mode, next_decrement
+from numpyro_inverse.infer.latent_gaussian._reading import read_model
 
 M, N = 5, 8
 WEIGHTS = {
@@ -148,6 +152,95 @@ def test_a_field_with_few_data_that_are_not_log_concave(x64, monkeypatch):
     precision[seen, seen] += 0.81 * np.asarray(w)
     sd = latent.marginals({"scale": jnp.array([0.9])})["field"].sd
     np.testing.assert_allclose(sd, np.sqrt(np.diag(np.linalg.inv(precision))), rtol=1e-8)
+
+
+def _spectrum(grid, range_):
+    return 1 / (1 + range_**2 * grid.eigenvalues)
+
+
+def two_fields(part, grid, seen, y):
+    """Beside an intercept and effects; what ``part`` names is multiplied by a hyperparameter that nearly is one."""
+    ranges = numpyro.sample("ranges", dist.LogNormal(jnp.array([-1.0, -2.0]), 0.3).to_event(1))
+    scale = numpyro.sample("scale", dist.LogNormal(0.0, 0.5))
+    s = numpyro.sample("s", dist.LogNormal(0.0, 0.01))
+    by = {name: s if name == part else 1.0 for name in ("long", "effect", "datum")}
+    a = numpyro.sample("a", dist.Normal(3.0, 2.0))
+    with numpyro.plate("groups", 2):
+        b = numpyro.sample("b", dist.Normal(1.0, 0.5 * scale))
+    long = numpyro.sample("long", SpectralField(grid, scale**2 * _spectrum(grid, ranges[0])))
+    with numpyro.plate("kinds", 2):
+        short = numpyro.sample("short", SpectralField(grid, 0.25 * _spectrum(grid, ranges[1])))
+    rows = jnp.where(jnp.arange(len(seen)) == 1, by["datum"], 1.0)
+    eta = rows * (a + by["long"] * long[seen] + short[1, seen] + by["effect"] * 1e-2 * b[0])
+    numpyro.sample("y", dist.Normal(numpyro.deterministic("eta", eta), 0.3).to_event(1), obs=y)
+
+
+GRID = Grid(32)
+SEEN = {"few": np.array([3, 9, 10, 30]), "many": np.repeat(np.arange(32), 4)}  # 99 numbers, so 4 or 128 data
+
+
+def _data(which):
+    return jnp.asarray(np.random.default_rng(5).normal(3, 1, size=len(SEEN[which])))
+
+
+def _two_fields(which):
+    return LatentGaussian(partial(two_fields, None), "eta", model_args=(GRID, SEEN[which], _data(which)))
+
+
+@pytest.mark.parametrize("data", ["few", pytest.param("many", marks=pytest.mark.slow)])
+def test_two_fields_with_unknown_ranges(x64, data):
+    """The matrix by coefficients is kept, and gives density and derivatives at other hyperparameters, to 1e-8 of those
+    by the data's covariance."""
+    seen, y, latent = SEEN[data], _data(data), _two_fields(data)
+    assert latent.latents.rows.shape == (len(seen), 32 + 2 * 32 + 1 + 2)
+
+    def exact(ranges, scale):
+        k = sum(
+            SpectralField(GRID, s**2 * _spectrum(GRID, r)).covariance_matrix[jnp.ix_(seen, seen)]
+            for r, s in zip(ranges, (scale, 0.5), strict=True)
+        )
+        k = k + 0.3**2 * jnp.eye(len(seen)) + 2.0**2 + 1e-4 * 0.25 * scale**2
+        return dist.MultivariateNormal(jnp.full(len(seen), 3.01), k).log_prob(y)
+
+    ranges, scale = jnp.array([0.5, 0.2]), jnp.array(1.3)
+    density = lambda r, s: latent.log_marginal({"ranges": r, "scale": s, "s": jnp.array(1.0)})  # noqa: E731
+    found, right = (jax.jit(jax.value_and_grad(f, (0, 1)))(ranges, scale) for f in (density, exact))
+    for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(right), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-8)
+
+
+@pytest.mark.slow
+def test_latents_by_a_matrix_that_is_kept(x64):
+    """Means and standard deviations as where it is not kept."""
+    latent = _two_fields("few")
+    hyper = {"ranges": jnp.array([[0.5, 0.2]]), "scale": jnp.array([1.3]), "s": jnp.ones(1)}
+    without = eqx.tree_at(lambda found: found.latents.rows, latent, None)
+    for one, other in zip(*(jax.tree.leaves(each.marginals(hyper)) for each in (latent, without)), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-8)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", ["long", "effect", "datum"])
+def test_a_matrix_that_changes_a_little_is_not_kept(part):
+    """By 0.3 % in a field, in an effect of a hundredth of its size, in one datum."""
+    args = GRID, SEEN["few"], jnp.zeros(4)
+    model, hyper, _ = read_model(partial(two_fields, part), args, {}, ("eta",), None)
+    others = hyper | {"s": 1.003 * hyper["s"]}
+    assert dense_latents(model, hyper, hyper).rows is not None
+    assert dense_latents(model, hyper, others).rows is None
+
+
+@pytest.mark.slow
+def test_a_batch_of_which_one_is_not_log_concave(x64):
+    """A batch is treated together where any of it has negative weights: each is what it is alone, to 1e-9."""
+    grid, seen, y = Grid(32), np.array([3, 9, 10, 30]), jnp.array([0.3, 4.0, 0.2, -0.5])
+    latent = LatentGaussian(heavy_tails, "eta", model_args=(grid, seen, y))
+    slope = jax.jit(jax.value_and_grad(lambda s: latent.log_marginal({"scale": s})))
+    scales = jnp.array([0.9, 5.0])
+    eta = latent.marginals({"scale": scales})["eta"].mean
+    assert jnp.isfinite(eta).all()
+    for one, other in zip(jax.vmap(slope)(scales), zip(*map(slope, scales), strict=True), strict=True):
+        np.testing.assert_allclose(one, jnp.stack(other), rtol=1e-9)
 
 
 def on_a_large_grid(grid, places, y):
