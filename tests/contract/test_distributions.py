@@ -245,7 +245,7 @@ def test_expand_to_event_and_mask(one, draws, tolerance):
     np.testing.assert_allclose(masked, np.where(KEEP, expected, 0), **close)
 
 
-@pytest.mark.parametrize("precision", ["float32", "x64"])
+@pytest.mark.parametrize("precision", [pytest.param("float32", marks=pytest.mark.slow), "x64"])
 @pytest.mark.parametrize("name", DENSITIES)
 def test_density_is_that_of_the_sampler(name, precision):
     """Change of variables, log p(f(z)) + log |det f'(z)| = log p(z), by the dense Jacobian; for a window's, J J^T."""

@@ -185,6 +185,7 @@ def test_keeps_its_precision(name):
         assert all(v.dtype == jnp.float64 for v in mcmc.get_samples().values())
 
 
+@pytest.mark.slow
 def test_pickles(name):
     used = _short(name, "sequential").sampler
     first, second = (k.init(jax.random.key(6), 4, None, (DATA,), {}) for k in (used, pickle.loads(pickle.dumps(used))))

@@ -217,7 +217,8 @@ def test_range_of_one_axis_and_batches_of_ranges(x64):
     np.testing.assert_allclose(batch.spectrum[1, 1], one.spectrum, rtol=1e-12)
 
 
-@pytest.mark.parametrize("order", ["first", pytest.param("second", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("order", ["first", "second"])
 def test_derivatives_of_one_range_are_those_of_a_range_for_each_axis(order, x64):
     """By hand the former, by JAX the latter: in range and smoothness, and the second one in the range."""
     grid = Grid((7, 6), extent=(1.0, 2.0))
@@ -345,7 +346,9 @@ SMOOTH = {  # shape, range, smoothness, padding; whether single precision has th
 }
 
 
-@pytest.mark.parametrize("case", SMOOTH)
+@pytest.mark.parametrize(
+    "case", [pytest.param(k, marks=[pytest.mark.slow] * (v[4] and k != "line")) for k, v in SMOOTH.items()]
+)
 def test_smooth_fields_have_a_density_that_is_right_or_none(case):
     """Where single precision gives a density it finds the scale of a draw within a fifth of a posterior sd of what
     double precision finds (the promised bias is a tenth; the rest is the parabola's); elsewhere it is refused by name,

@@ -80,7 +80,10 @@ def test_coupled_fields(name):
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("boundary", ["neumann", "dirichlet", "periodic"])
+@pytest.mark.parametrize(
+    "boundary",
+    [pytest.param("neumann", marks=pytest.mark.slow), "dirichlet", pytest.param("periodic", marks=pytest.mark.slow)],
+)
 def test_coupled_fields_on_grids(boundary):
     """The coarse field is the fine one within the variance that only the fine grid resolves; 24 and 8 points have
     centers in common. A padded field is coupled on its torus."""

@@ -62,7 +62,15 @@ test_images = np.asarray(flow.sample(key, (24,)))
 # From a cold cache, four seconds or more each.
 SLOW = {"ExactGibbs", "MixtureAutoregressive", "NLE", "NPE", "NRE", "SplitGibbs", "compare", "fit_vae"}
 SLOW |= {"ContextEmbedding", "ExactGaussian", "fit_coordinates", "nuts_settings", "suggest_step_size", "to_arviz"}
-SLOW |= {"GradientStepDenoiser", "IncrementsDenoiser", "point_estimate", "predict", "restrict_noise", "whiten"}
+SLOW |= {
+    "GradientStepDenoiser",
+    "IncrementsDenoiser",
+    "point_estimate",
+    "predict",
+    "predict_data",
+    "restrict_noise",
+    "whiten",
+}
 
 
 def examples():

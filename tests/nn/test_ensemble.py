@@ -22,6 +22,7 @@ MEANS = (-3.0, 0.0, 3.0)
 C = jnp.array([0.4, -1.0])
 
 
+@pytest.mark.slow
 def test_the_density_is_the_mean_of_the_members():
     members = [normal(mean, key) for mean, key in zip(MEANS, KEYS, strict=True)]
     law = Ensemble(members)
@@ -38,6 +39,7 @@ def test_the_density_is_the_mean_of_the_members():
         jax.tree.map(np.testing.assert_array_equal, jax.tree.leaves(given), jax.tree.leaves(kept))
 
 
+@pytest.mark.slow
 def test_draws_have_that_law():
     """Kolmogorov and Smirnov at 1e-4, 20,000 draws against the distribution function by quadrature; of draws of two
     members only, or with weights 1 : 1 : 2, it finds p < 1e-30."""

@@ -55,5 +55,6 @@ def test_without_distrax():
     run(WITHOUT)
 
 
+@pytest.mark.slow
 def test_distrax_comes_with_the_first_flow():
     run(WHEN_USED)

@@ -26,6 +26,7 @@ def bumps_model(x=None):
     numpyro.sample("x", Simulator(_bumps, theta, event_dims=1), obs=x)
 
 
+@pytest.mark.slow
 def test_members_are_fits_of_their_own_and_the_posterior_is_their_mixture(tmp_path):
     """The first is the fit without others, bit for bit; the density is the mean of the members'."""
     npe, simulations = NPE(bumps_model), simulate(bumps_model, random.key(0), 1000, progress_bar=False)

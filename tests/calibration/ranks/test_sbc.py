@@ -256,6 +256,7 @@ def test_plots_arviz_and_report(key, tmp_path):
     assert not (tmp_path / "other.html").exists()
 
 
+@pytest.mark.slow
 def test_bad_input(key):
     def run(model=linear.model, inference=linear.exact, **options):
         return sbc(model, inference, **{"num_datasets": 20, "rng_key": key} | QUIET | options)

@@ -44,6 +44,7 @@ def test_the_law_of_a_mixture(algorithm, key):
     assert_agree(chain_z(run(BlackJAX(potential_fn=law.potential, algorithm=algorithm), key, 2, 300, 500, 64), law))
 
 
+@pytest.mark.slow
 def test_a_neighbour_of_the_law_fails(key):
     # The same test notices a potential scaled by 1.05.
     law = TARGETS["mixture"]

@@ -79,7 +79,9 @@ def moments(x):
 
 
 @pytest.mark.filterwarnings("ignore:twisted_smc. at some noise level")
-@pytest.mark.parametrize("double", [True, False], ids=["double", "single"])
+@pytest.mark.parametrize(
+    "double", [pytest.param(True, id="double"), pytest.param(False, id="single", marks=pytest.mark.slow)]
+)
 def test_unbiased_for_a_gaussian_prior(key, double):
     """1,000 chains of eight particles: evidence, means and second moments (false alarm of ``assert_agree``: 1e-5)."""
     mean, covariance, log_evidence = posterior_of_the_steps(COVARIANCE, levels(), FORWARD, NOISE, DATA)

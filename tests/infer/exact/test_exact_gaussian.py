@@ -230,7 +230,11 @@ def test_a_diagonal_posterior_agrees_with_linear_algebra(x64):
     np.testing.assert_allclose(found["u"].reshape(72, 72), covariance, atol=1e-10)
 
 
-@pytest.mark.parametrize("options", [{}, {"hide": True}, {"boundary": "neumann"}], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [{}, *(pytest.param(o, marks=pytest.mark.slow) for o in ({"hide": True}, {"boundary": "neumann"}))],
+    ids=str,
+)
 def test_log_evidence_is_the_marginal_density(x64, options):
     model, data, *_, evidence = matern(**options)
     np.testing.assert_allclose(ExactGaussian(model).log_evidence(data), evidence, rtol=1e-8)

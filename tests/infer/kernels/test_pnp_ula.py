@@ -102,7 +102,7 @@ def test_the_stated_covariance_is_lyapunov_s():
 
 
 @pytest.mark.parametrize("matrix", MATRICES)
-@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("kernel", [pytest.param(k, marks=[pytest.mark.slow] * (k != "PnPULA")) for k in KERNELS])
 def test_law(kernel, matrix):
     """Mean and covariance are those of the linear chain. 256 chains; false-alarm rate 1e-5."""
     t = t_statistics(draws(kernel, matrix), *law(MATRICES[matrix]))

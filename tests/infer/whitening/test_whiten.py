@@ -217,6 +217,7 @@ def test_count_data_have_information_too(key):
     assert ratio.max() < 1.1 * high
 
 
+@pytest.mark.slow
 def test_no_hyperparameters(key):
     def model(data=None):
         field = numpyro.sample("field", ni.distributions.Matern(LINE, range=0.4, scale=1.0, smoothness=1.5))
