@@ -217,8 +217,7 @@ def test_range_of_one_axis_and_batches_of_ranges(x64):
     np.testing.assert_allclose(batch.spectrum[1, 1], one.spectrum, rtol=1e-12)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("order", ["first", "second"])
+@pytest.mark.parametrize("order", ["first", pytest.param("second", marks=pytest.mark.slow)])
 def test_derivatives_of_one_range_are_those_of_a_range_for_each_axis(order, x64):
     """By hand the former, by JAX the latter: in range and smoothness, and the second one in the range."""
     grid = Grid((7, 6), extent=(1.0, 2.0))

@@ -22,7 +22,6 @@ MEANS = (-3.0, 0.0, 3.0)
 C = jnp.array([0.4, -1.0])
 
 
-@pytest.mark.slow
 def test_the_density_is_the_mean_of_the_members():
     members = [normal(mean, key) for mean, key in zip(MEANS, KEYS, strict=True)]
     law = Ensemble(members)

@@ -223,7 +223,7 @@ def dense_latents(model: LatentModel, hyper: Values, others: Values) -> DenseLat
         others: other ones, at which the predictor's matrix by coefficients is looked at again.
 
     Raises:
-        ValueError: there are too many.
+        ValueError: there are too many, or they are not jointly Gaussian.
     """
     trace = trace_at(whiten(model.model), model.args, model.kwargs)
     names = [name if name in latent_sites(trace) else name + LATENT for name in model.latents]
