@@ -10,9 +10,10 @@ CACHE = Path(__file__).parents[1] / ".cache" / "jax"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 os.environ.setdefault("MPLBACKEND", "Agg")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-# LLVM optimizes little, and in one thread: two processes share two cores.
-FLAGS = "--xla_backend_optimization_level=1 --xla_cpu_parallel_codegen_split_count=1"
+# LLVM does not optimize, and there is one thread for everything: two processes share two cores.
+FLAGS = "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1 --xla_cpu_multi_thread_eigen=false"
 
 import numpyro  # noqa: E402
 
@@ -23,7 +24,7 @@ import pytest  # noqa: E402
 
 
 def pytest_configure(config):
-    """All but the long suite compile more than they compute: LLVM optimizes little, which nearly halves a first run.
+    """All but the long suite compile more than they compute: LLVM does not optimize, which halves a first run.
 
     XLA's own passes run as for users; what differs is how the machine code is generated, so a float by rounding. The
     long tests (`make test-statistical`) run what users run.

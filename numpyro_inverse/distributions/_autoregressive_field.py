@@ -22,6 +22,12 @@ from numpyro_inverse._checks import (
     is_traced,
     show,
 )
+from numpyro_inverse.distributions._precision_factors import (
+    Entries,
+    PrecisionFactors,
+    mixture_entries,
+    mixture_factors,
+)
 from numpyro_inverse.distributions._reparametrized import ReparametrizedDistribution, domain_of, has_base, unwrapped
 from numpyro_inverse.domains._stacked import Stacked
 
@@ -39,7 +45,8 @@ class AutoregressiveField(ReparametrizedDistribution):
 
     .. math:: \log\det Q = T \log\det Q_{\text{field}} - (T - 1)\, n \log(1 - \rho^2),
 
-    and the density costs one factorization of the field, whatever T is.
+    and the density costs one factorization of the field, whatever T is. :class:`~numpyro_inverse.infer.LatentGaussian` integrates it
+    out by sparse algebra where ``field`` is one on a mesh.
 
     Values have the shape ``(num_steps, *field.event_shape)``. The field knows its domain, a
     :class:`~numpyro_inverse.domains.Stacked` one with the axis ``time``, if ``field`` does.
@@ -131,6 +138,27 @@ class AutoregressiveField(ReparametrizedDistribution):
         density = jnp.sum(self.field.log_prob(e + self.field.mean), axis=0)
         jacobian = (self.num_steps - 1) * prod(self.field.event_shape) * jnp.log1p(-(self.correlation**2))
         return density - 0.5 * jacobian
+
+    @property
+    def precision_entries(self) -> Entries | None:
+        """Where :meth:`precision_factors` have entries; None where ``field`` has none, and for a batch."""
+        entries = None if self.batch_shape else getattr(self.field, "precision_entries", None)
+        return entries and mixture_entries(entries, prod(self.field.event_shape), self.num_steps, self._pairs)
+
+    def precision_factors(self) -> PrecisionFactors:
+        r"""The precision by sparse matrices on ``precision_entries``; the innovations are the independent fields."""
+        field: Any = self.field
+        rho, later = self.correlation, self.num_steps - 1
+        one = 1 / jnp.sqrt(1 - rho**2)
+        own = jnp.where(jnp.arange(self.num_steps) == 0, 1, one)
+        below = jnp.broadcast_to(-rho * one, (later,))
+        size = prod(field.event_shape)
+        return mixture_factors([field.precision_factors()], field.precision_entries, size, own, below, self._pairs)
+
+    @property
+    def _pairs(self) -> np.ndarray:
+        """A time and the one before."""
+        return np.stack([np.arange(1, self.num_steps), np.arange(self.num_steps - 1)], axis=1)
 
     def _along(self, x: Array) -> Array:
         return x[(..., *(None,) * self.field.event_dim)]

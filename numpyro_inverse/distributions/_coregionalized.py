@@ -4,15 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import prod
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, Float
 from numpyro.distributions import Distribution, constraints
 from numpyro.distributions.util import validate_sample
 
 from numpyro_inverse._checks import check_broadcast, check_finite, check_instance, check_real, check_trailing, is_traced
 from numpyro_inverse.distributions._autoregressive_field import check_field, from_white_noise, white_noise
+from numpyro_inverse.distributions._precision_factors import (
+    Entries,
+    PrecisionFactors,
+    mixture_entries,
+    mixture_factors,
+)
 from numpyro_inverse.distributions._reparametrized import ReparametrizedDistribution, domain_of
 from numpyro_inverse.domains._stacked import Stacked
 
@@ -131,6 +139,28 @@ class Coregionalized(ReparametrizedDistribution):
         density = sum(field.log_prob(x) for field, x in zip(self.fields, w, strict=True))
         diagonal = jnp.diagonal(self.mixing, axis1=-2, axis2=-1)
         return density - prod(self.fields[0].event_shape) * jnp.sum(jnp.log(jnp.abs(diagonal)), axis=-1)
+
+    @property
+    def precision_entries(self) -> Entries | None:
+        """Where :meth:`precision_factors` have entries; None where a field has none, and for a batch."""
+        each: list[Any] = [getattr(field, "precision_entries", None) for field in self.fields]
+        if self.batch_shape or any(entries is None for entries in each):
+            return None
+        return mixture_entries(each[0], prod(self.fields[0].event_shape), len(self.fields), self._pairs)
+
+    def precision_factors(self) -> PrecisionFactors:
+        r"""The precision by sparse matrices on ``precision_entries``."""
+        fields: Any = self.fields
+        size, count = prod(fields[0].event_shape), len(fields)
+        inverse = solve_triangular(self.mixing, jnp.eye(count, dtype=self.mixing.dtype), lower=True)
+        own, below = jnp.diagonal(inverse), inverse[self._pairs[:, 0], self._pairs[:, 1]]
+        parts = [field.precision_factors() for field in fields]
+        return mixture_factors(parts, fields[0].precision_entries, size, own, below, self._pairs)
+
+    @property
+    def _pairs(self) -> np.ndarray:
+        """Each field with those before it."""
+        return np.stack(np.tril_indices(len(self.fields), -1), axis=1)
 
     @property
     def mean(self):

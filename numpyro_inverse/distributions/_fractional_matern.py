@@ -81,7 +81,7 @@ class FractionalMatern(MaternMesh):
         return jnp.exp(-0.5 * self._log_unit_precision(range) - self.order * jnp.log(kappa)) * u
 
     @property
-    def precision_pattern(self) -> None:
+    def precision_entries(self) -> None:
         """None: the precision of a field of this smoothness is dense."""
         return None
 

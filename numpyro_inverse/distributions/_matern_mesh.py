@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from math import factorial, lgamma, log, pi
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -31,30 +31,15 @@ from numpyro_inverse.distributions._mass_functions import (
     symmetric_product,
 )
 from numpyro_inverse.distributions._matern_equation import check_order, check_robin
+from numpyro_inverse.distributions._precision_factors import Entries, PrecisionFactors
 from numpyro_inverse.distributions._reparametrized import ReparametrizedDistribution
 from numpyro_inverse.distributions._ritz_projection import RitzProjection, factorized
 from numpyro_inverse.distributions._spectral_field import BIAS
 from numpyro_inverse.domains import Mesh
 from numpyro_inverse.domains._prolongation import prolongation
-from numpyro_inverse.sparse import Cholesky, Pattern
+from numpyro_inverse.sparse import Cholesky
 
 DENSE_LIMIT = 4096
-
-
-class PrecisionFactors(NamedTuple):
-    """A precision :math:`K C^{-1} K`, or :math:`K` where there is no :math:`C`, by values on a pattern.
-
-    Attributes:
-        outer: :math:`K`, positive definite.
-        middle: :math:`C`, positive definite, or None.
-        logdet: log determinant of the precision.
-        middle_logdet: that of :math:`C`, or 0.
-    """
-
-    outer: Float[Array, " nnz"]
-    middle: Float[Array, " nnz"] | None
-    logdet: Float[Array, ""]
-    middle_logdet: float
 
 
 class MaternMesh(ReparametrizedDistribution):
@@ -364,18 +349,20 @@ class MaternMesh(ReparametrizedDistribution):
         return table
 
     @property
-    def precision_pattern(self) -> Pattern | None:
+    def precision_entries(self) -> Entries | None:
         r"""Where :meth:`precision_factors` have entries; None if :math:`\alpha > 2`, and for a batch of fields."""
-        return None if self.order > 2 or self.batch_shape else self.domain.pattern
+        pattern = self.domain.pattern
+        return None if self.order > 2 or self.batch_shape else Entries(pattern.rows, pattern.cols)
 
     def precision_factors(self) -> PrecisionFactors:
-        r"""The precision of one field by sparse matrices on ``precision_pattern``."""
+        r"""The precision of one field by sparse matrices on ``precision_entries``."""
         n = self.domain.size
         log_precision = self._log_unit_precision(self.range) - 2 * jnp.log(self.scale)
         logdet = self._unit_logdet(self.range) - 2 * n * jnp.log(self.scale)
         outer = jnp.exp(log_precision / self.order) * self._values(self.range)
-        middle = None if self.order == 1 else self._noise.mass.astype(outer.dtype)
-        return PrecisionFactors(outer, middle, logdet, 0.0 if middle is None else self._noise_logdet)
+        if self.order == 1:
+            return PrecisionFactors(outer, None, None, logdet, 0.0)
+        return PrecisionFactors(outer, None, self._noise.mass.astype(outer.dtype), logdet, self._noise_logdet)
 
     @property
     def mean(self):

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 from numpyro_inverse._checks import check_broadcast, check_finite, check_instance, check_positive, is_traced
 from numpyro_inverse.distributions._matern_equation import check_order
 from numpyro_inverse.distributions._matern_mesh import MaternMesh
+from numpyro_inverse.distributions._precision_factors import PrecisionFactors
 from numpyro_inverse.domains import ElementMatrices, Mesh
 
 
@@ -114,10 +115,17 @@ class NonstationaryMatern(MaternMesh):
         """
         raise NotImplementedError("NonstationaryMatern: range and scale are not known on another mesh.")
 
-    @property
-    def precision_pattern(self) -> None:
-        """None: the factors of its precision are not symmetric."""
-        return None
+    def precision_factors(self) -> PrecisionFactors:
+        r"""The precision of one field by sparse matrices on ``precision_entries``: :math:`K T`, or :math:`T K T`."""
+        pattern, values = self.domain.pattern, self._values(self.range)
+        tau = jnp.exp(0.5 * self._log_unit_precision(self.range)) / self.scale
+        rows, cols = tau[pattern.rows], tau[pattern.cols]
+        logdet = self._unit_logdet(self.range) - 2 * self._log_scale_total()
+        if self.order == 1:
+            return PrecisionFactors(values * rows * cols, None, None, logdet, 0.0)
+        return PrecisionFactors(
+            values * cols, values * rows, self._noise.mass.astype(values.dtype), logdet, self._noise_logdet
+        )
 
     @property
     def _scale_at_nodes(self) -> Array:

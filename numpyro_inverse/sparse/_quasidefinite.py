@@ -1,9 +1,9 @@
 r"""Posterior precisions of fields whose own precision is a product of sparse matrices and an inverse.
 
-The precision :math:`Q + H`, with :math:`Q = K C^{-1} K` and a sparse :math:`H`, is dense where :math:`C` is no diagonal
-matrix. It is a Schur complement of the sparse, quasi-definite
+The precision :math:`Q + H`, with :math:`Q = K^{\mathsf T} C^{-1} K` and a sparse :math:`H`, is dense where :math:`C` is
+no diagonal matrix. It is a Schur complement of the sparse, quasi-definite
 
-.. math:: M = \begin{pmatrix} C & K \\ K & -H \end{pmatrix}, \qquad
+.. math:: M = \begin{pmatrix} C & K \\ K^{\mathsf T} & -H \end{pmatrix}, \qquad
     \log|\det M| = \log\det C + \log\det(Q + H), \qquad
     M \begin{pmatrix} p \\ x \end{pmatrix} = \begin{pmatrix} 0 \\ -b \end{pmatrix}
     \;\Leftrightarrow\; (Q + H) x = b .
@@ -34,7 +34,8 @@ from numpyro_inverse.sparse._pattern import Pattern
 class QuasiDefinitePattern(eqx.Module):
     r"""Where :math:`C`, :math:`K` and :math:`H` have entries, analyzed for the factorization of :math:`M`.
 
-    A matrix on it is the vector of its lower triangle at ``(rows[k], cols[k])``, as on a :class:`Pattern`.
+    A symmetric matrix on it is the vector of its lower triangle at ``(rows[k], cols[k])``, as on a :class:`Pattern`;
+    :math:`K`, which need not be symmetric, is two: its values there, and those at ``(cols[k], rows[k])``.
 
     Attributes:
         rows: row of each value.
@@ -47,21 +48,20 @@ class QuasiDefinitePattern(eqx.Module):
     cols: Int[Array, " nnz"]
     diagonal: Int[Array, " n"]
     doubled: Pattern  # of M: first numbers, second numbers, empty places
-    source: Int[Array, " nnz_doubled"]  # where M's values come from: C, K, H one after the other, then 1 and -1
+    source: Int[Array, " nnz_doubled"]  # where M's values come from: C, K's two triangles, H, then 1 and -1
     corner: Int[Array, " nnz"]  # where the values of -H stand among those of M
     size: int = eqx.field(static=True)
 
-    def factor(self, c: Array, k: Array, h: Array) -> QuasiDefinite:
+    def factor(self, c: Array, k: tuple[Array, Array], h: Array) -> QuasiDefinite:
         """The factorization of M; everything that is computed from it is NaN where it does not exist."""
         values = self._values(c, k, h)
         blocks = _factor(self.doubled, jax.lax.stop_gradient(values))
         return QuasiDefinite(self, values, jax.lax.stop_gradient(blocks))
 
-    def _values(self, c: Array, k: Array, h: Array) -> Float[Array, " nnz_doubled"]:
-        dtype = jnp.result_type(c, k, h, jnp.float32)
-        ends = jnp.asarray([1.0, -1.0], dtype)
-        parts = jnp.concatenate([c.astype(dtype), k.astype(dtype), -h.astype(dtype), ends])
-        return parts[self.source]
+    def _values(self, c: Array, k: tuple[Array, Array], h: Array) -> Float[Array, " nnz_doubled"]:
+        dtype = jnp.result_type(c, *k, h, jnp.float32)
+        parts = (c, *k, -h, jnp.asarray([1.0, -1.0]))
+        return jnp.concatenate([part.astype(dtype) for part in parts])[self.source]
 
 
 def analyze_quasidefinite(
@@ -100,14 +100,16 @@ def analyze_quasidefinite(
     entry = sp.csr_array((np.arange(1, count + 1), (rows, cols)), shape=(size, size))
     r, c = np.asarray(pattern.rows), np.asarray(pattern.cols)
     inside = r < 2 * size
-    at = np.asarray(entry[np.maximum(r % size, c % size) * inside, np.minimum(r % size, c % size) * inside]).ravel() - 1
-    block = np.where(r < size, 0, np.where(c < size, 1, 2))
+    i, j = r % size * inside, c % size * inside
+    at = np.asarray(entry[np.maximum(i, j), np.minimum(i, j)]).ravel() - 1
+    corners = (r >= size) & (c >= size)
+    block = np.where(r < size, 0, np.where(corners, 3, np.where(j >= i, 1, 2)))  # M[size + i, j] is K[j, i]
     negative = np.zeros(first, bool)
     for nodes in doubled:
         negative[nodes[len(nodes) // 2 :]] = True
-    source = np.where(inside, at + block * count, 3 * count + negative[r])
+    source = np.where(inside, at + block * count, 4 * count + negative[r])
     corner = np.zeros(count, int)
-    corner[at[inside & (block == 2)]] = np.flatnonzero(inside & (block == 2))
+    corner[at[inside & corners]] = np.flatnonzero(inside & corners)
     diagonal = np.flatnonzero(rows == cols)
     diagonal = diagonal[np.argsort(rows[diagonal])]
     with jax.ensure_compile_time_eval():
@@ -123,7 +125,7 @@ class QuasiDefinite(eqx.Module):
     values: Float[Array, " nnz_doubled"]
     blocks: Any
 
-    def as_function_of(self, c: Array, k: Array, h: Array) -> QuasiDefinite:
+    def as_function_of(self, c: Array, k: tuple[Array, Array], h: Array) -> QuasiDefinite:
         """The same factorization, differentiated by other expressions of the same numbers."""
         return QuasiDefinite(self.pattern, self.pattern._values(c, k, h), self.blocks)
 

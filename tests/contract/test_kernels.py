@@ -81,12 +81,14 @@ def mcmc_for(name, num_warmup, num_samples, num_chains=1, chain_method="sequenti
 
 
 def _param(name):
-    return pytest.param(name, marks=() if name in ONE_OF_EACH_BASE else pytest.mark.statistical)
+    quick, slow = name in ("MALA", "PCN"), name in ONE_OF_EACH_BASE
+    return pytest.param(name, marks=() if quick else pytest.mark.slow if slow else pytest.mark.statistical)
 
 
 @pytest.fixture(params=[_param(name) for name in KERNELS])
 def name(request):
-    """Every kernel in the long suite, one of each base in the fast one; all have a test of their law elsewhere too."""
+    """Every kernel in the long suite, one of each base in the slow one, two in the fast one; all have a test of their
+    law elsewhere too."""
     return request.param
 
 

@@ -56,11 +56,13 @@ def _results(name, precision):
     return SimpleNamespace(a=a, x=x, y=y, z=z, w=w, batch=batch, eps=eps, norm=norm, **out)
 
 
-FIRST_OF_KIND = {name.split(",")[0]: name for name in reversed(OPERATORS)}.values()
+FIRST_OF_KIND = {name.split(",")[0]: name for name in reversed(OPERATORS)}.values()  # the others are slow
 CASES = [(name, p) for name in OPERATORS for p in PRECISIONS if p == "x64" or name in FIRST_OF_KIND]
 
 
-@pytest.fixture(params=CASES, ids=", ".join)
+@pytest.fixture(
+    params=[pytest.param(c, marks=[pytest.mark.slow] * (c[0] not in FIRST_OF_KIND), id=", ".join(c)) for c in CASES]
+)
 def case(request):
     with _mode(request.param[1]):
         yield request.param

@@ -77,6 +77,7 @@ def test_tweedie(name, x64):
         np.testing.assert_allclose(potential(x, sigma), -log_density(name, np.asarray(x), sigma), rtol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MAKE)
 def test_single_precision(name):
     """The noise levels of images, with x within the prior's spread of the truth: errors of a few roundings."""
@@ -115,7 +116,9 @@ def test_field_is_the_dense_gaussian(x64):
         np.testing.assert_allclose(certificate.bound, dense.certificates(0.3)[name].bound, rtol=1e-9)
 
 
-@pytest.mark.parametrize("name", ["Gaussian", "mixture", "empirical", "field"])
+@pytest.mark.parametrize(
+    "name", ["mixture", *(pytest.param(name, marks=pytest.mark.slow) for name in ("Gaussian", "empirical", "field"))]
+)
 def test_draws_given_the_noisy_signal(name):
     """Their mean is D and their covariance sigma^2 times its Jacobian (Tweedie). False-alarm rate 1e-5."""
     denoiser, sigma, count = MAKE[name](), 0.6, 40_000

@@ -217,7 +217,8 @@ def test_range_of_one_axis_and_batches_of_ranges(x64):
     np.testing.assert_allclose(batch.spectrum[1, 1], one.spectrum, rtol=1e-12)
 
 
-@pytest.mark.parametrize("order", ["first", pytest.param("second", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("order", ["first", "second"])
 def test_derivatives_of_one_range_are_those_of_a_range_for_each_axis(order, x64):
     """By hand the former, by JAX the latter: in range and smoothness, and the second one in the range."""
     grid = Grid((7, 6), extent=(1.0, 2.0))
@@ -345,9 +346,7 @@ SMOOTH = {  # shape, range, smoothness, padding; whether single precision has th
 }
 
 
-@pytest.mark.parametrize(
-    "case", [pytest.param(k, marks=[pytest.mark.slow] * (v[4] and k != "line")) for k, v in SMOOTH.items()]
-)
+@pytest.mark.parametrize("case", [pytest.param(k, marks=[pytest.mark.slow] * (k != "smooth square")) for k in SMOOTH])
 def test_smooth_fields_have_a_density_that_is_right_or_none(case):
     """Where single precision gives a density it finds the scale of a draw within a fifth of a posterior sd of what
     double precision finds (the promised bias is a tenth; the rest is the parabola's); elsewhere it is refused by name,
@@ -420,6 +419,7 @@ def test_point_observations_have_the_field_s_law(ndim, smoothness, x64):
     assert found < 0.965
 
 
+@pytest.mark.slow
 def test_padding_that_is_too_short_is_told():
     """One range in 3-D adds 8 % to the variance, and the padding that the warning asks for is enough."""
     grid, arguments = Grid((4, 4, 4)), {"range": 1.0, "scale": 1.0, "smoothness": 1.0}

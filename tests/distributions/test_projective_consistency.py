@@ -66,7 +66,7 @@ def _both(fine, coarse):
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("name", ["line, 1/2", "line, 3/2, Robin", "plane, 1"])
+@pytest.mark.parametrize("name", [pytest.param("line, 1/2", marks=pytest.mark.slow), "line, 3/2, Robin", "plane, 1"])
 def test_coupled_fields(name):
     """The restricted noise is white, and at alpha 1 and 2 the coarse field is the Ritz projection of the fine one."""
     coarse = square(3) if name == "plane, 1" else interval(5)
@@ -79,6 +79,7 @@ def test_coupled_fields(name):
     np.testing.assert_allclose(there, projected, atol=1e-12 * np.abs(there).max())
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize(
     "boundary",

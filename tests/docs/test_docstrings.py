@@ -63,12 +63,16 @@ test_images = np.asarray(flow.sample(key, (24,)))
 SLOW = {"ExactGibbs", "MixtureAutoregressive", "NLE", "NPE", "NRE", "SplitGibbs", "compare", "fit_vae"}
 SLOW |= {"ContextEmbedding", "ExactGaussian", "fit_coordinates", "nuts_settings", "suggest_step_size", "to_arviz"}
 SLOW |= {
+    "Ensemble",
     "GradientStepDenoiser",
     "IncrementsDenoiser",
+    "draws",
+    "fit_gan",
     "point_estimate",
     "predict",
     "predict_data",
     "restrict_noise",
+    "twisted_smc",
     "whiten",
 }
 

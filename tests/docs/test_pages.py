@@ -12,7 +12,14 @@ SLOW = {"calibration.md", "denoisers.md", "denoising_posteriors.md", "exact_gaus
 SLOW |= {"learned_priors.md", "long_runs.md", "physics_informed_networks.md", "prediction.md", "reference_problems.md"}
 SLOW |= {"results.md", "simulation_based_inference.md", "solvers.md", "surrogates.md", "symmetries.md"}
 SLOW |= {"function_space_priors.md", "index.md", "latent_gaussian.md", "meshes.md", "sparse_cholesky.md", "tutorial.md"}
-SLOW |= {"denoising_priors.md", "kernels.md", "many_devices.md", "networks_for_simulations.md", "whitening.md"}
+SLOW |= {
+    "denoising_priors.md",
+    "for_users_of.md",
+    "kernels.md",
+    "many_devices.md",
+    "networks_for_simulations.md",
+    "whitening.md",
+}
 
 
 def pages():

@@ -11,6 +11,7 @@ from models import darcy
 from numpyro_inverse import pinn
 
 
+@pytest.mark.slow
 def test_reference_solutions_converge():
     """Quadratic elements: errors of the third order of the edges or better, so that they fall by more than six."""
     theta, places = np.random.default_rng(0).normal(size=12), np.array([[0.31, 0.42], [0.66, 0.58]])

@@ -76,6 +76,7 @@ def test_the_posterior(nre):
     assert abs(np.std(np.asarray(replicates) - draws[:500]) / NOISE - 1) < 4.9 / np.sqrt(2000)
 
 
+@pytest.mark.slow
 def test_files(tmp_path, nre):
     nre.save(tmp_path / "ratio.safetensors")
     again = NRE(model).load(tmp_path / "ratio.safetensors")

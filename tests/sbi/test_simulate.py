@@ -126,7 +126,7 @@ def whole(tmp_path_factory):
     return _stored(tmp_path_factory.mktemp("whole") / "store")
 
 
-@pytest.mark.parametrize("call", [1, 4, 6, 9])
+@pytest.mark.parametrize("call", [4, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 6, 9))])
 def test_what_was_cut_off_goes_on(tmp_path, whole, monkeypatch, call):
     """After the rows of a batch, or before its marker, or after it."""
     flush, calls = store_module.flush, []

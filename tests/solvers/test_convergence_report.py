@@ -145,6 +145,7 @@ def test_a_gradient_step_denoiser_has_its_own_theorem():
     assert not refuted.hypotheses[0].holds
 
 
+@pytest.mark.slow
 def test_a_cocoercive_denoiser_is_a_proximal_operator(x64):
     """D = W with the largest eigenvalue 3, where the data decide: a factor 3 (1 - step), so the bound 4/3 is sharp."""
     denoiser = Conservative(np.diag([3.0, 2.0, 0.5, 1.0]))

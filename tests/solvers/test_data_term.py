@@ -65,6 +65,7 @@ def test_least_squares_against_dense_algebra(name, key):
     assert values[-1] * 0.997 <= term.least_lipschitz() <= values[-1] * (1 + 1e-6)
 
 
+@pytest.mark.slow
 def test_conjugate_gradients_are_as_good_as_a_factorization(key):
     operator = Mask(KEPT) @ BLUR
     term = LeastSquares(operator, jnp.ones(operator.out_shape), SCALE, tolerance=1e-6)

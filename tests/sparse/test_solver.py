@@ -73,6 +73,7 @@ def field(mesh, z, range):
     return jax.jvp(draw, (range,), (jnp.ones_like(range),))
 
 
+@pytest.mark.slow
 def test_a_field_on_a_mesh_by_cholmod(x64, key):
     points = np.stack(np.meshgrid(*[np.linspace(0, 1, 9)] * 2), axis=-1).reshape(-1, 2)
     i = np.arange(81).reshape(9, 9)[:-1, :-1].ravel()

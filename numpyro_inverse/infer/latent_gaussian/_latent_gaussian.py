@@ -58,10 +58,11 @@ class LatentGaussian(eqx.Module):
     >>> mcmc.run(key, latent)  # with MCMC(NUTS(latent.model), ...)  # doctest: +SKIP
     >>> draws = latent.sample(key, mcmc)  # doctest: +SKIP
 
-    Fields on a mesh with :math:`\alpha \le 2` and up to 64 normal effects have sparse precisions: with
-    :math:`Q = K C^{-1} K` (the consistent mass matrix C has a dense inverse) what is factorized is
+    Fields on a mesh with :math:`\alpha \le 2`, in time or correlated with others too, and up to 64 normal effects have
+    sparse precisions: with :math:`Q = K^{\mathsf T} C^{-1} K` (the consistent mass matrix C has a dense inverse) what
+    is factorized is
 
-    .. math:: \begin{pmatrix} C & K \\ K & -A^{\mathsf T} W A \end{pmatrix},
+    .. math:: \begin{pmatrix} C & K \\ K^{\mathsf T} & -A^{\mathsf T} W A \end{pmatrix},
 
     in the fronts of the sparse Cholesky factorization, so that the law is that of ``Matern(mesh, ...)`` to rounding.
     All other Gaussian fields (on grids, in eigenfunctions, products) are whitened, and treated by dense algebra in the

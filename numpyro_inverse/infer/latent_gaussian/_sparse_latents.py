@@ -16,8 +16,8 @@ from numpyro.distributions import Normal
 
 from numpyro_inverse._model import Trace
 from numpyro_inverse.distributions._reparametrized import unwrapped
+from numpyro_inverse.domains._stacked import Stacked
 from numpyro_inverse.infer.latent_gaussian._reading import HERE, LatentModel, Values, _parameters, _same
-from numpyro_inverse.sparse import Pattern
 from numpyro_inverse.sparse._quasidefinite import QuasiDefinite, QuasiDefinitePattern, analyze_quasidefinite
 from numpyro_inverse.sparse._row_sums import row_sums, runs
 
@@ -66,9 +66,8 @@ class SparseLatents(eqx.Module):
     def at(self, model: LatentModel, hyper: Values) -> SparseGaussian:
         """The law of the latents at hyperparameters."""
         trace = model.trace(hyper)
-        first, second = jnp.zeros((2, len(self.pattern.rows)), jnp.result_type(float))
+        first, second, mirror, rest = jnp.zeros((4, len(self.pattern.rows)), jnp.result_type(float))
         first = first.at[self.pattern.diagonal].set(1.0)
-        rest = jnp.zeros_like(first)
         logdet = jnp.zeros((), first.dtype)
         for name, place in self.places.items():
             fn = unwrapped(trace[name]["fn"])
@@ -83,9 +82,10 @@ class SparseLatents(eqx.Module):
                 rest = rest.at[place].set(parts.outer)
             else:
                 first, second = first.at[place].set(parts.middle), second.at[place].set(parts.outer)
+                mirror = mirror.at[place].set(parts.outer if parts.mirror is None else parts.mirror)
         means = {name: trace[name]["value"] for name in model.latents}
         offset = model.predictor(trace)
-        return SparseGaussian(self, model, hyper, means, offset, first, second, rest, logdet)
+        return SparseGaussian(self, model, hyper, means, offset, first, (second, mirror), rest, logdet)
 
 
 class SparseGaussian(eqx.Module):
@@ -97,7 +97,7 @@ class SparseGaussian(eqx.Module):
     means: Values
     offset: Float[Array, " m"]
     c: Float[Array, " nnz"]
-    k: Float[Array, " nnz"]
+    k: tuple[Float[Array, " nnz"], Float[Array, " nnz"]]  # both triangles
     h: Float[Array, " nnz"]
     logdet: Float[Array, ""]  # of Q, plus that of C
 
@@ -118,7 +118,7 @@ class SparseGaussian(eqx.Module):
         r"""The factorization of :math:`Q + A^{\mathsf T} W A`."""
         return SparsePosterior(self, self.latents.pattern.factor(*self._parts(weights)))
 
-    def _parts(self, weights: Float[Array, " m"]) -> tuple[Array, Array, Array]:
+    def _parts(self, weights: Float[Array, " m"]) -> tuple[Array, tuple[Array, Array], Array]:
         return self.c, self.k, self.h + self.latents.products(weights)
 
     def values(self, r: Float[Array, " n"]) -> Values:
@@ -182,7 +182,7 @@ def sparse_latents(model: LatentModel, hyper: Values, others: Values) -> SparseL
         fn = unwrapped(trace[name]["fn"])
         if isinstance(fn, Normal):
             effects += int(np.prod(trace[name]["fn"].shape(), dtype=int))
-        elif getattr(fn, "precision_pattern", None) is None or trace[name]["fn"] is not fn:
+        elif getattr(fn, "precision_entries", None) is None or trace[name]["fn"] is not fn:
             return None
     if effects > EFFECTS or all(isinstance(unwrapped(trace[name]["fn"]), Normal) for name in model.latents):
         return None
@@ -266,7 +266,7 @@ def _analyze(model: LatentModel, trace: Trace, matrix: sp.csr_array) -> SparseLa
     places = {}
     for name in model.latents:
         fn, node = unwrapped(trace[name]["fn"]), starts[name] + np.arange(_count(trace, name))
-        own = (node, node) if isinstance(fn, Normal) else (node[np.asarray(x)] for x in _lower(fn.precision_pattern))
+        own = (node, node) if isinstance(fn, Normal) else (node[np.asarray(x)] for x in fn.precision_entries)
         places[name] = jnp.asarray(entries(*own), jnp.int32)
     at, products = entries(i, j), coefficients[first] * coefficients[second]
     with jax.ensure_compile_time_eval():
@@ -278,10 +278,6 @@ def _analyze(model: LatentModel, trace: Trace, matrix: sp.csr_array) -> SparseLa
             SparseRows(rows[first], at, products, m),
             places,
         )
-
-
-def _lower(pattern: Pattern) -> tuple[np.ndarray, np.ndarray]:
-    return np.asarray(pattern.rows), np.asarray(pattern.cols)
 
 
 def _count(trace: Trace, name: str) -> int:
@@ -299,11 +295,33 @@ def _graph(model: LatentModel, trace: Trace) -> tuple[sp.csr_array, dict[str, in
         if isinstance(fn, Normal):
             parts.append(sp.eye_array(count, format="csr"))
             continue
-        half = sp.csr_array((np.ones(fn.precision_pattern.num_values), _lower(fn.precision_pattern)), (count, count))
+        rows, cols = (np.asarray(axis) for axis in fn.precision_entries)
+        half = sp.csr_array((np.ones(len(rows)), (rows, cols)), (count, count))
         parts.append(half + half.T)
-        points.append(getattr(getattr(fn, "domain", None), "points", None))
-    same = points and all(p is not None and p.shape[1] == points[0].shape[1] for p in points)
-    return sp.csr_array(sp.block_diag(parts)), starts, np.concatenate(points) if same else None
+        points.append(_places(getattr(fn, "domain", None)))
+    return sp.csr_array(sp.block_diag(parts)), starts, _side_by_side(points)
+
+
+def _places(domain: Any) -> np.ndarray | None:
+    """Of the nodes; copies of a mesh are a typical edge apart along a further axis, so that cuts are short."""
+    if not isinstance(domain, Stacked):
+        return getattr(domain, "points", None)
+    one = _places(domain.space)
+    if one is None:
+        return None
+    extents = np.ptp(one, axis=0)
+    edge = (np.prod(extents[extents > 0]) / len(one)) ** (1 / np.count_nonzero(extents))
+    along = edge * (np.arange(domain.count) - (domain.count - 1) / 2)
+    return np.column_stack([np.tile(one, (domain.count, 1)), np.repeat(along, len(one))])
+
+
+def _side_by_side(points: list[np.ndarray | None]) -> np.ndarray | None:
+    """Places of several fields; one without copies lies in the middle of those with."""
+    known = [p for p in points if p is not None]
+    if not known or len(known) < len(points):
+        return None
+    width = max(p.shape[1] for p in known)
+    return np.concatenate([np.pad(p, ((0, 0), (0, width - p.shape[1]))) for p in known])
 
 
 def _pairs(per_row: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

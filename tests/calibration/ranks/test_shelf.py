@@ -63,6 +63,7 @@ OTHERS = {
     "prior": ("another 'x' from the prior", {"m": lambda data=None: model(data, scale=1.01)}),
     "likelihood": ("simulates other data 'data'", {"m": lambda data=None: model(data, noise=1.01)}),
 }
+SLOW = ("batch", "function", "kernel", "quantities")
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +73,7 @@ def begun(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("name", OTHERS)
+@pytest.mark.parametrize("name", [pytest.param(k, marks=[pytest.mark.slow] * (k in SLOW)) for k in OTHERS])
 def test_another_study_is_refused(begun, name):
     told, options = OTHERS[name]
     with pytest.raises(ValueError, match=f"`store`: the folder belongs to another study: .*{told}"):

@@ -245,6 +245,7 @@ def finished(mcmc, key, first):
     return jax.block_until_ready(mcmc.get_samples())
 
 
+@pytest.mark.slow
 def test_a_step_that_is_too_large():
     mcmc = an_mcmc(BlackJAX(potential_fn=normal, algorithm=blackjax.sgld, step_size=5.0), 0, 2000)
     with pytest.raises(Exception, match=r"sgld is unstable at iteration \d+"):

@@ -227,6 +227,7 @@ def test_langevin_draws(key):
     assert_agree(np.array(z))
 
 
+@pytest.mark.slow
 def test_arviz(gaussian_run):
     tree = ni.to_arviz(gaussian_run)
     assert tree["posterior"]["x"].shape == (100, 200, N)

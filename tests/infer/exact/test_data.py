@@ -102,7 +102,15 @@ def test_every_replicate_counts(x64):
 
 
 @pytest.mark.parametrize(
-    "model", [field_scans, vector_scans, correlated_scans, plate_of_scans, repeated_means, missing_in_scans]
+    "model",
+    [
+        field_scans,
+        vector_scans,
+        pytest.param(correlated_scans, marks=pytest.mark.slow),
+        plate_of_scans,
+        pytest.param(repeated_means, marks=pytest.mark.slow),
+        missing_in_scans,
+    ],
 )
 def test_what_is_counted(model, x64):
     """The evidence from the affine map as a matrix: residuals, numbers and scales, however the shapes came about."""
@@ -244,6 +252,7 @@ def test_few_data_are_solved_in_their_own_space(x64):
     assert isinstance(root(ExactGaussian(linear_in_white), jnp.zeros(12), many), DenseRoot)
 
 
+@pytest.mark.slow
 def test_the_root_of_few_data_is_one(x64):
     """G G^T = H^{-1}, G^T is its transpose, and the determinant is H's; with the sign of each pivot made positive."""
     a = 10 * np.random.default_rng(6).standard_normal((4, 11))

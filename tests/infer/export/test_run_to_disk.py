@@ -390,6 +390,7 @@ def test_an_edited_quantity(tmp_path):
         write(tmp_path / "run", short, block_size=2, quantities=lambda draw: {"q": jnp.min(draw["values"])})
 
 
+@pytest.mark.slow
 def test_an_edited_model_among_many_data(tmp_path):
     # The log density is some -30,000, and changes by 4: seen because each site is compared by its own size.
     y = np.random.default_rng(0).normal(2.0, 1.0, 20_000).astype(np.float32)
@@ -407,6 +408,7 @@ def test_an_edited_model_among_many_data(tmp_path):
         write(tmp_path / "run", edited(4.0), y=y, block_size=2)
 
 
+@pytest.mark.slow
 def test_other_versions(tmp_path, monkeypatch, whole):
     from numpyro_inverse.infer.export import _run_to_disk
 

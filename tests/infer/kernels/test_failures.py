@@ -99,7 +99,7 @@ def test_a_run_without_failures(key):
         pytest.param(lambda m: TemperedSGLD(m, step_size=0.05), marks=pytest.mark.statistical),
     ],
 )
-@pytest.mark.parametrize("num_chains", [1, 2])
+@pytest.mark.parametrize("num_chains", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_what_cannot_reject_names_the_site(kernel, num_chains, key):
     # Not the step size, which is a fortieth and less of the limit.
     first = {"u": jnp.zeros((num_chains, 2) if num_chains > 1 else 2)}

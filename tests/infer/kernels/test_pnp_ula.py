@@ -109,6 +109,7 @@ def test_law(kernel, matrix):
     assert np.all(np.abs(t) < LIMIT), t
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_the_test_has_power(kernel):
     """A skew denoiser has not the law of its symmetric part, nor a symmetric one that of the limit of small steps."""

@@ -187,7 +187,8 @@ def _two_fields(which):
     return LatentGaussian(partial(two_fields, None), "eta", model_args=(GRID, SEEN[which], _data(which)))
 
 
-@pytest.mark.parametrize("data", ["few", pytest.param("many", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("data", ["few", "many"])
 def test_two_fields_with_unknown_ranges(x64, data):
     """The matrix by coefficients is kept, and gives density and derivatives at other hyperparameters, to 1e-8 of those
     by the data's covariance."""

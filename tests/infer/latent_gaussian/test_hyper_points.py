@@ -64,6 +64,7 @@ def test_a_design_is_exact_for_a_normal_law(x64):
     np.testing.assert_allclose([points.mean()["level"], points.sd()["level"]], [mean, precision**-0.5], rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_searches_start_at_the_best_of_four_draws():
     """Around a wild draw of a prior single precision may find no density: with ``PCRange``, on a mesh of 900 nodes."""
     latent = LatentGaussian(normal_cell, "eta", sites=["u"], model_args=(jnp.asarray(DATA[:8], jnp.float32),))
@@ -150,6 +151,7 @@ def cracked(y):
     numpyro.sample("y", dist.Normal(numpyro.deterministic("eta", u), noise).to_event(1), obs=y)
 
 
+@pytest.mark.slow
 def test_no_density_beside_the_mode():
     latent = LatentGaussian(cracked, "eta", sites=["u"], model_args=(Y,))
     with pytest.raises(ValueError, match=r"beside the mode of the hyperparameters 's' .* is not finite; double"):

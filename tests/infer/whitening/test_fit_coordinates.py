@@ -180,6 +180,7 @@ def test_the_joint_law_is_unchanged(fitted, name, x64, key):
         np.testing.assert_allclose(sites[at]["value"], draw[at]["value"], rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_a_site_that_depends_on_the_field_is_left_in_its_place(fitted):
     assert fitted["late"].downstream_sites == ("downstream",)
     assert fitted["late"].coupled_sites == ("mu",)
@@ -188,6 +189,7 @@ def test_a_site_that_depends_on_the_field_is_left_in_its_place(fitted):
     assert order == ["mu", "field_latent", "downstream", "y"]
 
 
+@pytest.mark.slow
 def test_fields_that_the_data_see_together_are_coupled(fitted):
     """Mode by mode short follows long as -h_21 / h_22, here exactly: both enter by their sum."""
     factor = np.asarray(fitted["many"].field_coupling["short"]["long"], float)

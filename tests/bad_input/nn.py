@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
-import pytest
 from numpyro.distributions import constraints
 
 from numpyro_inverse import nn
@@ -27,7 +26,6 @@ from tests.bad_input.corpus import (
     REAL,
     SHAPES,
     cases,
-    check,
     given,
 )
 
@@ -438,9 +436,3 @@ CASES = {
     "load_metadata path": ("path", nn.load_metadata, PATHS),
     "load_pretrained name": ("name", nn.load_pretrained, ("a", None, 3, b"patch_flow", [], ["patch_flow"], object())),
 }
-
-
-@pytest.mark.parametrize("name", CASES)
-def test_bad_input_is_named(name, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    check(name, CASES[name])

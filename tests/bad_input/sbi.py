@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
-import pytest
 
 from numpyro_inverse import nn, sbi
 from numpyro_inverse.distributions import Simulator
@@ -29,7 +28,6 @@ from tests.bad_input.corpus import (
     REAL,
     SHAPES,
     cases,
-    check,
     given,
 )
 from tests.sbi.programs import shifted
@@ -218,9 +216,3 @@ CASES = {
         time_axis=("a", None, {}, 1, -2, 0.5, 0.0, True, [0], NAN, np.ones(3)),
     ),
 }
-
-
-@pytest.mark.parametrize("name", CASES)
-def test_bad_input_is_named(name, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    check(name, CASES[name])
