@@ -1,8 +1,8 @@
 """The peers' side of sbibm.py, run by it in each peer's environment: ``PEER INPUT.npz OUTPUT.json``.
 
 Neural posterior estimation of sbijax and of sbi, with a masked autoregressive and a spline flow, their own training,
-draws outside of a uniform prior refused: CPU seconds of training, compilation included, of the draws, and the score for
-each observation.
+draws outside of a uniform prior refused; neural likelihood estimation of setu, with NumPyro's NUTS, 20 chains from the
+prior: CPU seconds of training, compilation included, of the draws, and the score for each observation.
 """
 
 import json
@@ -14,6 +14,7 @@ from _c2st import c2st
 from _record import package
 
 DRAWS = 10_000
+DISTRIBUTIONS = {"setu": "setu-sbi"}  # where it is called otherwise
 
 
 def of_sbijax(arrays, seed):
@@ -70,16 +71,60 @@ def of_sbi(arrays, seed):
         yield title, trained, int(inference.summary["epochs_trained"][-1]), draw
 
 
+def of_setu(arrays, seed):
+    """As :func:`of_sbijax`."""
+    import jax
+    import numpyro
+    import numpyro.distributions as dist
+    from numpyro.infer import MCMC, NUTS
+    from numpyro.infer.initialization import init_to_sample
+    from setu.data import SimulationDataset
+    from setu.nle import create_nle, fit_nle
+
+    theta, x, low, high = (np.asarray(arrays[k], np.float32) for k in ("theta", "x", "low", "high"))
+    num = theta.shape[1]
+    for title, flow in {"setu NLE, masked autoregressive": "maf", "setu NLE, splines": "nsf"}.items():
+        first, second, *keys = jax.random.split(jax.random.key(seed), 2 + len(arrays["observations"]))
+        start = time.process_time()
+        untrained = create_nle(x_dim=x.shape[1], theta_dim=num, flow_type=flow, key=first)
+        result = fit_nle(untrained, SimulationDataset(theta, x), show_progress=False, key=second)
+        trained = time.process_time() - start
+
+        def model(observation, nle=result.nle):
+            draw = numpyro.sample("theta", dist.Uniform(low, high).to_event(1))
+            nle.to_numpyro(draw, observation)
+
+        kernel = NUTS(model, init_strategy=init_to_sample)
+        mcmc = MCMC(
+            kernel,
+            num_warmup=500,
+            num_samples=DRAWS // 20,
+            num_chains=20,
+            chain_method="vectorized",
+            progress_bar=False,
+            jit_model_args=True,
+        )
+
+        def draw(k, observation, mcmc=mcmc, keys=keys):
+            mcmc.run(keys[k], np.asarray(observation, np.float32))
+            return np.asarray(mcmc.get_samples()["theta"], float)
+
+        yield title, trained, len(result.losses), draw
+
+
+PEERS = {"sbijax": of_sbijax, "sbi": of_sbi, "setu": of_setu}
+
+
 def main(peer, source, output):
     """Run, and keep what there is after each row."""
     with np.load(source) as stored:
         arrays = dict(stored)
-    rows = []
-    for title, trained, epochs, draw in {"sbijax": of_sbijax, "sbi": of_sbi}[peer](arrays, int(arrays["seed"])):
+    rows, version = [], package(DISTRIBUTIONS.get(peer, peer))
+    for title, trained, epochs, draw in PEERS[peer](arrays, int(arrays["seed"])):
         for k, observation in enumerate(arrays["observations"]):
             start = time.process_time()
             draws = draw(k, observation)
-            row = {"title": title, "package": package(peer), "observation": k + 1, "training": trained}
+            row = {"title": title, "package": version, "observation": k + 1, "training": trained}
             row |= {"epochs": epochs, "sampling": time.process_time() - start}
             rows.append(row | {"c2st": c2st(draws, arrays["reference"][k])})
             print(rows[-1], flush=True)

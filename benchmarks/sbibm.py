@@ -11,7 +11,7 @@ reference_posterior_samples.csv.bz2, which it may hold instead, as TASK/files/nu
 
 With --members 5 NPE is five fits from other weights and their mixture, a method of its own in the table.
 
-Scores that are in benchmarks/results/sbibm.json are not computed again. With --peers sbijax and sbi run on the
+Scores that are in benchmarks/results/sbibm.json are not computed again. With --peers sbijax, setu and sbi run on the
 simulations of two_moons instead (environments .venv-peers-sbi and .venv-peers-torch).
 
     python benchmarks/sbibm.py --reference FOLDER [--tasks two_moons slcp] [--methods NPE NLE NRE] [--observations 1 2]
@@ -37,7 +37,11 @@ from numpyro_inverse import sbi
 SIMULATIONS, DRAWS = 10_000, 10_000
 METHODS = ("NPE", "NLE", "NRE")
 ENSEMBLE = "NPE, {} members"
-PEERS = {"sbijax": ".venv-peers-sbi/bin/python", "sbi": ".venv-peers-torch/bin/python"}
+PEERS = {
+    "sbijax": ".venv-peers-sbi/bin/python",
+    "setu": ".venv-peers-sbi/bin/python",
+    "sbi": ".venv-peers-torch/bin/python",
+}
 PEERS_PRIOR = {"two_moons": (-1.0, 1.0)}  # ends of the uniform prior
 
 
@@ -90,7 +94,7 @@ def score(task, method, k, seed, folder):
 
 
 def run_peers(names, task, observations, seed, folder):
-    """Keeps records of sbijax or sbi on the same simulations; a task with a uniform prior."""
+    """Keeps records of sbijax, setu or sbi on the same simulations; a task with a uniform prior."""
     module = importlib.import_module(f"models.sbibm.{task}")
     draws = sbi.simulate(module.model, jax.random.key(seed), SIMULATIONS, progress_bar=False)
     theta, x = draws.latents["theta"], draws.data["x"]
@@ -120,7 +124,7 @@ def main():
     parser.add_argument("--observations", nargs="*", type=int, choices=range(1, 6), default=range(1, 6))
     parser.add_argument("--members", type=int, default=1, help="of an ensemble of NPE, in its place")
     parser.add_argument("--seed", type=int, default=0, help="of simulations, training and draws")
-    parser.add_argument("--peers", nargs="*", choices=PEERS, help="these instead, default both, on two_moons")
+    parser.add_argument("--peers", nargs="*", choices=PEERS, help="these instead, default all, on two_moons")
     options = parser.parse_args()
     if options.reference is None:
         print("NOT RUN: --reference: without the reference draws there are no scores.", file=sys.stderr)

@@ -1,5 +1,6 @@
 """What every test gets: two host devices, a compilation cache kept between runs, and keys of its own."""
 
+import gc
 import itertools
 import os
 import zlib
@@ -31,6 +32,11 @@ def pytest_configure(config):
     """
     if config.option.markexpr != "statistical":
         os.environ["XLA_FLAGS"] = f"{FLAGS} {os.environ.get('XLA_FLAGS', '')}"
+
+
+def pytest_collection_finish():
+    """What was imported stays: the garbage collector need not look through it again and again."""
+    gc.freeze()
 
 
 FINISHED = itertools.count(1)

@@ -45,8 +45,8 @@ class AutoregressiveField(ReparametrizedDistribution):
 
     .. math:: \log\det Q = T \log\det Q_{\text{field}} - (T - 1)\, n \log(1 - \rho^2),
 
-    and the density costs one factorization of the field, whatever T is. :class:`~numpyro_inverse.infer.LatentGaussian` integrates it
-    out by sparse algebra where ``field`` is one on a mesh.
+    and the density costs one factorization of the field, whatever T is. Over a field on a mesh it is integrated out by
+    sparse algebra in :class:`~numpyro_inverse.infer.LatentGaussian`.
 
     Values have the shape ``(num_steps, *field.event_shape)``. The field knows its domain, a
     :class:`~numpyro_inverse.domains.Stacked` one with the axis ``time``, if ``field`` does.

@@ -61,9 +61,13 @@ DENSITIES = _params(name for name in DISTRIBUTIONS if name not in WITHOUT_DENSIT
 MOMENTS = _params(name for name in DISTRIBUTIONS if name not in WITHOUT_MOMENTS)
 
 
+def _long_in(name, precision):
+    return _long(name) or (pytest.mark.slow if precision == "x64" and name.startswith("Flow") else ())
+
+
 def _cases(without=()):
     return [
-        pytest.param(c, marks=_long(c[0]), id=", ".join(c))
+        pytest.param(c, marks=_long_in(*c), id=", ".join(c))
         for c in CASES
         if (c[1] == "float32" or c[0] in ONE_OF_EACH_KIND) and c[0] not in without
     ]

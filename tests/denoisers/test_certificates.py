@@ -108,6 +108,7 @@ def test_the_bound_of_a_wide_image_is_close(side, n, allowed):
     assert truth <= zero_padded_convolution_bound(kernel, (n, n)).bound <= allowed * truth
 
 
+@pytest.mark.slow
 def test_80_networks():
     """The product is at least the norm of the Jacobian anywhere, and the norm of the product of the matrices."""
     rng = np.random.default_rng(4)

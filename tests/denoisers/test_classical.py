@@ -110,7 +110,7 @@ def test_filters():
             assert high @ places**power == pytest.approx(0, abs=1e-6), (moments, power)
 
 
-@pytest.mark.parametrize("moments", [1, 3])
+@pytest.mark.parametrize("moments", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_the_transform_is_orthonormal(moments, x64):
     low = daubechies(moments)
 

@@ -51,6 +51,7 @@ def test_densities_from_what_sampling_leaves(key):
     np.testing.assert_allclose(prior.log_prob(x, intermediates), prior.log_prob(x), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_base_that_is_transformed_itself(key):
     base = dist.TransformedDistribution(WHITE, dist.transforms.AffineTransform(1.0, 2.0))
     prior = Flow(LINEAR, base)

@@ -76,7 +76,7 @@ def _all(theta, elements, nu, x):
 _all = jax.jit(_all, static_argnums=2)
 
 
-@pytest.mark.parametrize("name", [pytest.param(k, marks=[pytest.mark.slow] * ("space" in k)) for k in CASES])
+@pytest.mark.parametrize("name", [pytest.param(k, marks=[pytest.mark.slow] * ("line" not in k)) for k in CASES])
 def test_density_gradient_and_draws_against_dense_algebra(name, x64):
     """1e-8 relative; the derivatives of the dense log density by central differences of fourth order."""
     make, nu = CASES[name]

@@ -12,6 +12,8 @@ from numpyro_inverse.domains import Grid
 from tests.distributions.mesh_reference import k_matrix, precision
 from tests.domains.meshes import cube, interval, sphere, square
 
+SLOW = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def pair():
@@ -45,7 +47,9 @@ def test_the_ritz_projection_has_the_law_of_the_coarse_field(pair, project, same
     assert gap < 1e-12 if same else gap > 0.01
 
 
-@pytest.mark.parametrize("make", [lambda: interval(4), lambda: square(4), lambda: cube(3), lambda: sphere(30)])
+@pytest.mark.parametrize(
+    "make", [lambda: interval(4), pytest.param(lambda: square(4), marks=SLOW), lambda: cube(3), lambda: sphere(30)]
+)
 def test_a_refined_mesh(make):
     mesh = make()
     fine = mesh.refined()
@@ -66,7 +70,9 @@ def _both(fine, coarse):
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("name", [pytest.param("line, 1/2", marks=pytest.mark.slow), "line, 3/2, Robin", "plane, 1"])
+@pytest.mark.parametrize(
+    "name", ["line, 3/2, Robin", *(pytest.param(k, marks=SLOW) for k in ("line, 1/2", "plane, 1"))]
+)
 def test_coupled_fields(name):
     """The restricted noise is white, and at alpha 1 and 2 the coarse field is the Ritz projection of the fine one."""
     coarse = square(3) if name == "plane, 1" else interval(5)

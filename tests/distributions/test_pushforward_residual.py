@@ -98,6 +98,7 @@ def test_prior_moments(residual, key):
     assert np.all(np.abs((u - mean).T @ (u - mean) / 4000 - covariance) < 5 * spread)
 
 
+@pytest.mark.slow
 def test_a_base_that_is_not_standard(key):
     """A Normal base and a Normal residual, each with its own location and scale: |z| < 5 for 6 + 6 numbers."""
     base = dist.Normal(jnp.array([1.0, -2.0]), jnp.array([2.0, 0.5])).to_event(1)

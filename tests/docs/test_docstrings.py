@@ -67,6 +67,7 @@ SLOW |= {
     "GradientStepDenoiser",
     "IncrementsDenoiser",
     "draws",
+    "field",
     "fit_gan",
     "point_estimate",
     "predict",

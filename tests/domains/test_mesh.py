@@ -105,6 +105,7 @@ def test_interpolation_is_exact_for_affine_functions_and_at_nodes(known):
     np.testing.assert_allclose(operator(values), np.concatenate([inside, values[:5]]), atol=1e-9)
 
 
+@pytest.mark.slow
 def test_interpolation_and_its_adjoint_as_matrices(x64):
     """Also with hundreds of points in one triangle, in batches, inside grad, jvp and hessian."""
     mesh = square(4)

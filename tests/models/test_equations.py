@@ -45,6 +45,7 @@ def test_a_system_of_ordinary_equations(x64):
     assert np.all(np.abs(slope) * sd < 0.1)
 
 
+@pytest.mark.slow
 def test_the_published_benchmark_s_model(x64):
     """The factor of the equation is the noise of the measured source: at the truth each residual is its error."""
     f, inside, ends = bpinn.simulate(np.random.default_rng(0))

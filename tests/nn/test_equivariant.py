@@ -54,6 +54,7 @@ def test_a_wrapped_network_is_equivariant(wrapper, group):
     assert np.linalg.norm(value) > 0.1  # and not because it is zero
 
 
+@pytest.mark.slow
 def test_canonical_forms_serve_infinite_groups_and_permutations():
     z = jnp.asarray(RNG.normal(size=8) + 1j * RNG.normal(size=8), jnp.complex64)
     assert violation(plain, GlobalPhase(), GlobalPhase(), z) > 0.1
@@ -93,6 +94,7 @@ def test_p4m_layers_commute_with_turns_mirror_images_and_shifts(key):
     assert np.max(np.abs(early - layers[1](layers[0](IMAGE)))) > 1e-3
 
 
+@pytest.mark.slow
 def test_a_wrong_order_of_the_directions_is_seen(key, monkeypatch):
     from numpyro_inverse.nn import _equivariant_convolutions as module
 

@@ -47,7 +47,13 @@ def test_gaussian_agrees_with_scipy(boundary, x64):
     np.testing.assert_allclose(blur(x), expected, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("boundary", ["neumann", "dirichlet", "periodic", ("dirichlet", "periodic")])
+@pytest.mark.parametrize(
+    "boundary",
+    [
+        *(pytest.param(b, marks=pytest.mark.slow) for b in ("neumann", "dirichlet", "periodic")),
+        ("dirichlet", "periodic"),
+    ],
+)
 def test_a_blur_shares_the_modes_of_its_grid(boundary, x64):
     """A symmetric kernel is diagonal in the modes of the grid whose boundary it has, by matrices and by FFT."""
     grid = Grid((8, 6), extent=(8.0, 6.0), boundary=boundary)

@@ -63,6 +63,7 @@ def test_the_profiled_information(spectral, problem):
         np.testing.assert_allclose(found, [[other.information(3.0)]], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_soft_constraints_tend_to_the_adjoint_gradient(spectral, problem):
     """At the rate 1 / w: a tenth of the error for ten times the weight, up to the next order, d^-2 / w sigma^2."""
     exact, errors = spectral.constrained_gradient(3.0), []

@@ -50,6 +50,7 @@ def test_the_gradients_are_those_of_the_formulas(reports):
         np.testing.assert_allclose(found[100].gradients[kind], [value], rtol=1e-7)
 
 
+@pytest.mark.slow
 def test_the_verdicts(reports):
     _, found = reports
     few, many = found[100], found[20_000]

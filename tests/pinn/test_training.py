@@ -42,6 +42,7 @@ def test_which_block_moves_which_parameter(problem, key):
     np.testing.assert_allclose(moves["pde"]["theta"], abs(rows @ values) / problem.scale**2, rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_adam_moves_theta_by_the_blocks_that_are_named(problem):
     still = pinn.adam(problem, 3.0, num_steps=20, learning_rate=0.01, theta_from=("data",), progress_bar=False)
     moved = pinn.adam(problem, 3.0, num_steps=20, learning_rate=0.01, progress_bar=False)

@@ -84,7 +84,7 @@ def test_the_matern_expansion(ndim, x64):
     np.testing.assert_allclose(rows @ rows.T, 4 * kernel, atol=0.02)
 
 
-@pytest.mark.parametrize("outputs", [None, 2])
+@pytest.mark.parametrize("outputs", [pytest.param(None, marks=pytest.mark.slow), 2])
 def test_networks(outputs, key):
     kinds = [
         pinn.MLP(BOX, width=8, depth=2, outputs=outputs, key=key),

@@ -58,6 +58,7 @@ def test_unconstrained_coordinates():
     assert np.abs(z).max() < stats.norm.isf(ALARM / 2 / len(TIMES))
 
 
+@pytest.mark.slow
 def test_data_without_chaos():
     report = shattering(means, jax.random.key(0))
     assert report.horizon == np.inf

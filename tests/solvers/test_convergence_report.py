@@ -84,7 +84,13 @@ RATES = [
 ]
 
 
-@pytest.mark.parametrize(("solver", "step", "rate"), RATES, ids=[case[0].__name__ for case in RATES])
+SLOW = ("red_proximal_gradient", "pnp_pgd")
+
+
+@pytest.mark.parametrize(
+    ("solver", "step", "rate"),
+    [pytest.param(*case, id=(name := case[0].__name__), marks=[pytest.mark.slow] * (name in SLOW)) for case in RATES],
+)
 def test_predicted_factors_are_met(solver, step, rate, x64):
     denoiser = Certified(0.8 * np.eye(SIZE))
     found = report(solver, FULL, denoiser, step)

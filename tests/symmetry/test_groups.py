@@ -38,7 +38,14 @@ LONG = (  # their like are among the others
 )
 
 
-@pytest.fixture(params=[pytest.param(n, marks=[pytest.mark.statistical] * (n in LONG)) for n in GROUPS])
+SLOW = ("permutation", "shift and sign")
+
+
+def _marks(name):
+    return pytest.mark.statistical if name in LONG else pytest.mark.slow if name in SLOW else ()
+
+
+@pytest.fixture(params=[pytest.param(name, marks=_marks(name)) for name in GROUPS])
 def case(request):
     return GROUPS[request.param]
 

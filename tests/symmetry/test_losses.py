@@ -66,6 +66,7 @@ def test_the_outer_product_estimate_is_the_best_of_all(x64):
     np.testing.assert_allclose(np.abs(outer_product_estimate(complex_draws)), np.abs(found), rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_the_orbit_mean_of_signs_is_a_fixed_point_and_has_its_risk():
     rng = np.random.default_rng(5)
     draws = (rng.normal([1.5, -1, 0.5], size=(400, 3)) * rng.choice([-1, 1], (400, 1))).astype(np.float32)

@@ -190,6 +190,7 @@ def test_laws_that_draws_cannot_tell_apart():
     assert (found.label, found.evidence) == ("not distinguished", "two-sample")
 
 
+@pytest.mark.slow
 def test_several_fields_by_expand_are_compared_by_draws():
     """No noise of one field is taken for that of several."""
 

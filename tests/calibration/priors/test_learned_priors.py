@@ -337,6 +337,7 @@ def test_bad_input_to_the_latent_shift():
 # Effective dimension
 
 
+@pytest.mark.slow
 def test_the_effective_dimension_of_a_linear_generator(x64):
     draws = np.random.default_rng(0).normal(size=(2, 10, 3))  # chains
     s = np.linalg.svd(MATRIX, compute_uv=False)

@@ -74,6 +74,7 @@ def test_bad_options(key):
         ksd(x, lambda v: v[:2], key)
 
 
+@pytest.mark.slow
 def test_the_classifier_knows_its_accuracy(key):
     x, y = np.random.default_rng(0).normal(size=(2, 1000, 1)) + np.array([0.0, 2.0])[:, None, None]
     found = c2st(x, y, key, num_permutations=19)
@@ -103,6 +104,7 @@ def test_the_mmd_of_gaussians(key):
         assert abs(np.mean(found) - exact) < 4 * np.std(found) / np.sqrt(20)
 
 
+@pytest.mark.slow
 def test_the_stein_kernel_against_autodiff():
     x, s = sample(3, n=4), sample(4, n=4)
 
@@ -128,6 +130,7 @@ def test_gaussian_wasserstein():
     assert abs(draws.statistic - np.mean(draws.null)) < 4 * np.std(draws.null)
 
 
+@pytest.mark.slow
 def test_lc2st(key):
     rng = np.random.default_rng(0)
     theta = rng.normal(size=(2000, 1))

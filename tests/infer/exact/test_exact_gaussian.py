@@ -366,6 +366,7 @@ def test_every_chain_method_draws_from_the_posterior(key, chain_method, way, mon
         assert not np.allclose(mcmc.get_samples(group_by_chain=True)["x"], found)
 
 
+@pytest.mark.slow
 def test_deterministic_sites_and_the_summary(key, capsys):
     model, data, *_ = matern()
     mcmc = MCMC(ExactGaussian(model), num_warmup=0, num_samples=20, progress_bar=True)
@@ -464,6 +465,7 @@ def test_an_unreachable_tolerance_is_an_error(key, matrix_free):
     assert "tolerance" in message_of(run)
 
 
+@pytest.mark.slow
 def test_a_dense_posterior_spoiled_by_rounding_is_an_error():
     model, data, _, _ = deblurring(12, 1)
     with pytest.raises(ValueError, match=r"signal-to-noise.*enable_x64"):

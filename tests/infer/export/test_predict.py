@@ -117,6 +117,7 @@ def test_a_field_between_cells_is_kriging_in_the_continuum_within_what_is_not_re
     assert np.all(np.abs(predicted["field_sd"] ** 2 - variance) < bound * own * np.sqrt(2 / 4000) + off)
 
 
+@pytest.mark.slow
 def test_intervals_and_coordinates(predicted):
     np.testing.assert_array_equal(predicted["x"], PLACES)
     assert predicted["field"].dims == ("chain", "draw", "point")

@@ -360,6 +360,7 @@ def test_values_that_are_not_finite_end_the_run(tmp_path):
         write(tmp_path / "run", an_mcmc(num_warmup=0), quantities=quantities)
 
 
+@pytest.mark.slow
 def test_failures_of_the_forward_map_are_told(tmp_path):
     """By the run at its end, by the same call of a finished run, and by the reader."""
 

@@ -94,7 +94,7 @@ def test_a_run_without_failures(key):
 @pytest.mark.parametrize(
     "kernel",
     [
-        lambda m: ULA(m, step_size=0.05),
+        pytest.param(lambda m: ULA(m, step_size=0.05), marks=pytest.mark.slow),
         lambda m: SKROCK(m, step_size=0.2, stages=3),
         pytest.param(lambda m: TemperedSGLD(m, step_size=0.05), marks=pytest.mark.statistical),
     ],

@@ -211,7 +211,7 @@ def test_chains_start_where_they_are_told_or_from_the_laplace_approximation(kern
     assert abs(np.sum(np.square(u)) - 1600) < 5 * np.sqrt(2 * 1600)
 
 
-@pytest.mark.parametrize("step_size", [0.005, 0.2, 0.6, 1.0, 50.0])
+@pytest.mark.parametrize("step_size", [pytest.param(0.005, marks=pytest.mark.slow), 0.2, 0.6, 1.0, 50.0])
 def test_steps_of_nuts_end_where_a_trajectory_has_turned(step_size, key):
     target = TARGETS["round Gaussian"]
     kernel = LowRankNUTS(potential_fn=target.potential, step_size=step_size)

@@ -14,7 +14,8 @@ from numpyro_inverse.distributions import AutoregressiveField, Coregionalized, M
 from numpyro_inverse.domains import Mesh
 from numpyro_inverse.domains._stacked import Stacked
 from numpyro_inverse.infer import LatentGaussian
-from numpyro_inverse.infer.latent_gaussian._sparse_latents import SparseLatents, _places, _side_by_side
+from numpyro_inverse.infer.latent_gaussian._reading import read_model
+from numpyro_inverse.infer.latent_gaussian._sparse_latents import SparseLatents, _places, _side_by_side, sparse_latents
 from tests.domains.meshes import square_arrays
 
 STEPS, STATIONS = 3, 5
@@ -103,6 +104,38 @@ def _check(latent, hyper, data, noise):
         np.testing.assert_allclose(np.ravel(marginals[name].sd), np.sqrt(variance), rtol=1e-8)
 
 
+def test_the_parts_of_the_precision(x64):
+    """C, K and H of the whole as dense matrices give the precision of the data and of white noise mapped to latents."""
+    mesh = Mesh(*square_arrays(3))
+    args = (mesh, mesh.interpolation(PLACES), PAIRS)
+    reading, hyper, _ = read_model(correlated, args, {}, ("one", "two"), None)
+    latents = sparse_latents(reading, hyper, reading.draw_hyper(jax.random.key(1)))
+    weights = jnp.arange(1.0, 2 * STATIONS)
+
+    @eqx.filter_jit
+    def parts(reading, hyper):
+        law = latents.at(reading, hyper)
+        field = reading.trace(hyper)["both"]["fn"]
+        root = jax.jacobian(lambda z: jnp.ravel(field.from_base(z)))(jnp.zeros(field.base_dist.shape()))
+        predictor = jax.jacobian(law.forward)(jnp.zeros(2 * mesh.size))
+        return law._parts(weights), law.logdet, root.reshape(2 * mesh.size, -1), predictor
+
+    (c, (lower, upper), h), logdet, root, a = parts(reading, hyper)
+    rows, cols = np.asarray(latents.pattern.rows), np.asarray(latents.pattern.cols)
+
+    def dense(values, mirror):
+        matrix = np.zeros((2 * mesh.size, 2 * mesh.size))
+        matrix[rows, cols], matrix[cols, rows] = values, mirror
+        return matrix
+
+    middle, outer = dense(c, c), dense(lower, upper)
+    prior = np.linalg.inv(root @ root.T)
+    np.testing.assert_allclose(outer.T @ np.linalg.solve(middle, outer), prior, rtol=1e-8, atol=1e-8)
+    np.testing.assert_allclose(dense(h, h), a.T @ np.diag(weights) @ a, rtol=1e-8, atol=1e-10)
+    np.testing.assert_allclose(logdet, np.linalg.slogdet(prior)[1] + np.linalg.slogdet(middle)[1], rtol=1e-10)
+
+
+@pytest.mark.slow
 def test_a_field_in_time_over_one_that_stands_still(x64):
     latent = _fitted(monitoring, "eta", SERIES)
     hyper = {"range": 0.5, "rho": 0.7, "noise": 0.4}

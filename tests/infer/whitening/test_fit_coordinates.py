@@ -281,6 +281,7 @@ def test_a_point_estimate_needs_coordinates():
         ni.infer.point_estimate(trend, 0.5, jnp.asarray(Y))
 
 
+@pytest.mark.slow
 def test_the_information_is_told_by_site_whatever_their_names():
     """`a_b` comes before `a` where latents are sorted by name, and after it where sites are: only `a` has data."""
 
