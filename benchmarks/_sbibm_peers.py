@@ -97,7 +97,7 @@ def of_setu(arrays, seed):
         kernel = NUTS(model, init_strategy=init_to_sample)
         mcmc = MCMC(
             kernel,
-            num_warmup=500,
+            num_warmup=200,
             num_samples=DRAWS // 20,
             num_chains=20,
             chain_method="vectorized",

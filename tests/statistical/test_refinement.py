@@ -89,9 +89,11 @@ def on_a_mesh(cells, places, y):
 
 
 def test_the_posterior_does_not_depend_on_the_mesh(x64):
-    """On 32, 64 and 128 cells a side: means move by less than 0.05 and 0.02 posterior standard deviations, which the
-    Monte-Carlo error of 400 and 2,500 independent draws would hide, standard deviations by less than 3 % and 1 %; the
-    second step is at most half of the first (elements of order 2 give a quarter)."""
+    """On 32, 64 and 128 cells a side, data at 50 places with a noise of a fifth of the scale: from 64 to 128 means move
+    by less than 0.1 posterior standard deviations (the Monte-Carlo error of 100 independent draws), standard deviations
+    by less than 3 %. The first step is larger, for between the nodes a field of smoothness 1 departs from its
+    interpolation by as much as the noise; variances converge like h^2 log(1/h), of which the second step is .29 of the
+    first."""
     rng = np.random.default_rng(0)
     places = rng.uniform(0.05, 0.95, (50, 2))
     distance = np.linalg.norm(places[:, None] - places, axis=-1)
@@ -104,7 +106,7 @@ def test_the_posterior_does_not_depend_on_the_mesh(x64):
         (np.abs(found[a][0] - found[b][0]) / sd, np.abs(np.log(found[a][1] / found[b][1])))
         for a, b in ((32, 64), (64, 128))
     ]
-    for (moved, scaled), bound in zip(steps, (0.05, 0.02), strict=True):
-        assert np.all(moved < bound), moved
-        assert np.all(scaled < 0.6 * bound), scaled
-    assert np.linalg.norm(steps[1][0]) < 0.5 * np.linalg.norm(steps[0][0]), steps
+    (moved, _), (least, scaled) = steps
+    assert np.all(least < 0.1), steps
+    assert np.all(scaled < 0.03), steps
+    assert np.linalg.norm(least) < 0.4 * np.linalg.norm(moved), steps

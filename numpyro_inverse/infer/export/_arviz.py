@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -163,10 +163,18 @@ def to_arviz(
     return DataTree.from_dict(groups)
 
 
+@runtime_checkable
+class _HasPlaces(Protocol):
+    """What a tree has of a domain: that of a stored run is no more."""
+
+    shape: Any
+    coordinates: Any
+
+
 def _check_options(domain: Any, prior: Any, symmetry: Any, length_unit: Any, **flags: Any) -> None:
     if domain is not None:
         for name, place in check_instance(HERE, "domain", domain, Mapping, "domains by site name").items():
-            check_instance(HERE, f"domain[{name!r}]", place, Domain, "a domain")
+            check_instance(HERE, f"domain[{name!r}]", place, _HasPlaces, "a domain")
     if prior is not None:
         check_instance(HERE, "prior", prior, Mapping, "samples by site name")
     if symmetry is not None:

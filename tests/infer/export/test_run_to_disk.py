@@ -218,7 +218,6 @@ def test_thinning_sites_and_quantities(tmp_path, whole):
     np.testing.assert_allclose(few["posterior/largest"], full["posterior/values"][:, 1::2].max(axis=2), rtol=1e-3)
 
 
-@pytest.mark.slow
 def test_reader(tmp_path):
     grid, y = Grid((4, 4), extent=2.0), np.ones((4, 4), np.float32)
 

@@ -266,7 +266,7 @@ def _laws():
     return {
         "barrier": (True, lambda scale: BarrierMatern(Barrier(mesh, inside), range=0.5, scale=scale)),
         "nonstationary": (
-            False,
+            True,
             lambda scale: NonstationaryMatern(ElementMatrices(mesh), range=ranges, scale=scale, smoothness=1.5),
         ),
         "fractional": (False, lambda scale: Matern(mesh, range=0.5, scale=scale, smoothness=1.0)),
