@@ -349,7 +349,7 @@ def test_counts_far_from_the_prior_mean(counts, double):
     mode = brentq(lambda a: y.sum() - 2 * np.exp(a) - a / variance, -20, 20, xtol=1e-13)
     like = y.sum() * mode - 2 * np.exp(mode) - gammaln(y + 1).sum()
     value = like - mode**2 / (2 * variance) - 0.5 * np.log1p(2 * variance * np.exp(mode))
-    # Ten operations on numbers of the size of log y! for each count, its own by Lanczos among them, half an epsilon each.
+    # Ten operations on numbers of the size of log y! for each count, those of its series too, half an epsilon each.
     rounding = 5 * np.finfo(np.float64 if double else np.float32).eps * gammaln(y + 1).sum()
     np.testing.assert_allclose(found, value, rtol=1e-9 if double else 1e-4, atol=rounding)
 
