@@ -18,9 +18,9 @@ def plane(range_):
 
 
 def varying(smoothness=1.0):
-    """In the plane with directions; of smoothness 1/2 on a line, where the precision has no middle factor."""
-    mesh = interval(6) if smoothness == 0.5 else Mesh(*square_arrays(4))
-    tensor = None if smoothness == 0.5 else jnp.array([[2.0, 0.3], [0.3, 0.6]])
+    """In the plane with directions; of another smoothness on a line, of 1/2 without a middle factor."""
+    mesh = Mesh(*square_arrays(4)) if smoothness == 1.0 else interval(6)
+    tensor = jnp.array([[2.0, 0.3], [0.3, 0.6]]) if smoothness == 1.0 else None
     x = mesh.points[:, 0]
     return NonstationaryMatern(
         ElementMatrices(mesh), range=jnp.exp(x - 1), scale=1 + x, smoothness=smoothness, anisotropy=tensor
@@ -38,7 +38,7 @@ LAWS = {
     "in time": lambda: AutoregressiveField(plane(0.5), -0.6, 4),
     "varying, in time": lambda: AutoregressiveField(varying(), 0.4, 3),
     "correlated": lambda: Coregionalized([plane(0.5), plane(0.3), varying()], MIXING),
-    "correlated, of two orders": lambda: Coregionalized([line(0.5, 0.5), line(0.3, 1.5), varying(0.5)], MIXING),
+    "correlated, of two orders": lambda: Coregionalized([line(0.5, 0.5), line(0.3, 1.5), varying(1.5)], MIXING),
     "correlated, in time": lambda: AutoregressiveField(Coregionalized([plane(0.5), varying()], PAIR), 0.7, 3),
     "in time, correlated": lambda: Coregionalized(
         [AutoregressiveField(plane(0.5), 0.7, 2), AutoregressiveField(varying(), -0.2, 2)], PAIR
