@@ -447,6 +447,12 @@ def test_data_may_be_discrete_or_have_a_support_that_depends_on_latents():
     np.testing.assert_array_equal(event.vectors(simulations.data["x"]), simulations.data["x"])
 
 
+def test_a_fit_is_loaded(linear, tmp_path):
+    linear.save(tmp_path / "npe.safetensors")
+    again = NPE(linear_model).load(tmp_path / "npe.safetensors")
+    assert eqx.tree_equal(again.learned, linear.learned)
+
+
 def test_simulations_from_a_proposal_are_refused():
     proposed = simulate(linear_model, random.key(0), 200, latents={"theta": np.zeros((200, 3))}, **QUIET)
     with pytest.raises(ValueError, match="have proposed values of theta"):

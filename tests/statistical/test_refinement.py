@@ -91,9 +91,9 @@ def on_a_mesh(cells, places, y):
 def test_the_posterior_does_not_depend_on_the_mesh(x64):
     """On 32, 64 and 128 cells a side, data at 50 places with a noise of a fifth of the scale: from 64 to 128 means move
     by less than 0.1 posterior standard deviations (the Monte-Carlo error of 100 independent draws), standard deviations
-    by less than 3 %. The first step is larger, for between the nodes a field of smoothness 1 departs from its
-    interpolation by as much as the noise; variances converge like h^2 log(1/h), of which the second step is .3 of the
-    first."""
+    by less than 3 %. The first step is larger, for in the middle of an edge of 1/32 the field departs from its
+    interpolation by 0.09, half of the noise; variances converge like h^2 log(1/h), of which the second step is .3 of
+    the first."""
     rng = np.random.default_rng(0)
     places = rng.uniform(0.05, 0.95, (50, 2))
     distance = np.linalg.norm(places[:, None] - places, axis=-1)
