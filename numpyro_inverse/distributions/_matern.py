@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from functools import partial
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 from numpyro.distributions import constraints
 
+from numpyro_inverse._arrays import as_jax
 from numpyro_inverse._checks import check_broadcast, check_instance, check_positive, is_traced, show
 from numpyro_inverse.distributions._fractional_matern import FractionalMatern, is_fractional
 from numpyro_inverse.distributions._matern_images import added_variance
@@ -114,20 +113,22 @@ class Matern(SpectralField):
 
         dtype = jnp.result_type(float, *ranges, scale, smoothness)
         known = None if is_traced(ranges, smoothness) else _known_variances(host, ranges, smoothness, dtype)
-        *per_axis, scale, smoothness = jnp.broadcast_arrays(
-            *(_positive_or_nan(value, dtype) for value in (*ranges, scale, smoothness))
-        )
-        self.range = jnp.stack(per_axis, axis=-1)
-        self.scale = scale
-        self.smoothness = smoothness
-        different = self.range[..., :1] if alike else self.range
-        variances = matern_variances(host, different, smoothness) if known is None else known
-        variances = jnp.broadcast_to(variances, smoothness.shape + host.shape)
-        if known is not None and not np.all(np.isfinite(np.asarray(known))):
+        values = [_positive_or_nan(value, dtype) for value in (*ranges, scale, smoothness)]
+        xp = jnp if is_traced(values) else np
+        *per_axis, scale, smoothness = xp.broadcast_arrays(*values)
+        self.range = jnp.asarray(xp.stack(per_axis, axis=-1))
+        self.scale = jnp.asarray(scale)
+        self.smoothness = jnp.asarray(smoothness)
+        if known is None:
+            variances = matern_variances(host, self.range[..., :1] if alike else self.range, self.smoothness)
+        elif np.all(np.isfinite(known)):
+            variances = as_jax(known)
+        else:
             raise ValueError(
                 f"Matern: `range` {show(range)}, with `smoothness` {show(smoothness)}, is too far from the spacing "
                 f"{domain.spacing} for {dtype}: the field is a constant there, or white noise."
             )
+        variances = jnp.broadcast_to(variances, smoothness.shape + host.shape)
         self._set(host, domain, variances, mean, validate_args)
 
     @property
@@ -138,24 +139,20 @@ class Matern(SpectralField):
         return f"range {show(self.range)}, smoothness {show(self.smoothness)}, spacing {self.window.spacing}"
 
 
-_compiled_variances = partial(jax.jit, static_argnums=0)(matern_variances)
-
-
-def _known_variances(host: Grid, ranges: tuple[Any, ...], smoothness: Any, dtype: Any) -> Array:
+def _known_variances(host: Grid, ranges: tuple[Any, ...], smoothness: Any, dtype: Any) -> Any:
     """Variances as numbers, also where a model with a known range is being traced.
 
-    The spectrum is some hundred operations, which take XLA seconds to compile with their gradient; here it is compiled
-    once by itself, and is a constant of the programs that use it.
+    The spectrum is some hundred operations, which take XLA seconds to compile and NumPy milliseconds.
     """
-    with jax.ensure_compile_time_eval():
-        *per_axis, smoothness = jnp.broadcast_arrays(*(jnp.asarray(value, dtype) for value in (*ranges, smoothness)))
-        return _compiled_variances(host, jnp.stack(per_axis, axis=-1), smoothness)
+    known: list[Any] = list(np.broadcast_arrays(*(np.asarray(value, dtype) for value in (*ranges, smoothness))))
+    along: Any = np.stack(known[:-1], axis=-1)
+    with np.errstate(all="ignore"):  # what is not finite is refused by the caller, for all reasons alike
+        return matern_variances(host, along, known[-1])
 
 
-def _positive_or_nan(value: Any, dtype: Any) -> Array:
+def _positive_or_nan(value: Any, dtype: Any) -> Any:
     """An array; traced values, which cannot be checked, are NaN where they are not positive."""
-    array = jnp.asarray(value, dtype)
-    return jnp.where(array > 0, array, jnp.nan) if is_traced(value) else array
+    return jnp.where(value > 0, jnp.asarray(value, dtype), jnp.nan) if is_traced(value) else np.asarray(value, dtype)
 
 
 def _warn_of_images(domain: Grid, host: Grid, ranges: tuple[Any, ...], smoothness: Any) -> None:

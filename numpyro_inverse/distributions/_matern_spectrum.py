@@ -22,19 +22,21 @@ With one range for all axes, which scales q as a whole, the derivative of such a
     \bigl[ (1 + q_m)^{-\alpha} - (1 + q_m)^{-\alpha - 1} \bigr],
 
 so that value and gradient are one program on two exponents, which XLA compiles in half the time.
+
+Of NumPy's arrays all this is computed by NumPy: known parameters cost no compilation.
 """
 
 from __future__ import annotations
 
 from functools import partial
-from math import factorial
+from math import factorial, log, pi
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.special
 from jax.custom_derivatives import SymbolicZero
-from jax.scipy.special import gammaln
 from jaxtyping import Array, Float
 
 from numpyro_inverse.domains import Grid
@@ -61,23 +63,39 @@ def matern_variances(
     (Lindgren, Rue & Lindström, JRSS B 73, 2011, eq. 1 and section 2.1). Only :math:`\kappa_i h_i` enters, a number
     without units, so that the smallest values do not depend on the units of length or of the field.
 
-    ``ranges`` are one for each axis, or one for all.
+    ``ranges`` are one for each axis, or one for all. Of JAX's arrays the result is one of JAX's, of NumPy's one of
+    NumPy's.
     """
-    d = domain.ndim
+    xp, d = _namespace(ranges), domain.ndim
     alpha = smoothness + d / 2
-    spacing = jnp.asarray(domain.spacing, ranges.dtype)
-    smallest = spacing if ranges.shape[-1] == d else jnp.max(spacing)
-    kappa = jnp.sqrt(8 * smoothness)[..., None] * spacing / jnp.maximum(ranges, smallest / WHITE)  # radians per cell
-    density = (_folded_alike if ranges.shape[-1] == 1 else _folded)(domain, kappa, smoothness)
-    log_front = d / 2 * np.log(4 * np.pi) + gammaln(alpha) - gammaln(smoothness) - jnp.sum(jnp.log(kappa), axis=-1)
-    return jnp.maximum(jnp.exp(_grid_axes(log_front, d)) * density, jnp.finfo(density.dtype).tiny)
+    spacing = np.asarray(domain.spacing, ranges.dtype)
+    smallest = spacing if ranges.shape[-1] == d else np.max(spacing)
+    kappa = xp.sqrt(8 * smoothness)[..., None] * spacing / xp.maximum(ranges, smallest / WHITE)  # radians per cell
+    alike = ranges.shape[-1] == 1 and xp is jnp
+    density = (_folded_alike if alike else _folded)(domain, kappa, smoothness)
+    log_front = d / 2 * log(4 * pi) + _gammaln(alpha) - _gammaln(smoothness) - xp.sum(xp.log(kappa), axis=-1)
+    return xp.maximum(xp.exp(_grid_axes(log_front, d)) * density, jnp.finfo(density.dtype).tiny)
+
+
+def _namespace(x: Any) -> Any:
+    return jnp if isinstance(x, jax.Array) else np
+
+
+def _gammaln(x: Any) -> Any:
+    return (jax.scipy.special if isinstance(x, jax.Array) else scipy.special).gammaln(x)
+
+
+def _matmul(a: Any, b: Any) -> Any:
+    jax_has_one = isinstance(a, jax.Array) or isinstance(b, jax.Array)
+    return jnp.matmul(a, b, precision="highest") if jax_has_one else np.matmul(a, b)
 
 
 def _folded(domain: Grid, kappa: Float[Array, "*batch ndim"], smoothness: Float[Array, "*batch"]) -> Array:
     """The sum over all m of (1 + sum_i ((k_i + K_i m_i) / kappa_i)^2)^-alpha for every mode."""
     q = _squared_wavenumbers(domain, kappa)
     alpha = _grid_axes(smoothness + domain.ndim / 2, domain.ndim)
-    return jnp.exp(-alpha * jnp.log(1 + q)) + _aliases(domain, kappa, smoothness, q)
+    xp = _namespace(q)
+    return xp.exp(-alpha * xp.log(1 + q)) + _aliases(domain, kappa, smoothness, q)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
@@ -107,54 +125,54 @@ def _grid_axes(value: Array, d: int) -> Array:
 def _squared_wavenumbers(domain: Grid, kappa: Array) -> Array:
     """sum_i (k_i / kappa_i)^2 for every mode."""
     d = domain.ndim
-    total = jnp.zeros(())
+    total: Any = 0.0
     for a, t in enumerate(_phases(domain)):
-        ratio = jnp.asarray(2 * np.pi * t, kappa.dtype) / kappa[..., a, None]
+        ratio = np.asarray(2 * np.pi * t, kappa.dtype) / kappa[..., a, None]
         total = total + (ratio**2)[(..., *(None,) * a, slice(None), *(None,) * (d - 1 - a))]
     return total
 
 
 def _aliases(domain: Grid, kappa: Array, smoothness: Array, q: Array) -> Array:
     """The sum over m != 0 of (1 + sum_i ((k_i + K_i m_i) / kappa_i)^2)^-alpha for every mode."""
-    d, dtype = domain.ndim, kappa.dtype
+    xp, d, dtype = _namespace(kappa), domain.ndim, kappa.dtype
     alpha = smoothness + d / 2
     stretch = (2 * np.pi / kappa) ** 2  # (K / kappa)^2, one per axis
 
     # Below `first` theta(x, t) = sqrt(pi / x); beyond `last` nothing is left of the nearest alias.
-    first = START / (10 + jnp.max(stretch, axis=-1))
-    last = (alpha + 8 * jnp.sqrt(alpha) + 20) / (1 + jnp.min(stretch, axis=-1) / 4)
+    first = START / (10 + xp.max(stretch, axis=-1))
+    last = (alpha + 8 * xp.sqrt(alpha) + 20) / (1 + xp.min(stretch, axis=-1) / 4)
     nodes, weights = np.polynomial.legendre.leggauss(QUADRATURE)
-    half = 0.5 * jnp.log(last / first)[..., None]
-    s = first[..., None] * jnp.exp(half * jnp.asarray(1 + nodes, dtype))
-    weight = half * jnp.asarray(weights, dtype) * jnp.exp(alpha[..., None] * jnp.log(s) - s - gammaln(alpha)[..., None])
+    half = 0.5 * xp.log(last / first)[..., None]
+    s = first[..., None] * xp.exp(half * np.asarray(1 + nodes, dtype))
+    weight = half * np.asarray(weights, dtype) * xp.exp(alpha[..., None] * xp.log(s) - s - _gammaln(alpha)[..., None])
 
     # prod(own + images) - prod(own) over the axes, without the subtraction; the last axis also sums the quadrature.
-    interpolations = [jnp.asarray(_even_lagrange(t), dtype) for t in _phases(domain)]
+    interpolations = [np.asarray(_even_lagrange(t), dtype) for t in _phases(domain)]
     mixed, plain = 0 * weight[..., None, :], weight[..., None, :]
     for a, t in enumerate(_phases(domain)[:-1]):
         x = s * stretch[..., a, None]
         own = _own(x, t)[..., None, :, :]
-        images = jnp.matmul(interpolations[a], _images(x), precision="highest")[..., None, :, :]
+        images = _matmul(interpolations[a], _images(x))[..., None, :, :]
         mixed, plain = mixed[..., None, :] * (own + images) + plain[..., None, :] * images, plain[..., None, :] * own
         mixed, plain = (v.reshape((*smoothness.shape, -1, QUADRATURE)) for v in (mixed, plain))
     x = s * stretch[..., -1, None]
-    images = jnp.matmul(mixed + plain, jnp.swapaxes(_images(x), -1, -2), precision="highest")
-    above = jnp.matmul(images, interpolations[-1].T, precision="highest")
+    images = _matmul(mixed + plain, xp.swapaxes(_images(x), -1, -2))
+    above = _matmul(images, interpolations[-1].T)
     if d > 1:
-        above += jnp.matmul(mixed, jnp.swapaxes(_own(x, _phases(domain)[-1]), -1, -2), precision="highest")
+        above += _matmul(mixed, xp.swapaxes(_own(x, _phases(domain)[-1]), -1, -2))
     above = above.reshape(smoothness.shape + domain.shape)
 
     # s < first: all aliases and the mode itself, less the mode itself, each by a Taylor series of the exponential.
-    volume = np.pi ** (d / 2) / jnp.sqrt(jnp.prod(stretch, axis=-1))
-    every = jnp.exp(smoothness * jnp.log(first) - gammaln(alpha)) * volume * _start(smoothness, first)
-    itself = jnp.exp(alpha * jnp.log(first) - gammaln(alpha))
+    volume = pi ** (d / 2) / xp.sqrt(xp.prod(stretch, axis=-1))
+    every = xp.exp(smoothness * xp.log(first) - _gammaln(alpha)) * volume * _start(smoothness, first)
+    itself = xp.exp(alpha * xp.log(first) - _gammaln(alpha))
     itself = _grid_axes(itself, d) * _start(_grid_axes(alpha, d), _grid_axes(first, d) * (1 + q))
     return above + _grid_axes(every, d) - itself
 
 
 def _start(power: Array, y: Array) -> Array:
     """int_0^1 r^(power - 1) exp(-y r) dr for y < 1."""
-    total = jnp.zeros(())
+    total: Any = 0.0
     for j in reversed(range(START_TERMS)):  # Horner's rule
         total = 1 / (factorial(j) * (power + j)) - y * total
     return total
@@ -167,20 +185,21 @@ def _phases(domain: Grid) -> list[np.ndarray]:
 
 def _own(x: Float[Array, "*batch q"], t: np.ndarray) -> Float[Array, "*batch t q"]:
     """exp(-x t^2): the term m = 0 of theta."""
-    return jnp.exp(-x[..., None, :] * jnp.asarray(t**2, x.dtype)[:, None])
+    return _namespace(x).exp(-x[..., None, :] * np.asarray(t**2, x.dtype)[:, None])
 
 
 def _images(x: Float[Array, "*batch q"]) -> Float[Array, "*batch node q"]:
     """The other terms of theta at the nodes, between which it is smooth and even in t."""
+    xp = _namespace(x)
     others = np.array([m for m in range(-4, 5) if m])
-    squares = jnp.asarray((CHEBYSHEV + others[:, None]) ** 2, x.dtype)[..., None]
-    near = jnp.sum(jnp.exp(-x[..., None, None, :] * squares), axis=-3)
-    safe = jnp.minimum(x, DUAL_BELOW)
+    squares = np.asarray((CHEBYSHEV + others[:, None]) ** 2, x.dtype)[..., None]
+    near = xp.sum(xp.exp(-x[..., None, None, :] * squares), axis=-3)
+    safe = xp.minimum(x, DUAL_BELOW)
     j = np.arange(1, 4)[:, None, None]
-    waves = jnp.asarray(np.cos(2 * np.pi * j * CHEBYSHEV[:, None]), x.dtype)
-    wave = jnp.sum(waves * jnp.exp(-jnp.asarray((np.pi * j) ** 2, x.dtype) / safe[..., None, None, :]), axis=-3)
-    dual = jnp.sqrt(np.pi / safe)[..., None, :] * (1 + 2 * wave) - _own(safe, CHEBYSHEV)
-    return jnp.where(x[..., None, :] < DUAL_BELOW, dual, near)
+    waves = np.asarray(np.cos(2 * np.pi * j * CHEBYSHEV[:, None]), x.dtype)
+    wave = xp.sum(waves * xp.exp(-np.asarray((np.pi * j) ** 2, x.dtype) / safe[..., None, None, :]), axis=-3)
+    dual = xp.sqrt(np.pi / safe)[..., None, :] * (1 + 2 * wave) - _own(safe, CHEBYSHEV)
+    return xp.where(x[..., None, :] < DUAL_BELOW, dual, near)
 
 
 def _even_lagrange(t: np.ndarray) -> np.ndarray:

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 from scipy.spatial import cKDTree
 
+from numpyro_inverse._arrays import as_jax
 from numpyro_inverse.operators._linear_operator import LinearOperator
 from numpyro_inverse.sparse._row_sums import row_sums, runs
 
@@ -32,8 +33,8 @@ class BarycentricInterpolation(LinearOperator):
     in_shape: tuple[int, ...] = eqx.field(static=True)
 
     def __init__(self, index: np.ndarray, weight: np.ndarray, size: int):
-        self.index = jnp.asarray(index, jnp.int32)
-        self.weight = jnp.asarray(weight, jnp.result_type(float))
+        self.index = as_jax(index, np.int32)
+        self.weight = as_jax(weight, jnp.result_type(float))
         self.sums = runs(index.ravel(), size)
         self.in_shape = (size,)
 

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from numpyro_inverse._arrays import as_jax
 from numpyro_inverse.operators._linear_operator import LinearOperator
 
 GRAM_LIMIT = 4096  # points up to which the norm is bounded
@@ -39,8 +40,8 @@ class MultilinearInterpolation(LinearOperator):
             sides = [stencils[a][side] for a, side in enumerate(corner)]
             index.append(np.ravel_multi_index(tuple(i for i, _ in sides), shape))
             weight.append(np.prod([w for _, w in sides], axis=0))
-        self.index = jnp.asarray(np.stack(index))
-        self.weight = jnp.asarray(np.stack(weight), jnp.result_type(float))
+        self.index = as_jax(np.stack(index))
+        self.weight = as_jax(np.stack(weight), jnp.result_type(float))
         self.in_shape = shape
 
     @property
@@ -79,7 +80,7 @@ class TrigonometricInterpolation(LinearOperator):
     factors: tuple[Float[Array, "m n"], ...]
 
     def __init__(self, factors: Sequence[np.ndarray]):
-        self.factors = tuple(jnp.asarray(f, jnp.result_type(float)) for f in factors)
+        self.factors = tuple(as_jax(f, jnp.result_type(float)) for f in factors)
 
     @property
     def in_shape(self) -> tuple[int, ...]:  # type: ignore[override]

@@ -15,6 +15,7 @@ import scipy.sparse as sp
 from jaxtyping import Array, Float, Int
 from scipy.sparse.linalg import splu
 
+from numpyro_inverse._arrays import as_jax
 from numpyro_inverse._checks import check_real, check_static
 from numpyro_inverse.domains._barycentric import SLACK, BarycentricInterpolation, locate
 from numpyro_inverse.domains._finite_elements import lumped_mass, mass_matrix, padded_rows, stiffness_matrix
@@ -105,9 +106,9 @@ class Mesh(eqx.Module):
             self.mass = self.pattern.values(mass)
             self.stiffness = self.pattern.values(self.stiffness_matrix)
             self.boundary_mass = self.pattern.values(self.boundary_mass_matrix)
-            self.weights = jnp.asarray(lumped_mass(points, simplices))
+            self.weights = as_jax(lumped_mass(points, simplices))
             neighbors, scaled = padded_rows(mass)
-            self.neighbors, self.scaled_mass = jnp.asarray(neighbors, jnp.int32), jnp.asarray(scaled)
+            self.neighbors, self.scaled_mass = as_jax(neighbors, np.int32), as_jax(scaled)
 
     @classmethod
     def from_points(

@@ -1,10 +1,10 @@
 """Keeping some entries of an array."""
 
 import equinox as eqx
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int
 
+from numpyro_inverse._arrays import as_jax
 from numpyro_inverse.operators._inputs import boolean_mask
 from numpyro_inverse.operators._linear_operator import LinearOperator
 
@@ -26,7 +26,7 @@ class Mask(LinearOperator):
 
     def __init__(self, mask: Bool[Array, "*shape"]):
         mask = boolean_mask("Mask", mask)
-        self.index = jnp.asarray(np.flatnonzero(mask))
+        self.index = as_jax(np.flatnonzero(mask))
         self.in_shape = mask.shape
 
     @property

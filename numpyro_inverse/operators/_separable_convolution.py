@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from numpyro_inverse._arrays import as_jax
 from numpyro_inverse._checks import check_nonnegative_number, check_real, describe, is_traced, show
 from numpyro_inverse.operators._boundary import check_boundary, source
 from numpyro_inverse.operators._inputs import RegularGrid, check_grid, finite_real, grid_shape, per_axis
@@ -53,7 +54,9 @@ class SeparableConvolution(Kronecker):
                 f"SeparableConvolution: `kernels` must be {len(shape)} non-empty vectors, one per axis of `shape` "
                 f"{shape}; got shapes {[k.shape for k in kernels]}."
             )
-        self.factors = tuple(_toeplitz(k, n, b) for k, n, b in zip(kernels, shape, boundaries, strict=True))
+        kernels = [k if is_traced(k) else np.asarray(k) for k in kernels]  # NumPy's need no compilation
+        factors = [_toeplitz(k, n, b) for k, n, b in zip(kernels, shape, boundaries, strict=True)]
+        self.factors = tuple(f if is_traced(f) else as_jax(f) for f in factors)
 
     @classmethod
     def gaussian(
@@ -88,25 +91,36 @@ def _length(where: str, argument: str, value: Any) -> float:
     return check_nonnegative_number(where, argument, value)
 
 
-def _gaussian(cells: Any, radius: int) -> Array:
+def _gaussian(cells: Any, radius: int) -> Any:
     if radius == 0:
-        return jnp.ones(1)
+        return np.ones(1)
+    xp = jnp if is_traced(cells) else np
     if is_traced(cells):
         cells = jnp.where(cells >= 0, cells, jnp.nan)
     j = np.arange(-radius, radius + 1)
-    weights = jnp.where(j == 0, 1.0, jnp.exp(-0.5 * (jnp.asarray(j) / cells) ** 2))  # also for a width of 0
-    return weights / jnp.sum(weights)
+    with np.errstate(divide="ignore", invalid="ignore"):  # a width of 0: one weight
+        weights = xp.where(j == 0, 1.0, xp.exp(-0.5 * (j / cells) ** 2))
+    return weights / xp.sum(weights)
 
 
-def _toeplitz(kernel: Array, n: int, boundary: str) -> Array:
+def _toeplitz(kernel: Any, n: int, boundary: str) -> Any:
     """Row ``i`` holds the weights of ``sum_j kernel[j] x[i - (j - size // 2)]``, positions folded into ``0..n-1``."""
     kernel = _folded(kernel, n, boundary)
     i, j = np.mgrid[:n, : kernel.size]
     column, sign = source(boundary, i - j + kernel.size // 2, n)
-    return jnp.zeros((n, n), kernel.dtype).at[i, column].add(kernel * jnp.asarray(sign, kernel.dtype))
+    return _added((n, n), (i, column), kernel * np.asarray(sign, kernel.dtype))
 
 
-def _folded(kernel: Array, n: int, boundary: str) -> Array:
+def _added(shape: tuple[int, ...], places: Any, values: Any) -> Any:
+    """An array of sums of the values at their places."""
+    if not isinstance(values, np.ndarray):
+        return jnp.zeros(shape, values.dtype).at[places].add(values)
+    total = np.zeros(shape, values.dtype)
+    np.add.at(total, places, values)
+    return total
+
+
+def _folded(kernel: Any, n: int, boundary: str) -> Any:
     """A kernel longer than two arrays, in the 2 n offsets that differ: the continued array has that period, or ends."""
     period = 2 * n
     if kernel.size <= period:
@@ -115,4 +129,4 @@ def _folded(kernel: Array, n: int, boundary: str) -> Array:
     if boundary == "zero":
         return kernel[middle - n : middle + n]
     offset = (np.arange(kernel.size) - middle + n) % period
-    return jnp.zeros(period, kernel.dtype).at[offset].add(kernel)
+    return _added((period,), offset, kernel)

@@ -204,9 +204,8 @@ def _least_squares(at: Callable[[Array], Trace], shape: tuple[int, ...]) -> Leas
         return bend / jnp.maximum(jnp.linalg.norm(linear(x)) + jnp.linalg.norm(base), 1e-30), change
 
     with jax.core.eval_context():
-        points = jax.random.normal(jax.random.key(0), (2, *shape), dtype) * jnp.array([1.0, 4.0], dtype).reshape(
-            (2,) + (1,) * len(shape)
-        )
+        noise = np.random.default_rng(0).normal(size=(2, *shape)).astype(dtype)
+        points = noise * np.array([1.0, 4.0], dtype).reshape((2,) + (1,) * len(shape))
         errors = jax.jit(lambda points: jax.lax.map(probe, points))(points)
         if not all(float(jnp.max(error)) <= float(jnp.finfo(dtype).eps) ** 0.75 for error in errors):
             return None

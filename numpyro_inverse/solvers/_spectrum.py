@@ -135,7 +135,7 @@ class MatrixFree(Spectrum):
         return Certificate(0.0, "no bound of the smallest singular value is known", True)
 
     def least_largest(self):
-        return float(_power(self.operator))
+        return float(_power(self.operator, _noise(self.operator.in_shape)))
 
 
 def gram(operator: LinearOperator, x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
@@ -147,9 +147,13 @@ def _length(x: Any) -> Array:
     return jnp.linalg.norm(jnp.ravel(x))
 
 
+def _noise(shape: tuple[int, ...]) -> Any:
+    """White noise, the same each time; NumPy's, for the random numbers of JAX take XLA long to compile."""
+    return np.random.default_rng(0).normal(size=shape).astype(jnp.result_type(float))
+
+
 @eqx.filter_jit
-def _power(operator: LinearOperator) -> Array:
-    start = jax.random.normal(jax.random.key(0), operator.in_shape, jnp.result_type(float))
+def _power(operator: LinearOperator, start: Float[Array, "*shape"]) -> Array:
     return power_iteration(lambda v: gram(operator, v), start, ITERATIONS, growth=1e-6)[0]
 
 
@@ -162,7 +166,7 @@ def spectrum_of(operator: LinearOperator, tolerance: float) -> Spectrum:
     if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(operator)):
         return MatrixFree(operator, tolerance)
     with jax.core.eval_context():
-        probes = _probes(operator)
+        probes = _probes(operator, _noise((2, *operator.in_shape)))
         agreed = float(jnp.finfo(probes.ones.dtype).eps) ** 0.75
         if float(probes.diagonal_error) <= agreed:
             return Diagonal(probes.ones)
@@ -183,11 +187,10 @@ class _Probes(eqx.Module):
 
 
 @eqx.filter_jit
-def _probes(operator: LinearOperator) -> _Probes:
-    shape, dtype = operator.in_shape, jnp.result_type(float)
+def _probes(operator: LinearOperator, noise: Float[Array, "2 *shape"]) -> _Probes:
+    shape, dtype = operator.in_shape, noise.dtype
     diagonal = gram(operator, jnp.ones(shape, dtype))
     transfer = jnp.fft.rfftn(gram(operator, jnp.zeros(shape, dtype).at[(0,) * len(shape)].set(1)))
-    noise = jax.random.normal(jax.random.key(0), (2, *shape), dtype)
     images = jax.vmap(lambda v: gram(operator, v))(noise)
 
     def error(guess: Callable) -> Array:

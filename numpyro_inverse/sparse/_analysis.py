@@ -1,10 +1,10 @@
 """Symbolic analysis, once on the host: from a sparse matrix to the pattern of its factorization."""
 
-import jax.numpy as jnp
 import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Array, Float
 
+from numpyro_inverse._arrays import as_jax
 from numpyro_inverse._checks import check_count, check_finite
 from numpyro_inverse.sparse._matrix import canonical
 from numpyro_inverse.sparse._ordering import neighbors, nested_dissection
@@ -151,4 +151,4 @@ def _parent_size(own, borders, depth):
 
 
 def _index(array: np.ndarray) -> Array:
-    return jnp.asarray(array, jnp.int32)
+    return as_jax(array, np.int32)

@@ -10,6 +10,7 @@ import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Array, Float, Int
 
+from numpyro_inverse._arrays import as_jax
 from numpyro_inverse._checks import check_callable, check_real
 from numpyro_inverse.sparse._matrix import canonical
 from numpyro_inverse.sparse._row_sums import row_sums
@@ -98,7 +99,7 @@ class Pattern(eqx.Module):
         values = np.zeros(self.num_values)
         inside = key[found] == wanted
         values[found[inside]] = lower.data[inside]
-        return jnp.asarray(values)
+        return as_jax(values)
 
     def _key(self, rows, cols):
         return rows.astype(np.int64) * self.size + cols

@@ -4,6 +4,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from numpyro_inverse._arrays import as_jax
+
 
 def runs(row: np.ndarray, n: int) -> tuple[Int[Array, "rows width"], ...]:
     """Index arrays with which :func:`row_sums` sums entries by row; entries of row ``n`` are left out."""
@@ -20,7 +22,7 @@ def runs(row: np.ndarray, n: int) -> tuple[Int[Array, "rows width"], ...]:
         total = int(first[-1])
         index = size + 2**30 + np.arange(total * width).reshape(total, width)  # beyond the end, all different
         index[first[row] + within // width, within % width] = entries
-        sums.append(jnp.asarray(index, jnp.int32))
+        sums.append(as_jax(index, np.int32))
         size, row, entries = total, np.repeat(np.arange(n), parts), np.arange(total)
     return tuple(sums)
 
