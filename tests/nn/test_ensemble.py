@@ -69,16 +69,16 @@ def test_members_of_any_kind(kind):
 @pytest.mark.parametrize(
     ("members", "error", "message"),
     [
-        ([], ValueError, "`members` is empty"),
-        ("ab", TypeError, "`members` must be a sequence of modules; got str"),
-        ([jnp.ones(3)], TypeError, "`members` must have the methods `log_prob` and `sample`"),
+        (list, ValueError, "`members` is empty"),
+        (lambda: "ab", TypeError, "`members` must be a sequence of modules; got str"),
+        (lambda: [jnp.ones(3)], TypeError, "`members` must have the methods `log_prob` and `sample`"),
         (
-            [MixtureAutoregressive(1, width=width, key=KEYS[0]) for width in (4, 5)],
+            lambda: [MixtureAutoregressive(1, width=width, key=KEYS[0]) for width in (4, 5)],
             ValueError,
             "`members` 0 and 1 differ in more than the numbers",
         ),
         (
-            [MixtureAutoregressive(1, width=4, context=c, key=KEYS[0]) for c in (None, 2)],
+            lambda: [MixtureAutoregressive(1, width=4, context=c, key=KEYS[0]) for c in (None, 2)],
             ValueError,
             "`members` 0 and 1 differ in more than the numbers",
         ),
@@ -86,4 +86,4 @@ def test_members_of_any_kind(kind):
 )
 def test_bad_members(members, error, message):
     with pytest.raises(error, match=f"Ensemble: {message}"):
-        Ensemble(members)
+        Ensemble(members())

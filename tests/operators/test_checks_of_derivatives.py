@@ -100,14 +100,14 @@ GRID = Grid((9, 8))
 @pytest.mark.parametrize(
     "operator",
     [
-        Matrix(A + 1j * A[::-1]),
-        Convolution.gaussian(GRID, 0.2),
-        ExternalLinear(lambda x: A @ x, lambda y: A.T @ y, (4,), (6,)),
+        lambda: Matrix(A + 1j * A[::-1]),
+        lambda: Convolution.gaussian(GRID, 0.2),
+        lambda: ExternalLinear(lambda x: A @ x, lambda y: A.T @ y, (4,), (6,)),
     ],
     ids=["complex", "convolution", "external"],
 )
 def test_right_adjoints(operator):
-    report = check_adjoint(operator, num_pairs=64)
+    report = check_adjoint(operator(), num_pairs=64)
     assert report.holds, report
 
 

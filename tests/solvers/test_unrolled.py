@@ -112,14 +112,14 @@ SETTINGS = {"batch_size": 32, "max_epochs": 8, "learning_rate": 3e-2, "held_out"
 KEYS = jax.random.split(jax.random.key(1), 6)
 CONTRACTION = NonexpansiveNetwork(SMALL, 16, lipschitz=0.9, key=KEYS[0])
 NETWORKS = {
-    "learned proximal gradient": LearnedProximalGradient(
+    "learned proximal gradient": lambda: LearnedProximalGradient(
         [NonexpansiveNetwork(SMALL, 16, 1, key=k) for k in KEYS[:2]], lipschitz=LIPSCHITZ
     ),
-    "learned primal-dual": LearnedPrimalDual(
+    "learned primal-dual": lambda: LearnedPrimalDual(
         dual=[Correction(3, 4, k) for k in KEYS[:2]], primal=[Correction(2, SMALL, k) for k in KEYS[2:4]]
     ),
-    "MoDL": MoDL(CONTRACTION, step=0.3, num_steps=4),
-    "deep equilibrium": DeepEquilibrium(CONTRACTION, lipschitz=LIPSCHITZ, tolerance=1e-4),
+    "MoDL": lambda: MoDL(CONTRACTION, step=0.3, num_steps=4),
+    "deep equilibrium": lambda: DeepEquilibrium(CONTRACTION, lipschitz=LIPSCHITZ, tolerance=1e-4),
 }
 
 
@@ -130,9 +130,10 @@ def test_training_end_to_end_lowers_the_error(name):
     rng = np.random.default_rng(1)
     x = 1 + 0.3 * rng.normal(size=(128, SMALL))
     y = x @ np.asarray(TERM.operator.matrix).T + 0.1 * rng.normal(size=(128, 4))
-    fit = trained(NETWORKS[name], lambda network, y: network(TERM.with_data(y)), (x, y), SETTINGS)
+    start = NETWORKS[name]()
+    fit = trained(start, lambda network, y: network(TERM.with_data(y)), (x, y), SETTINGS)
     assert fit.held_out_loss[fit.best_epoch] < 0.5 * fit.held_out_loss[0]
-    for before, after in zip(jax.tree.leaves(NETWORKS[name]), jax.tree.leaves(fit.module), strict=True):
+    for before, after in zip(jax.tree.leaves(start), jax.tree.leaves(fit.module), strict=True):
         assert not eqx.is_inexact_array(after) or np.all(np.isfinite(after))
         assert jnp.shape(before) == jnp.shape(after)
     if name == "deep equilibrium":  # what holds by construction still does
@@ -176,7 +177,7 @@ def test_a_nonexpansive_network_is_one_for_all_weights():
 
 
 def test_the_certificate_of_a_learned_proximal_gradient_bounds_it(key):
-    network = NETWORKS["learned proximal gradient"]
+    network = NETWORKS["learned proximal gradient"]()
     found = network.certificate(TERM)
     assert found.certified
     jacobian = jax.jit(jax.jacobian(lambda x: network(TERM, x)))(jax.random.normal(key, (SMALL,)))

@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
-import pytest
 
 from numpyro_inverse import symmetry as sy
 from tests.bad_input.corpus import (
@@ -24,7 +23,6 @@ from tests.bad_input.corpus import (
     SHAPES,
     STRANGE,
     cases,
-    check,
     given,
 )
 
@@ -218,15 +216,3 @@ for label, loss in (("orbit_loss", sy.orbit_loss(FLIP)), ("outer_product_loss", 
             batch=("a", None, 3, {}, X, (X,), (X, "a"), (X, None), ("a", X), (X, np.ones(3)), (None, None), (1.0, 1.0)),
         ).items()
     }
-
-
-@pytest.mark.parametrize("name", CASES)
-def test_bad_input_is_named(name):
-    check(name, CASES[name])
-
-
-def test_an_element_is_a_number_too():
-    np.testing.assert_allclose(FLIP.action(-1, X), -X)
-    np.testing.assert_allclose(ONE.action(-1, {"u": X})["u"], -X)
-    np.testing.assert_allclose(SHIFT.action([1], X), np.roll(X, 1))
-    np.testing.assert_allclose((FLIP * SCALING).action((-1, 0.0), X), -X)

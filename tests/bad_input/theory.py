@@ -3,7 +3,6 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
 from numpyro_inverse import calibration
 from tests.bad_input.corpus import (
@@ -18,7 +17,6 @@ from tests.bad_input.corpus import (
     RAGGED,
     REAL,
     cases,
-    check,
     given,
 )
 
@@ -184,18 +182,3 @@ CASES = {
         num_chains=COUNTS,
     ),
 }
-
-
-@pytest.mark.parametrize("name", CASES)
-def test_bad_input_is_named(name):
-    check(name, CASES[name])
-
-
-def test_good_input_stays_good():
-    """Lists, the ends of what is allowed, and a network of a dict of inputs."""
-    assert calibration.input_dropout_covariance([[1, 2]], [1, 1], 1).shape == (1, 1)
-    assert calibration.hidden_dropout_covariance([[1.0]], [[1, 2]], [1, 1], 0.5) == pytest.approx(9.0)
-    linear = calibration.LinearProblem([[1.0, 0.0]], [[1.0, 0.0], [0.0, 1.0]], [[1.0]])
-    np.testing.assert_allclose(linear.covariance, np.diag([0.5, 1.0]))
-    found = calibration.mc_dropout(lambda y, key: network(y["u"], key), {"u": jnp.ones(2)}, KEY, num_draws=2)
-    assert found.draws.shape == (2, 2)

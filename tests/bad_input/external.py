@@ -2,7 +2,6 @@
 
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
 from numpyro_inverse import operators as op
 from tests.bad_input.corpus import (
@@ -17,7 +16,6 @@ from tests.bad_input.corpus import (
     REAL,
     STRANGE,
     cases,
-    check,
     given,
 )
 
@@ -123,14 +121,3 @@ CASES = (
         num_steps=(*COUNTS, 2),
     )
 )
-
-
-@pytest.mark.parametrize("name", CASES)
-def test_bad_input_is_named(name):
-    check(name, CASES[name])
-
-
-def test_what_a_server_is_given_is_checked_before_it_is_asked():
-    """A good call asks, and nobody answers."""
-    with pytest.raises(ConnectionError):
-        op.umbridge("http://localhost:1", "forward", config={"level": 1}, timeout=1.0)

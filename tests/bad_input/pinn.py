@@ -3,7 +3,6 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 from numpyro import handlers
 
 from numpyro_inverse import pinn
@@ -21,7 +20,6 @@ from tests.bad_input.corpus import (
     POSITIVE_NUMBERS,
     REAL,
     cases,
-    check,
     given,
 )
 
@@ -352,8 +350,3 @@ CASES = (
         progress_bar=FLAGS,
     )
 )
-
-
-@pytest.mark.parametrize("name", CASES)
-def test_bad_input_is_named(name):
-    check(name, CASES[name])

@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
-import pytest
 from skfem import MeshTri
 
 from numpyro_inverse import factors, nn
@@ -53,7 +52,6 @@ from tests.bad_input.corpus import (
     STRANGE,
     Case,
     cases,
-    check,
     given,
 )
 
@@ -245,9 +243,4 @@ DOMAINS: dict[str, Case] = {
     **cases(l2_projection, {"coarse": GRID, "fine": GRID}, coarse=OBJECTS, fine=OBJECTS),
     **cases(point_values, {"coarse": GRID, "fine": GRID}, coarse=OBJECTS, fine=OBJECTS),
 }
-TABLE = FIELDS | PRIORS | FACTORS | DOMAINS
-
-
-@pytest.mark.parametrize("name", TABLE)
-def test_bad_input_is_named(name):
-    check(name, TABLE[name])
+CASES = FIELDS | PRIORS | FACTORS | DOMAINS

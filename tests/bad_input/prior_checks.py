@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
-import pytest
 
 from numpyro_inverse import calibration
 from numpyro_inverse.distributions import Pushforward
@@ -20,7 +19,6 @@ from tests.bad_input.corpus import (
     RAGGED,
     REAL,
     cases,
-    check,
     given,
 )
 
@@ -134,13 +132,9 @@ CASES = {
         lambda v: calibration.check_projective_consistency(law, Grid(4), Grid(8), v, rng_key=KEY),
         OBJECTS,
     ),
+    "latent_shift draws by site": (
+        "draws",
+        lambda v: calibration.latent_shift(PRIOR, {"u_latent": v}),
+        (RAGGED, 3.0),
+    ),
 }
-
-
-@pytest.mark.parametrize("name", CASES)
-def test_bad_input_is_named(name):
-    check(name, CASES[name])
-
-
-def test_ragged_latents_by_site_are_named():
-    check("latent_shift", ("draws", lambda v: calibration.latent_shift(PRIOR, {"u_latent": v}), (RAGGED, 3.0)))
