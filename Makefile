@@ -8,6 +8,8 @@ BIN := .venv/bin
 ARGS ?=
 # Test processes.
 WORKERS ?= 2
+# A file stays in one process, which has compiled its programs; in their order, for files of few long tests come last else.
+BY_FILE := --dist loadfile --no-loadscope-reorder
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export MPLBACKEND ?= Agg
@@ -21,13 +23,13 @@ demo: env  ## run the quickstart (ARGS="--size 256" for a larger picture)
 	$(BIN)/python examples/quickstart.py $(ARGS)
 
 test: env  ## run the fast tests
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) $(BY_FILE) $(ARGS)
 
 test-slow: env  ## run the tests that compile much
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m slow $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) $(BY_FILE) -m slow $(ARGS)
 
 test-statistical: env  ## run the long statistical tests
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m statistical $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) $(BY_FILE) -m statistical $(ARGS)
 
 # A fresh environment, outside of the checkout's path: what is missing from the wheel is missing there.
 wheel: env  ## build wheel and sdist in dist, and try the wheel in an environment of its own
@@ -43,7 +45,7 @@ newest:  ## try the contracts with the newest versions that pyproject.toml allow
 	@python=$$(tools/find-python) && "$$python" -m venv --clear build/newest
 	build/newest/bin/python -m pip install --quiet --upgrade --upgrade-strategy eager --editable '.[dev]'
 	build/newest/bin/python tools/smoke.py
-	build/newest/bin/python -m pytest -n $(WORKERS) --dist loadfile tests/contract tests/test_import.py tests/nn/test_imports.py $(ARGS)
+	build/newest/bin/python -m pytest -n $(WORKERS) $(BY_FILE) tests/contract tests/test_import.py tests/nn/test_imports.py $(ARGS)
 
 lint: env  ## check style
 	$(BIN)/ruff check .
