@@ -66,7 +66,7 @@ def _flow(make):
             start = make(key=jax.random.key(1))
             leaves, structure = jax.tree.flatten(start)
             away = [
-                leaf + jnp.asarray(0.1 * rng.normal(size=leaf.shape), leaf.dtype)
+                jax.device_put((np.asarray(leaf) + 0.1 * rng.normal(size=leaf.shape)).astype(leaf.dtype))
                 if eqx.is_inexact_array(leaf)
                 else leaf
                 for leaf in leaves

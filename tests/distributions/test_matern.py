@@ -51,11 +51,12 @@ def images(grid, smoothness, ranges, boundary=None, reach=3):
 
 @partial(jax.jit, static_argnames=("grid", "padding"))
 def matern(grid, padding=0.0, **parameters):
-    """The distribution, built by one compiled program."""
+    """The distribution, built by one compiled program of parameters that are not known."""
     return Matern(grid, padding=padding, **parameters)
 
 
 _covariance = jax.jit(lambda field: field.covariance_matrix)
+_log_prob = jax.jit(lambda field, value: field.log_prob(value))
 
 
 def covariance(field):
@@ -70,7 +71,7 @@ def test_covariance_is_analytic_away_from_the_boundary(where, ndim, smoothness, 
     padding, from a corner too."""
     cells = {1: 160, 2: 64, 3: 30}[ndim]
     grid = Grid((cells,) * ndim, boundary="neumann" if where == "padding" else where)
-    field = matern(grid, range=0.1, scale=1.3, smoothness=smoothness, padding=0.5 if where == "padding" else 0.0)
+    field = Matern(grid, range=0.1, scale=1.3, smoothness=smoothness, padding=0.5 if where == "padding" else 0.0)
     for start in [cells // 2] + [0] * (where == "padding"):
         row = field._crop(row_of_covariance(field, (start,) * ndim))
         points = np.asarray(grid.points)
@@ -103,9 +104,18 @@ def test_covariance_is_the_sum_of_images_everywhere(shape, boundary, smoothness,
     folded exactly, from 1 to 5 cells a range."""
     grid = Grid(shape, boundary=boundary)
     ranges = ANISOTROPIC[: len(shape)]
-    field = matern(grid, range=ranges, scale=1.3, smoothness=smoothness)
+    field = Matern(grid, range=ranges, scale=1.3, smoothness=smoothness)
     expected = 1.69 * images(grid, smoothness, ranges)
     np.testing.assert_allclose(covariance(field), expected, atol=5e-6)
+
+
+@pytest.mark.parametrize("ranges", [0.2, (0.2, 1e-3), (3.0, 0.01)], ids=str)
+def test_unknown_parameters_give_the_spectrum_of_known_ones(ranges, x64):
+    """The other tests of the spectrum are of known ones, which NumPy computes; this one ties JAX to them."""
+    grid, smoothness = Grid((8, 11), boundary=("neumann", "periodic")), np.array([0.3, 1.0, 2.3, 20.0])
+    known = Matern(grid, range=ranges, scale=1.3, smoothness=smoothness).spectrum
+    found = matern(grid, range=ranges, scale=1.3, smoothness=smoothness).spectrum
+    np.testing.assert_allclose(found, known, rtol=1e-11)
 
 
 @pytest.mark.parametrize("ranges", [(1e-3, 1.0, 0.01), (1.0, 0.01, 0.3), (3.0, 1e-3, 1e-3)])
@@ -115,7 +125,7 @@ def test_spectrum_at_extreme_ratios_of_ranges_to_cells(ndim, smoothness, ranges,
     """From a sixtieth of a cell to seventy cells a range: the variance is the sum of the images on the torus."""
     grid = Grid((24, 20, 16)[:ndim], extent=1.0, boundary="periodic")
     ranges = ranges[:ndim]
-    field = matern(grid, range=ranges, scale=1.0, smoothness=smoothness)
+    field = Matern(grid, range=ranges, scale=1.0, smoothness=smoothness)
     reach = [int(np.ceil(12 * r)) for r in ranges]
     shifts = np.array(list(itertools.product(*[np.arange(-m, m + 1) / r for m, r in zip(reach, ranges, strict=True)])))
     expected = np.sum(correlation(np.linalg.norm(shifts, axis=-1), smoothness))
@@ -205,7 +215,7 @@ def test_log_density_is_that_of_the_dense_normal(shape, boundary, ranges, paddin
             matrix = images(grid, smoothness[i], each)
         density = multivariate_normal(mean[i].ravel(), scale[i] ** 2 * matrix)
         expected.append(density.logpdf(value[i].ravel()))
-    np.testing.assert_allclose(field.log_prob(value), expected, rtol=1e-5)
+    np.testing.assert_allclose(_log_prob(field, value), expected, rtol=1e-5)
 
 
 @pytest.mark.slow
@@ -359,7 +369,8 @@ def test_smooth_fields_have_a_density_that_is_right_or_none(case):
     step = np.sqrt(1 / (2 * np.prod(shape)))  # the posterior sd of log(scale)
 
     def estimate(u):
-        down, middle, up = (float(field(np.exp(s)).log_prob(u)) for s in (-step, 0, step))
+        density = jax.jit(lambda scale: field(scale).log_prob(u))
+        down, middle, up = (float(density(np.exp(s))) for s in (-step, 0, step))
         return (up - down) / (2 * (2 * middle - up - down))  # the maximum of the parabola, in posterior sds
 
     with jax.enable_x64(True):
@@ -368,7 +379,7 @@ def test_smooth_fields_have_a_density_that_is_right_or_none(case):
     u = jnp.asarray(np.asarray(u), jnp.float32)
     if has_density:
         assert abs(estimate(u) - truth) < 0.2
-        assert np.isfinite(jax.jit(lambda s: field(s).log_prob(u))(1.0))
+        assert np.isfinite(field(1.0).log_prob(u))
         return
     with pytest.raises(
         ValueError, match=r"Matern.log_prob: rounding to float32 hides .* smoothness .* `whiten\(model\)`"
@@ -492,7 +503,6 @@ def test_padded_density_of_a_large_field():
         field.log_prob(jnp.zeros((65, 64)))
 
 
-@pytest.mark.slow
 def test_known_arrays_in_a_model_that_is_traced():
     """A range that is an array of JAX's, and known, as samplers pass a model's conditioned sites."""
 

@@ -19,15 +19,19 @@ FLOW = CouplingFlow(3, layers=2, width=4, key=jax.random.key(0))
 OTHER = CouplingFlow(3, layers=2, width=4, key=jax.random.key(1))
 
 
+def equal(a, b):
+    """Compared on the host, where no program is compiled for each shape."""
+    return eqx.tree_equal(*jax.device_get((a, b)))
+
+
 def test_round_trip(tmp_path):
     save(tmp_path / "flow.safetensors", FLOW, seed=3, score={"nats": 1.5})
     back = load(tmp_path / "flow.safetensors", OTHER)
-    assert eqx.tree_equal(back, FLOW)
-    assert not eqx.tree_equal(back, OTHER)
+    assert equal(back, FLOW)
+    assert not equal(back, OTHER)
     from_shapes = load(tmp_path / "flow.safetensors", eqx.filter_eval_shape(lambda: FLOW))
-    np.testing.assert_array_equal(
-        from_shapes.inverse_and_log_det(jnp.ones(3))[0], FLOW.inverse_and_log_det(jnp.ones(3))[0]
-    )
+    inverse = eqx.filter_jit(lambda flow: flow.inverse_and_log_det(jnp.ones(3))[0])
+    np.testing.assert_array_equal(inverse(from_shapes), inverse(FLOW))
     assert load_metadata(tmp_path / "flow.safetensors") == {"seed": 3, "score": {"nats": 1.5}}
 
 
@@ -109,7 +113,7 @@ def refused_or_unchanged(path, content, module, count, seed=0):
     for new in mutations(content, count, seed):
         path.write_bytes(new)
         try:
-            assert eqx.tree_equal(load(path, module), module)
+            assert equal(load(path, module), module)
             assert load_metadata(path) == about
         except ValueError as error:
             assert path.name in str(error)  # noqa: PT017
@@ -230,7 +234,7 @@ def test_distributions_keep_their_parameters(tmp_path):
         "rate": 4.0,
         "_mask": 1.0,
     }
-    assert eqx.tree_equal(load(tmp_path / "x", jax.tree.map(jnp.zeros_like, law)), jax.tree.map(jnp.asarray, law))
+    assert equal(load(tmp_path / "x", jax.tree.map(jnp.zeros_like, law)), jax.tree.map(jnp.asarray, law))
 
 
 def test_bad_arguments(tmp_path):
@@ -242,7 +246,7 @@ def test_bad_arguments(tmp_path):
             load(path, FLOW)
         with pytest.raises(TypeError, match="load_metadata: `path` must be the path of a file"):
             load_metadata(path)
-    assert eqx.tree_equal(load(str(tmp_path / "x"), FLOW), FLOW)
+    assert equal(load(str(tmp_path / "x"), FLOW), FLOW)
     with pytest.raises(TypeError, match="load: `like` is missing, a module of the structure that was saved"):
         load(tmp_path / "x")
     with pytest.raises(ValueError, match="save: `module` has no arrays; got function"):
