@@ -5,10 +5,14 @@ import sys
 
 import jax
 import numpy as np
+import numpyro
+import numpyro.distributions as dist
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 
 from numpyro_inverse._devices import num_shards, over_devices, rows_over
+from numpyro_inverse.distributions import Simulator
+from numpyro_inverse.sbi import simulate
 
 PROGRAM = """
 import numpyro
@@ -64,9 +68,24 @@ def rows(devices) -> NamedSharding:
     return NamedSharding(Mesh(np.array(devices), ("rows",)), PartitionSpec("rows"))
 
 
+@pytest.mark.slow
 def test_eight_devices():
     """Simulations, studies and vectorized chains do not depend on where their rows are."""
     subprocess.run([sys.executable, "-c", PROGRAM], check=True)
+
+
+def test_two_devices(key):
+    """The same of simulations, over the two devices that the tests have."""
+
+    def model():
+        x = numpyro.sample("x", dist.Normal(0, 1))
+        numpyro.sample("y", Simulator(lambda key, x: x + jax.random.normal(key, (2,)), x))
+
+    assert len(jax.local_devices()) == 2
+    both, one = (
+        simulate(model, key, 21, sharding=s, progress_bar=False) for s in (None, rows(jax.local_devices()[:1]))
+    )
+    np.testing.assert_allclose(both.data["y"], one.data["y"], rtol=1e-6)
 
 
 @pytest.mark.parametrize("num", [1, 2, 5])

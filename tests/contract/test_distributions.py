@@ -1,6 +1,7 @@
 """What every distribution must do, in single precision, and what depends on rounding in double precision too.
 
-Cases are in ``distribution_cases.py``; in double precision one of each kind goes through everything.
+Cases are in ``distribution_cases.py``; in double precision one of each kind goes through everything (slow), and all
+through the change of variables.
 
 A distribution is a pytree that NumPyro can sample, expand, reinterpret, mask, put into a plate, observe and whiten; its
 density is that of its sampler (change of variables where it is a map of a base); gradients in all parameters exist and
@@ -63,7 +64,7 @@ MOMENTS = _params(name for name in DISTRIBUTIONS if name not in WITHOUT_MOMENTS)
 
 
 def _long_in(name, precision):
-    return _long(name) or (pytest.mark.slow if precision == "x64" and name.startswith("Flow") else ())
+    return _long(name) or (pytest.mark.slow if precision == "x64" else ())
 
 
 def _cases(without=()):

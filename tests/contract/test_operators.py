@@ -1,6 +1,7 @@
 """What every linear operator must do, in double precision; one of each kind in single precision too.
 
-Cases are in ``operator_cases.py``; a kind is what stands before the comma in a case's name.
+Cases are in ``operator_cases.py``; a kind is what stands before the comma in a case's name. One of each kind is in the
+fast suite, in double precision, which sees every formula; what single precision alone could break there is the type.
 """
 
 from contextlib import nullcontext
@@ -56,13 +57,17 @@ def _results(name, precision):
     return SimpleNamespace(a=a, x=x, y=y, z=z, w=w, batch=batch, eps=eps, norm=norm, **out)
 
 
-FIRST_OF_KIND = {name.split(",")[0]: name for name in reversed(OPERATORS)}.values()  # the others are slow
+FIRST_OF_KIND = {name.split(",")[0]: name for name in reversed(OPERATORS)}.values()
 CASES = [(name, p) for name in OPERATORS for p in PRECISIONS if p == "x64" or name in FIRST_OF_KIND]
 
 
-@pytest.fixture(
-    params=[pytest.param(c, marks=[pytest.mark.slow] * (c[0] not in FIRST_OF_KIND), id=", ".join(c)) for c in CASES]
-)
+def _cases(*fast):
+    """All cases; slow are those of other precisions than these, and all but the first of a kind."""
+    slow = {c: c[0] not in FIRST_OF_KIND or c[1] not in fast for c in CASES}
+    return [pytest.param(c, marks=[pytest.mark.slow] * slow[c], id=", ".join(c)) for c in CASES]
+
+
+@pytest.fixture(params=_cases("x64"))
 def case(request):
     with _mode(request.param[1]):
         yield request.param
@@ -119,15 +124,17 @@ def test_gradient_of_the_misfit(r):
     close(r.gradient.ravel(), expected.real, scale)
 
 
-def test_dtype(r, precision):
+@pytest.mark.parametrize("case", _cases(*PRECISIONS), indirect=True)
+def test_dtype(case, precision):
     """Single precision in, single precision out, whatever precision the operator was made in."""
-    real = PRECISIONS[precision]
-    assert r.of_batch.dtype in (real, np.result_type(real, np.complex64))
-    assert r.gradient.dtype == real
-    of_real_data = jax.eval_shape(r.a.H, jax.ShapeDtypeStruct(r.a.out_shape, real)).dtype
-    assert of_real_data == r.matrix.dtype, "the adjoint of a complex operator is complex, also of real data"
+    real, a = PRECISIONS[precision], OPERATORS[case[0]]()
+    x, y = (jax.ShapeDtypeStruct(shape, real) for shape in (a.in_shape, a.out_shape))
+    assert jax.eval_shape(a, x).dtype in (real, np.result_type(real, np.complex64))
+    assert jax.eval_shape(jax.grad(lambda v: jnp.sum(jnp.abs(a(v)) ** 2)), x).dtype == real
+    of_real_data, matrix = jax.eval_shape(a.H, y).dtype, jax.eval_shape(lambda: a.as_matrix()).dtype
+    assert of_real_data == matrix, "the adjoint of a complex operator is complex, also of real data"
     for dtype, expected in (np.float32, np.float32), (np.complex64, np.complex64), (np.int32, real):
-        out = jax.eval_shape(r.a, jax.ShapeDtypeStruct(r.a.in_shape, dtype)).dtype
+        out = jax.eval_shape(a, jax.ShapeDtypeStruct(a.in_shape, dtype)).dtype
         assert out in (expected, np.result_type(expected, np.complex64))
 
 

@@ -469,7 +469,13 @@ def test_damage_elsewhere_does_not_matter(copied, whole):
     np.testing.assert_array_equal(found.posterior["scale"], raw(whole)["posterior/scale"])
 
 
-@pytest.mark.parametrize("name", ["posterior/values/c.0.2.0", "state/c.0.0", "marker/c.4.0.0"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "posterior/values/c.0.2.0",
+        *(pytest.param(n, marks=pytest.mark.slow) for n in ("state/c.0.0", "marker/c.4.0.0")),
+    ],
+)
 def test_a_damaged_last_block_is_computed_again(copied, whole, name):
     flip(copied / name)
     with pytest.warns(UserWarning, match="damaged: .*block 4.*Block 4 is computed again"):
@@ -551,8 +557,11 @@ def test_one_writer(copied):
 
 @pytest.mark.parametrize(
     ("written", "error"),
-    [(0, errno.EROFS), (5, errno.ENOSPC), (34, errno.ENOSPC)],
-    ids=["read-only", "full among arrays", "full within block 3"],
+    [
+        pytest.param(0, errno.EROFS, marks=pytest.mark.slow, id="read-only"),
+        pytest.param(5, errno.ENOSPC, marks=pytest.mark.slow, id="full among arrays"),
+        pytest.param(34, errno.ENOSPC, id="full within block 3"),
+    ],
 )
 def test_a_disk_that_takes_no_more(tmp_path, monkeypatch, whole, error, written):
     from zarr.storage import _local
