@@ -58,9 +58,10 @@ def other(x=None):
 ROWS = sbi.simulate(model, KEY, 120, **QUIET)
 OTHERS = sbi.simulate(other, KEY, 120, **QUIET)
 TINY = {"simulations": ROWS, "max_epochs": 1, "batch_size": 100, **QUIET}
-POSTERIOR = NPE(model).fit(KEY, density=partial(nn.CouplingFlow, layers=1, width=2, bins=0), **TINY)
-LIKELIHOOD = NLE(model).fit(KEY, density=partial(nn.CouplingFlow, layers=1, width=2, bins=0), **TINY)
-RATIO = NRE(model).fit(KEY, width=2, depth=1, **TINY)
+FLOW, SMALL = partial(nn.CouplingFlow, layers=1, width=2, bins=0), {"width": 2, "depth": 1}
+POSTERIOR = NPE(model).fit(KEY, density=FLOW, **TINY)
+LIKELIHOOD = NLE(model).fit(KEY, density=FLOW, **TINY)
+RATIO = NRE(model).fit(KEY, **SMALL, **TINY)
 Y = np.zeros(2)
 LAW = POSTERIOR.posterior(Y)
 SIMULATOR = Simulator(noisy, jnp.zeros(2), event_dims=1)

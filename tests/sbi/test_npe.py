@@ -54,7 +54,6 @@ def linear():
 X = np.array([0.8, -0.5, 1.5], np.float32)
 
 
-@pytest.mark.slow
 def test_a_linear_gaussian_posterior(linear):
     """Means within 3 % of a standard deviation, covariances within 3 % and 4.9 standard errors (12 limits, 1e-5)."""
     mean, covariance = _exact(X)
@@ -447,6 +446,7 @@ def test_data_may_be_discrete_or_have_a_support_that_depends_on_latents():
     np.testing.assert_array_equal(event.vectors(simulations.data["x"]), simulations.data["x"])
 
 
+@pytest.mark.slow
 def test_a_fit_is_loaded(linear, tmp_path):
     linear.save(tmp_path / "npe.safetensors")
     again = NPE(linear_model).load(tmp_path / "npe.safetensors")
