@@ -13,6 +13,8 @@ BY_FILE := --dist loadfile --no-loadscope-reorder
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export MPLBACKEND ?= Agg
+# Modules are compiled once, whatever the environment says: the tests start a dozen interpreters.
+export PYTHONDONTWRITEBYTECODE =
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' Makefile

@@ -69,10 +69,9 @@ def _both(fine, coarse):
     return noise, jax.vmap(coarse.from_base)(noise), fine.ritz_projection(coarse.domain)(fields)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize(
-    "name", ["line, 3/2, Robin", *(pytest.param(k, marks=SLOW) for k in ("line, 1/2", "plane, 1"))]
-)
+@pytest.mark.parametrize("name", ["line, 3/2, Robin", "line, 1/2", "plane, 1"])
 def test_coupled_fields(name):
     """The restricted noise is white, and at alpha 1 and 2 the coarse field is the Ritz projection of the fine one."""
     coarse = square(3) if name == "plane, 1" else interval(5)

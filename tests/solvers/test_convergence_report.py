@@ -202,6 +202,7 @@ def test_cocoercive_field_of_a_nonexpansive_denoiser():
     assert "Cocoercive" in report(red_proximal_gradient, HALF, turn, 0.9).theorem.name
 
 
+@pytest.mark.slow
 def test_a_smooth_data_term_is_measured_where_nothing_is_stated():
     term = SmoothDataTerm(lambda x: jnp.sum(jnp.cosh(x)))
     found = report(pnp_pgd, term, Certified(0.5 * np.eye(SIZE)), 0.1)

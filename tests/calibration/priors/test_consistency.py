@@ -64,7 +64,9 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name == "Galerkin field, Ritz")) for name in CASES]
+)
 def test_labels_of_gaussian_laws(name):
     prior, domains, options, label, order = CASES[name]
     found = check_projective_consistency(prior, *domains, rng_key=KEY, **options)

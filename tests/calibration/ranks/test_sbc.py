@@ -142,7 +142,8 @@ def test_antithetic_draws_are_thinned(key):
     assert smallest_ess(chain[:, None]) < 200  # its mean is too good, its squares say so
 
 
-@pytest.mark.parametrize("draws", [99, *(pytest.param(n, marks=pytest.mark.slow) for n in (30, 401))])
+@pytest.mark.slow
+@pytest.mark.parametrize("draws", [99, 30, 401])
 def test_ranks_are_uniform_on_the_common_scale_whatever_the_number_of_draws(key, draws):
     def one(key):
         values = jax.random.normal(key, (draws + 1,))

@@ -583,6 +583,7 @@ def test_bad_arguments(arguments, name):
         ExactGaussian(**arguments)
 
 
+@pytest.mark.slow
 def test_large_problems_have_no_dense_summaries(monkeypatch):
     model, data, _, _ = deblurring(12, 1)
     monkeypatch.setattr(module, "SUMMARY_LIMIT", 10)

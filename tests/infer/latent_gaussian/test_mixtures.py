@@ -104,6 +104,7 @@ def _check(latent, hyper, data, noise):
         np.testing.assert_allclose(np.ravel(marginals[name].sd), np.sqrt(variance), rtol=1e-8)
 
 
+@pytest.mark.slow
 def test_the_parts_of_the_precision(x64):
     """C, K and H of the whole as dense matrices give the precision of the data and of white noise mapped to latents."""
     mesh = Mesh(*square_arrays(3))
