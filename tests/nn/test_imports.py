@@ -53,6 +53,7 @@ def run(program):
     assert found.returncode == 0, found.stderr
 
 
+@pytest.mark.slow
 def test_without_distrax():
     run(WITHOUT)
 
