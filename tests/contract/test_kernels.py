@@ -81,7 +81,7 @@ def mcmc_for(name, num_warmup, num_samples, num_chains=1, chain_method="sequenti
 
 
 def _param(name):
-    quick, slow = name == "PCN", name in (*ONE_OF_EACH_BASE, "MALA")
+    quick, slow = name == "PCN", name in ONE_OF_EACH_BASE
     return pytest.param(name, marks=() if quick else pytest.mark.slow if slow else pytest.mark.statistical)
 
 
