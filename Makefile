@@ -8,7 +8,8 @@ BIN := .venv/bin
 ARGS ?=
 # Test processes.
 WORKERS ?= 2
-# A file stays in one process, which has compiled its programs; in their order, for files of few long tests come last else.
+# A file stays in one process, which has compiled its programs. Files come in their order: by number of tests, those of
+# few and long ones would come last, and one process would wait for the other.
 BY_FILE := --dist loadfile --no-loadscope-reorder
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1

@@ -71,7 +71,7 @@ def matern_variances(
     spacing = np.asarray(domain.spacing, ranges.dtype)
     smallest = spacing if ranges.shape[-1] == d else np.max(spacing)
     kappa = xp.sqrt(8 * smoothness)[..., None] * spacing / xp.maximum(ranges, smallest / WHITE)  # radians per cell
-    alike = ranges.shape[-1] == 1 and xp is jnp
+    alike = ranges.shape[-1] == 1 and xp is jnp  # the derivative by hand
     density = (_folded_alike if alike else _folded)(domain, kappa, smoothness)
     log_front = d / 2 * log(4 * pi) + _gammaln(alpha) - _gammaln(smoothness) - xp.sum(xp.log(kappa), axis=-1)
     return xp.maximum(xp.exp(_grid_axes(log_front, d)) * density, jnp.finfo(density.dtype).tiny)

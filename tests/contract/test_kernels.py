@@ -81,13 +81,13 @@ def mcmc_for(name, num_warmup, num_samples, num_chains=1, chain_method="sequenti
 
 
 def _param(name):
-    quick, slow = name == "PCN", name in ONE_OF_EACH_BASE
+    quick, slow = name in ("MALA", "PCN"), name in ONE_OF_EACH_BASE
     return pytest.param(name, marks=() if quick else pytest.mark.slow if slow else pytest.mark.statistical)
 
 
 @pytest.fixture(params=[_param(name) for name in KERNELS])
 def name(request):
-    """Every kernel in the long suite, one of each base in the slow one, one in the fast one; all have a test of their
+    """Every kernel in the long suite, one of each base in the slow one, two in the fast one; all have a test of their
     law elsewhere too."""
     return request.param
 
@@ -117,7 +117,6 @@ def test_law(name):
     assert_law(_long(name).get_samples(group_by_chain=True), name)
 
 
-@pytest.mark.slow
 def test_the_test_of_the_law_has_power():
     # The posterior of other data, a tenth of the noise away.
     draws = _long("MALA").get_samples(group_by_chain=True)

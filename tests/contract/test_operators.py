@@ -142,8 +142,11 @@ def test_pytree(r, case):
     """Flattens to arrays and back, and two operators made alike share one compiled program."""
     leaves, structure = jax.tree.flatten(r.a)
     assert all(isinstance(leaf, jax.Array) for leaf in leaves)
-    back = jax.tree.leaves(jax.tree.unflatten(structure, leaves))
-    assert all(np.array_equal(found, leaf) for found, leaf in zip(back, leaves, strict=True))
+    back, same = jax.tree.flatten(jax.tree.unflatten(structure, leaves))
+    assert same == structure
+    assert all(
+        np.array_equal(found, leaf) and found.dtype == leaf.dtype for found, leaf in zip(back, leaves, strict=True)
+    )
     again = OPERATORS[case[0]]()
     assert hash(jax.tree.structure(again)) == hash(structure)
     assert jax.tree.structure(again) == structure

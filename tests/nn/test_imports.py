@@ -53,7 +53,6 @@ def run(program):
     assert found.returncode == 0, found.stderr
 
 
-@pytest.mark.slow
 def test_without_distrax():
     run(WITHOUT)
 

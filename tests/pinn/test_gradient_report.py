@@ -64,7 +64,6 @@ def test_the_verdicts(reports):
     assert few.inner_residual > 1 > many.inner_residual
 
 
-@pytest.mark.slow
 def test_a_reference_and_no_gradient_at_all(reports):
     """At u = 0 the equation's residual does not see theta, and the joint gradient is zero."""
     spectral, found = reports
@@ -77,7 +76,6 @@ def test_a_reference_and_no_gradient_at_all(reports):
     assert "no gradient at all" in str(report)
 
 
-@pytest.mark.slow
 def test_steps_that_diverge(reports, x64):
     spectral, _ = reports
     with pytest.raises(ValueError, match="Lower `step_size`"):

@@ -664,7 +664,6 @@ def _complete(store):
         return False
 
 
-@pytest.mark.slow
 def test_a_kill(tmp_path, whole):
     process = _start(tmp_path / "killed", 40, 60, 0.3)
     assert [process.stdout.readline() for _ in range(5)] == ["ready\n", "0\n", "1\n", "2\n", "3\n"]
